@@ -1,0 +1,44 @@
+"""edge-reclass: offline genre re-classification of music libraries, as a staged cascade with early exit.
+
+The embedding API is :class:`Cascade` (see ``cascade.py``) and :class:`CascadePool`; every error raised on purpose is
+in ``errors.py``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_reclass.bundle import Bundle
+    from edge_reclass.bundle import load as load_bundle
+    from edge_reclass.cascade import Cascade
+    from edge_reclass.errors import EdgeReclassError
+    from edge_reclass.parallel import CascadePool
+    from edge_reclass.verdict import Verdict
+
+__version__ = "0.1.0"
+__all__ = ["Bundle", "Cascade", "CascadePool", "EdgeReclassError", "Verdict", "__version__", "load_bundle"]
+
+# Imported when first used: an appliance that asks only for the version, or for one module, pays only for that.
+_HOMES = {
+    "Bundle": ("bundle", "Bundle"),
+    "Cascade": ("cascade", "Cascade"),
+    "CascadePool": ("parallel", "CascadePool"),
+    "EdgeReclassError": ("errors", "EdgeReclassError"),
+    "Verdict": ("verdict", "Verdict"),
+    "load_bundle": ("bundle", "load"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value: object = getattr(import_module(f"{__name__}.{module}"), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOMES))

@@ -1,0 +1,91 @@
+"""Every exception that edge-reclass raises on purpose, and the exit code that each one means.
+
+    EdgeReclassError                    exit 1
+    ├── UsageError                      exit 2   the command or the call was wrong
+    │   └── MissingExtraError           exit 2   an optional dependency is needed; the message has the pip line
+    ├── BundleError                     exit 4   a bundle cannot be used
+    ├── EngineError                     exit 4   an engine or session failed or does not match its bundle
+    ├── DeviceError                     exit 5   the requested device cannot be used
+    └── TrackError                      never ends a run: it becomes the status of one track's verdict
+
+A message says what was wrong, what was expected against what was found, and the command that mends it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "ANSWER_STATUSES",
+    "FAILURE_STATUSES",
+    "BundleError",
+    "DeviceError",
+    "EdgeReclassError",
+    "EngineError",
+    "MissingExtraError",
+    "TrackError",
+    "UsageError",
+]
+
+ANSWER_STATUSES: Final = ("ok", "silent", "too_short")
+"""Statuses that are an answer about the music; they do not change the exit code."""
+
+FAILURE_STATUSES: Final = (
+    "missing",
+    "unreadable",
+    "unsupported",
+    "corrupt",
+    "empty",
+    "too_long",
+    "out_of_memory",
+    "error",
+)
+"""Statuses that mean the track could not be classified; a run with any of them exits with 3."""
+
+
+class EdgeReclassError(Exception):
+    """Base of all errors raised on purpose; ``exit_code`` is what the command line exits with."""
+
+    exit_code: int = 1
+
+
+class UsageError(EdgeReclassError):
+    """The command line or the call asked for something that does not exist or cannot be done."""
+
+    exit_code = 2
+
+
+class MissingExtraError(UsageError):
+    """An optional dependency is not installed; ``extra`` names the extra that brings it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{what}: install it with  pip install 'edge-reclass[{extra}]'")
+
+
+class BundleError(EdgeReclassError):
+    """A bundle is missing, malformed, altered, or does not fit together."""
+
+    exit_code = 4
+
+
+class EngineError(EdgeReclassError):
+    """An encoder or head could not be opened or run, or gave an output of the wrong shape or dtype."""
+
+    exit_code = 4
+
+
+class DeviceError(EdgeReclassError):
+    """The requested device cannot be used on this machine."""
+
+    exit_code = 5
+
+
+class TrackError(EdgeReclassError):
+    """One track cannot be classified. ``status`` is one of ANSWER_STATUSES (but ``ok``) or FAILURE_STATUSES."""
+
+    exit_code = 3
+
+    def __init__(self, status: str, message: str) -> None:
+        self.status = status
+        super().__init__(message)

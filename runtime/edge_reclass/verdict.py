@@ -1,0 +1,106 @@
+"""The verdict: the result for one track, and its JSON. Names and numbers only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ExcerptSeen", "Score", "StageReport", "Verdict"]
+
+
+@dataclass(frozen=True)
+class ExcerptSeen:
+    """The part of the track that a stage looked at, in seconds."""
+
+    start: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """One genre and its score under the policy's vote, 0 to 1."""
+
+    genre: str
+    score: float
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What one stage said, how long it took (resampling, encoder and head), and what it looked at."""
+
+    name: str
+    genre: str
+    confidence: float
+    milliseconds: float
+    excerpt: ExcerptSeen
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result for one track.
+
+    ``status`` is ``ok`` or one of ``errors.ANSWER_STATUSES`` and ``errors.FAILURE_STATUSES``; what does not apply to
+    a status is None or empty. ``stages`` holds the stages that answered, also where a later one failed.
+    ``decode_milliseconds`` is for people (``--explain``) and not part of the JSON.
+    """
+
+    path: str
+    status: str
+    bundle: str
+    policy: str
+    genre: str | None = None
+    confidence: float | None = None
+    decided_by: str | None = None
+    reason: str | None = None
+    top: tuple[Score, ...] = ()
+    stages: tuple[StageReport, ...] = ()
+    error: str | None = None
+    decode_milliseconds: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        """True if the track could not be classified (exit code 3), False for an answer."""
+        return self.status not in {"ok", "silent", "too_short"}
+
+    def to_dict(self, top: int | None = None) -> dict[str, Any]:
+        """The verdict as plain values, keys in the documented order; at most ``top`` genres if given."""
+        scores = self.top if top is None else self.top[:top]
+        return {
+            "path": self.path,
+            "status": self.status,
+            "genre": self.genre,
+            "confidence": _rounded(self.confidence, 6),
+            "decided_by": self.decided_by,
+            "reason": self.reason,
+            "top": [{"genre": s.genre, "score": _rounded(s.score, 6)} for s in scores] if scores else None,
+            "stages": [_stage_dict(stage) for stage in self.stages] if self.stages else None,
+            "bundle": self.bundle,
+            "policy": self.policy,
+            "error": self.error,
+        }
+
+    def to_json(self, top: int | None = None) -> str:
+        """One line of JSON. A path that is not valid UTF-8 is kept, its stray bytes as ``\\udcXX`` escapes."""
+        plain = self.to_dict(top)
+        text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            return json.dumps(plain, ensure_ascii=True, allow_nan=False)
+        return text
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _stage_dict(stage: StageReport) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "genre": stage.genre,
+        "confidence": _rounded(stage.confidence, 6),
+        "milliseconds": _rounded(stage.milliseconds, 3),
+        "excerpt": {
+            "start": _rounded(stage.excerpt.start, 6),
+            "seconds": _rounded(stage.excerpt.seconds, 6),
+        },
+    }

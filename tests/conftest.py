@@ -1,0 +1,19 @@
+"""Fixtures shared by all tests: where real audio lies, and why a test that needs it is skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of real audio (EDGE_RECLASS_DATA, by default ../shared/data); the test is skipped where it is absent."""
+    folder = Path(os.environ.get("EDGE_RECLASS_DATA") or DEFAULT_DATA)
+    if not (folder / "index.csv").is_file():
+        pytest.skip(f"no real audio: {folder}/index.csv does not exist; set EDGE_RECLASS_DATA to a copy of the data")
+    return folder

@@ -94,9 +94,7 @@ probabilities = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(
 
 
 @given(probabilities, st.floats(0, 1), st.floats(0, 1), st.sampled_from(["top1", "soft"]))
-def test_a_higher_threshold_never_stops_earlier(
-    values: tuple[float, ...], low: float, high: float, vote: str
-) -> None:
+def test_a_higher_threshold_never_stops_earlier(values: tuple[float, ...], low: float, high: float, vote: str) -> None:
     low, high = sorted((low, high))
     said = [Answer("a", values)]
     if decide(two_steps(vote, high, {"b": 1.0}), said).stop:
@@ -135,7 +133,10 @@ def test_preset_needs_its_three_stages() -> None:
         (Policy("p", "soft", ()), "expected at least one"),
         (Policy("p", "soft", (Step("x", {"x": 1.0}),)), "expected one of the stages a, b, got 'x'"),
         (Policy("p", "soft", (Step("a", {"a": 1.0}, 0.5), Step("a", {"a": 1.0}))), "has run before"),
-        (Policy("p", "soft", (Step("a", {"b": 1.0}, 0.5), Step("b", {"b": 1.0}))), "weights for b, but only a"),
+        (
+            Policy("p", "soft", (Step("a", {"b": 1.0}, 0.5), Step("b", {"b": 1.0}))),
+            "weights for b, but only a",
+        ),
         (Policy("p", "soft", (Step("a", {"a": 0.0}),)), "sum above 0"),
         (Policy("p", "soft", (Step("a", {"a": -1.0}),)), "weights ≥ 0"),
         (Policy("p", "soft", (Step("a", {"a": math.nan}),)), "weights ≥ 0"),

@@ -149,7 +149,11 @@ def check(policy: Policy, stages: Sequence[str]) -> list[str]:
     if not policy.steps:
         wrong.append("steps: expected at least one, got none")
     for i, step in enumerate(policy.steps):
-        where, so_far, last = f"steps[{i}] (after {step.after})", policy.stages[: i + 1], i == len(policy.steps) - 1
+        where, so_far, last = (
+            f"steps[{i}] (after {step.after})",
+            policy.stages[: i + 1],
+            i == len(policy.steps) - 1,
+        )
         if step.after not in stages:
             wrong.append(f"{where}: expected one of the stages {', '.join(stages)}, got {step.after!r}")
         if step.after in policy.stages[:i]:

@@ -1,0 +1,59 @@
+"""What a backend is. A device is added by writing one module with a Backend and entering it in backends/__init__."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Backend", "Graph"]
+
+
+class Graph(Protocol):
+    """One opened ONNX graph: rows in, rows out, with buffers that live as long as the graph."""
+
+    @property
+    def input(self) -> NDArray[np.float32]:
+        """float32[max_batch, width]; the caller writes rows ``[:batch]`` before :meth:`run`."""
+
+    def run(self, batch: int) -> NDArray[np.float32]:
+        """Run on ``input[:batch]``; gives float32[batch, output width].
+
+        The result is a view of a reused buffer: it is valid until the next run.
+
+        Raises:
+            EngineError: the device failed; the message names the file.
+            ValueError: ``batch`` is not between 1 and max_batch.
+        """
+
+    def close(self) -> None:
+        """Release session and buffers. Closing twice is allowed, running afterwards is not."""
+
+
+class Backend(Protocol):
+    """Opens graphs on one device."""
+
+    name: str
+    precisions: tuple[str, ...]
+    """Precisions that the device takes, the preferred first."""
+
+    def open_graph(
+        self, file: Path, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
+    ) -> Graph:
+        """Open ``file`` as float32[batch, width] → float32[batch, output_width].
+
+        Raises:
+            EngineError: the file is no valid graph, or its names, dtypes or shapes differ from what is asked.
+        """
+
+    def close(self) -> None:
+        """Release what the backend itself holds; graphs are closed by their owner."""
+
+    def __enter__(self) -> Backend: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,233 @@
+"""Manifest → plan: what to decode, at which rates, in which order, and how large every buffer must be.
+
+Compiled once when a cascade is opened. Afterwards nothing that grows with the excerpt is allocated, because every
+capacity stands here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_reclass.audio import ExcerptSpec, resampled_length
+from edge_reclass.bundle import Bundle, ExcerptEntry, Fma518Entry, StageEntry, WaveformEntry
+from edge_reclass.errors import BundleError, UsageError
+from edge_reclass.policy import PRESETS, Policy, Step, check, preset
+from edge_reclass.windows import count_windows
+
+__all__ = [
+    "DEFAULT_BATCH",
+    "DEFAULT_MAX_RATE",
+    "DEFAULT_MAX_SECONDS",
+    "Plan",
+    "Signal",
+    "StagePlan",
+    "choose_policy",
+    "compile_plan",
+]
+
+DEFAULT_MAX_RATE = 192_000
+DEFAULT_MAX_SECONDS = 1200.0
+DEFAULT_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One excerpt at one rate. Stages that share a signal share its buffer, and it is resampled once."""
+
+    excerpt: ExcerptSpec
+    rate: int | None
+    """Samples per second; None is the file's own rate."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage, ready to be opened."""
+
+    name: str
+    encoder: Fma518Entry | WaveformEntry
+    signal: Signal
+    max_windows: int
+    max_batch: int
+    graph: Path | None
+    """The encoder's ONNX file in the chosen precision; None for fma518."""
+    head: Path
+    head_inputs: tuple[str, ...]
+    head_width: int
+    temperature: float
+    files: tuple[str, ...]
+    """The stage's files as the manifest names them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is fixed when a cascade is opened."""
+
+    bundle: str
+    genres: tuple[str, ...]
+    policy: Policy
+    stages: tuple[StagePlan, ...]
+    """In running order."""
+    excerpts: tuple[ExcerptSpec, ...]
+    signals: dict[Signal, int]
+    """Capacity of each signal's buffer in samples; native signals are views of the decoded samples and not listed."""
+    max_rate: int
+    max_seconds: float
+    decode_samples: int
+    """Capacity for the decoded excerpt at the native rate."""
+    min_seconds: float
+    """The largest ``min_seconds`` of the stages: a shorter track is ``too_short``, whatever stage would decide."""
+
+
+def choose_policy(bundle: Bundle, name: str | None = None) -> Policy:
+    """The policy called ``name`` (default: the bundle's default), from the bundle or else from the presets.
+
+    Raises:
+        BundleError: a policy of the bundle does not fit its stages.
+        UsageError: there is no such policy, or the preset does not fit the bundle's stages.
+    """
+    manifest = bundle.manifest
+    own = {
+        key: Policy(key, entry.vote, tuple(Step(s.after, s.weights, s.accept) for s in entry.steps))
+        for key, entry in manifest.policies.items()
+    }
+    names = [stage.name for stage in manifest.stages]
+    for key, policy in own.items():
+        if wrong := check(policy, names) or _unmet_inputs(policy, manifest.stages):
+            raise BundleError(f"{bundle.root}: policies.{key}: " + "; ".join(wrong))
+    wanted = manifest.default_policy if name is None else name
+    if wanted in own:
+        return own[wanted]
+    if wanted in PRESETS:
+        policy = preset(wanted, names)
+        if wrong := _unmet_inputs(policy, manifest.stages):
+            raise UsageError(f"the policy {wanted!r} does not fit this bundle: " + "; ".join(wrong))
+        return policy
+    raise UsageError(
+        f"no policy {wanted!r}: the bundle {manifest.name} has {', '.join(own)}; "
+        f"presets for bundles with the stages fma, mert, jmla: {', '.join(PRESETS)}"
+    )
+
+
+def _unmet_inputs(policy: Policy, stages: Sequence[StageEntry]) -> list[str]:
+    """Heads that take the embedding of a stage that has not run by then."""
+    entries = {stage.name: stage for stage in stages}
+    wrong = []
+    for i, name in enumerate(policy.stages):
+        unmet = [need for need in entries[name].head.inputs if need not in policy.stages[: i + 1]]
+        if unmet:
+            wrong.append(f"the head of {name} takes {', '.join(unmet)}, which has not run by then")
+    return wrong
+
+
+def compile_plan(
+    bundle: Bundle,
+    policy: Policy,
+    *,
+    precisions: Sequence[str],
+    max_rate: int = DEFAULT_MAX_RATE,
+    max_seconds: float = DEFAULT_MAX_SECONDS,
+    batch: int = DEFAULT_BATCH,
+) -> Plan:
+    """Compile the plan of a bundle under one policy.
+
+    Args:
+        precisions: the device's precisions, the preferred first; each encoder takes its first available.
+        max_rate: highest sampling rate of a file, in Hz; 8 000 to 192 000.
+        max_seconds: longest full-track excerpt.
+        batch: most windows that a device takes at once.
+
+    Raises:
+        UsageError: a limit is out of range.
+        BundleError: an encoder has none of the precisions.
+    """
+    if not 8_000 <= max_rate <= 192_000:
+        raise UsageError(f"max_rate: expected 8000 to 192000 Hz, got {max_rate}")
+    if not (math.isfinite(max_seconds) and max_seconds > 0):
+        raise UsageError(f"max_seconds: expected a number above 0, got {max_seconds}")
+    if batch < 1:
+        raise UsageError(f"batch: expected at least 1, got {batch}")
+    manifest = bundle.manifest
+    dims = {stage.name: stage.encoder.dim for stage in manifest.stages}
+    stages: list[StagePlan] = []
+    signals: dict[Signal, int] = {}
+    for name in policy.stages:
+        entry = manifest.stage(name)
+        encoder = entry.encoder
+        excerpt = _spec(entry.excerpt or manifest.excerpt)
+        rate = None if encoder.rate == "native" else encoder.rate
+        signal = Signal(excerpt, rate)
+        seconds = max_seconds if excerpt.seconds is None else min(excerpt.seconds, max_seconds)
+        decoded = math.ceil(seconds * max_rate) + 1
+        # At a lower native rate rounding may give one sample more than at the highest.
+        length = decoded if rate is None else resampled_length(decoded, max_rate, rate) + 2
+        if rate is not None:
+            signals[signal] = length
+        window, hop = encoder.window_samples, encoder.hop_samples
+        windows = 1 if window is None or hop is None else count_windows(length, window, hop)
+        graph = _graph(bundle, name, encoder, precisions) if isinstance(encoder, WaveformEntry) else None
+        stages.append(
+            StagePlan(
+                name=name,
+                encoder=encoder,
+                signal=signal,
+                max_windows=windows,
+                max_batch=min(batch, windows),
+                graph=None if graph is None else bundle.path(graph),
+                head=bundle.path(entry.head.file),
+                head_inputs=tuple(entry.head.inputs),
+                head_width=sum(dims[need] for need in entry.head.inputs),
+                temperature=entry.head.temperature,
+                files=(entry.head.file,) if graph is None else (graph, entry.head.file),
+            )
+        )
+    excerpts = tuple(dict.fromkeys(stage.signal.excerpt for stage in stages))
+    return Plan(
+        bundle=manifest.name,
+        genres=tuple(manifest.genres),
+        policy=policy,
+        stages=tuple(stages),
+        excerpts=excerpts,
+        signals=signals,
+        max_rate=max_rate,
+        max_seconds=max_seconds,
+        decode_samples=math.ceil(_union_seconds(excerpts, max_seconds) * max_rate) + 1,
+        min_seconds=max(stage.encoder.min_seconds for stage in stages),
+    )
+
+
+def _spec(entry: ExcerptEntry) -> ExcerptSpec:
+    if entry.full:
+        return ExcerptSpec(start=0.0, seconds=None)
+    return ExcerptSpec(start="center" if entry.start is None else entry.start, seconds=entry.seconds)
+
+
+def _union_seconds(excerpts: Iterable[ExcerptSpec], max_seconds: float) -> float:
+    """Longest stretch of a track that holds all excerpts, whatever the track's length."""
+    lengths, starts = [], []
+    for excerpt in excerpts:
+        if excerpt.seconds is None:
+            return max_seconds
+        lengths.append(excerpt.seconds)
+        starts.append(excerpt.start)
+    if all(start == "center" for start in starts):
+        return min(max(lengths), max_seconds)
+    numbers = [start for start in starts if start != "center"]
+    if len(numbers) < len(starts):
+        # A centred excerpt lies as far from a numbered one as the track is long.
+        return max_seconds
+    ends = [start + length for start, length in zip(numbers, lengths, strict=True)]
+    return min(max(max(ends) - min(numbers), *lengths), max_seconds)
+
+
+def _graph(bundle: Bundle, name: str, encoder: WaveformEntry, precisions: Sequence[str]) -> str:
+    for precision in precisions:
+        for key, file in encoder.files.items():
+            if key == precision:
+                return file
+    raise BundleError(
+        f"{bundle.root}: stages.{name}.encoder.files: expected one of {', '.join(precisions)} for this device, "
+        f"got {', '.join(encoder.files)}; export the encoder in one of them"
+    )

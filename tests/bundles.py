@@ -1,0 +1,141 @@
+"""Small bundles made on the spot, with real ONNX graphs, for tests that need a cascade but not its accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_reclass.bundle import MANIFEST, file_entry
+
+GENRES = ("Alpha", "Beta", "Gamma")
+
+
+def write_graph(
+    path: Path, source: tuple[str, int], target: tuple[str, int], nodes: list[Any], weights: Mapping[str, Any]
+) -> None:
+    """Write float32[batch, width] → float32[batch, width] with opset 18 and IR 10."""
+    graph = helper.make_graph(
+        nodes,
+        path.stem,
+        [helper.make_tensor_value_info(source[0], TensorProto.FLOAT, ["batch", source[1]])],
+        [helper.make_tensor_value_info(target[0], TensorProto.FLOAT, ["batch", target[1]])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def write_encoder(path: Path, window: int, dim: int) -> None:
+    """An encoder whose embedding is log(1 + 1000 × mean |x|) over each of ``dim`` equal parts of the window."""
+    nodes = [
+        helper.make_node("Abs", ["waveform"], ["magnitude"]),
+        helper.make_node("Reshape", ["magnitude", "shape"], ["parts"]),
+        helper.make_node("ReduceMean", ["parts", "axis"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "thousand"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "one"], ["shifted"]),
+        helper.make_node("Log", ["shifted"], ["embedding"]),
+    ]
+    weights = {
+        "shape": np.array([0, dim, window // dim], np.int64),
+        "axis": np.array([2], np.int64),
+        "thousand": np.array(1000, np.float32),
+        "one": np.array(1, np.float32),
+    }
+    write_graph(path, ("waveform", window), ("embedding", dim), nodes, weights)
+
+
+def write_head(
+    path: Path, width: int, classes: int = len(GENRES), seed: int = 0, bias: Sequence[float] | None = None
+) -> None:
+    """A linear head with small random weights; ``bias`` makes one genre win for sure."""
+    random = np.random.default_rng(seed)
+    weights = {
+        "W": random.normal(0, 1e-6, (width, classes)).astype(np.float32),
+        "b": np.asarray(bias if bias is not None else [0.0] * classes, np.float32),
+    }
+    nodes = [helper.make_node("Gemm", ["features", "W", "b"], ["logits"])]
+    write_graph(path, ("features", width), ("logits", classes), nodes, weights)
+
+
+def waveform_stage(name: str, rate: int = 16_000, window: int = 16_000, dim: int = 8, **extra: Any) -> dict[str, Any]:
+    """The manifest entry of a stage made by :func:`make_bundle`."""
+    encoder = {
+        "kind": "waveform",
+        "rate": rate,
+        "window_samples": window,
+        "hop_samples": window,
+        "dim": dim,
+        "files": {"fp32": f"encoders/{name}.fp32.onnx"},
+    }
+    head = {"file": f"heads/{name}.onnx", "inputs": [name]}
+    return {
+        "name": name,
+        "encoder": encoder | extra.pop("encoder", {}),
+        "head": head | extra.pop("head", {}),
+        **extra,
+    }
+
+
+def fma_stage(name: str = "fma", rate: int | str = 22_050, **extra: Any) -> dict[str, Any]:
+    """The manifest entry of an fma518 stage."""
+    encoder = {"kind": "fma518", "rate": rate}
+    head = {"file": f"heads/{name}.onnx", "inputs": [name]}
+    return {
+        "name": name,
+        "encoder": encoder | extra.pop("encoder", {}),
+        "head": head | extra.pop("head", {}),
+        **extra,
+    }
+
+
+def make_bundle(
+    root: Path,
+    stages: Sequence[dict[str, Any]],
+    *,
+    biases: Mapping[str, Sequence[float]] | None = None,
+    accept: float = 0.9,
+    **manifest: Any,
+) -> Path:
+    """Write a bundle with ``stages``; the default policy ``ladder`` asks them in order, soft vote, last one alone."""
+    dims = {s["name"]: s["encoder"].get("dim", 518) for s in stages}
+    files: list[str] = []
+    for i, stage in enumerate(stages):
+        encoder, head = stage["encoder"], stage["head"]
+        if encoder["kind"] == "waveform":
+            for file in encoder["files"].values():
+                write_encoder(root / file, encoder["window_samples"], encoder["dim"])
+                files.append(file)
+        width = sum(dims[name] for name in head["inputs"])
+        write_head(root / head["file"], width, seed=i, bias=(biases or {}).get(stage["name"]))
+        files.append(head["file"])
+    steps: list[dict[str, Any]] = [{"after": s["name"], "weights": {s["name"]: 1.0}, "accept": accept} for s in stages]
+    del steps[-1]["accept"]
+    plain = {
+        "format": 1,
+        "name": "test",
+        "genres": list(GENRES),
+        "excerpt": {"start": "center", "seconds": 4.0},
+        "stages": list(stages),
+        "policies": {"ladder": {"vote": "soft", "steps": steps}},
+        "default_policy": "ladder",
+    } | manifest
+    plain["files"] = plain.get("files") or {
+        file: {"sha256": (entry := file_entry(root / file)).sha256, "bytes": entry.bytes} for file in files
+    }
+    (root / MANIFEST).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    return root
+
+
+def edit_manifest(root: Path, **changes: Any) -> None:
+    """Replace keys of a bundle's manifest; None removes a key."""
+    file = root / MANIFEST
+    plain = yaml.safe_load(file.read_text(encoding="utf-8")) | changes
+    file.write_text(yaml.safe_dump({k: v for k, v in plain.items() if v is not None}), encoding="utf-8")

@@ -1,0 +1,290 @@
+"""The cascade on small real bundles: exits, shared signals, fused heads, statuses, and what its limits are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+import bundles
+from edge_reclass import Cascade, CascadePool
+from edge_reclass.cascade import SILENCE
+from edge_reclass.errors import BundleError, DeviceError, EngineError, UsageError
+
+RATE = 22_050
+
+
+def noise(seconds: float, rate: int = RATE, seed: int = 0) -> NDArray[np.float32]:
+    return (0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate))).astype(np.float32)
+
+
+SURE, TORN = (9.0, 0.0, 0.0), (0.0, 0.2, 0.1)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """fma is torn, so mert decides."""
+    stages = [bundles.fma_stage(), bundles.waveform_stage("mert")]
+    return bundles.make_bundle(tmp_path / "two", stages, biases={"fma": TORN, "mert": SURE})
+
+
+def test_first_stage_that_is_sure_ends_the_cascade(tmp_path: Path) -> None:
+    stages = [bundles.fma_stage(), bundles.waveform_stage("mert")]
+    root = bundles.make_bundle(tmp_path, stages, biases={"fma": SURE, "mert": TORN})
+    with Cascade.open(root) as cascade:
+        verdict = cascade.classify_samples(noise(5), RATE)
+    assert (verdict.status, verdict.genre, verdict.decided_by) == ("ok", "Alpha", "fma")
+    assert verdict.confidence is not None
+    assert verdict.confidence > 0.99
+    assert [stage.name for stage in verdict.stages] == ["fma"]
+    assert verdict.reason == f"{verdict.confidence:.3f} > 0.900 after fma"
+    assert verdict.top[0].genre == "Alpha"
+    assert len(verdict.top) == 3
+
+
+def test_an_unsure_stage_passes_on(two: Path) -> None:
+    with Cascade.open(two) as cascade:
+        verdict = cascade.classify_samples(noise(5), RATE)
+    assert (verdict.genre, verdict.decided_by, verdict.reason) == ("Alpha", "mert", "last stage of ladder")
+    fma, mert = verdict.stages
+    assert (fma.name, fma.genre, mert.name, mert.genre) == ("fma", "Beta", "mert", "Alpha")
+    assert fma.confidence < 0.9
+    assert (mert.excerpt.start, mert.excerpt.seconds) == pytest.approx((0.5, 4.0), abs=1e-3)
+
+
+def test_stages_see_their_own_excerpts(tmp_path: Path) -> None:
+    stages = [
+        bundles.waveform_stage("a", excerpt={"start": 1.0, "seconds": 2.0}),
+        bundles.waveform_stage("b", excerpt={"full": True}),
+        bundles.waveform_stage("c"),
+    ]
+    root = bundles.make_bundle(tmp_path, stages, accept=1.0)
+    samples = noise(10, 16_000)
+    samples[16_000 : 3 * 16_000] *= 0.1
+    with Cascade.open(root) as cascade:
+        verdict = cascade.classify_samples(samples, 16_000)
+        quiet, full, centre = (cascade._workspace.embeddings[name].copy() for name in "abc")
+    excerpts = [(stage.excerpt.start, stage.excerpt.seconds) for stage in verdict.stages]
+    assert excerpts == [(1.0, 2.0), (0.0, 10.0), (3.0, 4.0)]
+    expected = np.log1p(1000 * np.abs(samples[16_000 : 3 * 16_000]).reshape(2, 8, -1).mean(axis=2)).mean(axis=0)
+    np.testing.assert_allclose(quiet, expected, rtol=1e-5)
+    assert quiet.mean() < full.mean() < centre.mean()
+
+
+def test_windows_in_several_batches_give_the_same_embedding(tmp_path: Path) -> None:
+    root = bundles.make_bundle(tmp_path, [bundles.waveform_stage("mert")], excerpt={"full": True})
+    samples = noise(9.5, 16_000)
+    embeddings = []
+    for batch in (1, 3, 16):
+        with Cascade.open(root, batch=batch) as cascade:
+            cascade.classify_samples(samples, 16_000)
+            embeddings.append(cascade._workspace.embeddings["mert"].copy())
+    np.testing.assert_allclose(embeddings[0], embeddings[1], rtol=1e-6)
+    np.testing.assert_allclose(embeddings[0], embeddings[2], rtol=1e-6)
+
+
+def test_a_head_on_two_embeddings_takes_them_in_the_order_named(tmp_path: Path) -> None:
+    stages = [
+        bundles.waveform_stage("a", dim=2),
+        bundles.waveform_stage("b", dim=4, head={"inputs": ["b", "a"]}),
+    ]
+    root = bundles.make_bundle(tmp_path, stages, accept=1.0)
+    with Cascade.open(root) as cascade:
+        cascade.classify_samples(noise(5), RATE)
+        expected = np.concatenate([cascade._workspace.embeddings[name] for name in "ba"])
+        np.testing.assert_array_equal(cascade._stages[1]._head.input[0], expected)
+
+
+def test_a_signal_shared_by_stages_is_resampled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = [
+        bundles.waveform_stage("a"),
+        bundles.waveform_stage("b"),
+        bundles.waveform_stage("c", rate=8_000),
+    ]
+    root = bundles.make_bundle(tmp_path, stages, accept=1.0)
+    with Cascade.open(root) as cascade:
+        calls = []
+        resample = cascade._resampler.resample
+
+        def counting(samples: Any, rate_in: int, rate_out: int, out: Any) -> int:
+            calls.append(rate_out)
+            return resample(samples, rate_in, rate_out, out)
+
+        monkeypatch.setattr(cascade._resampler, "resample", counting)
+        assert len(cascade.classify_samples(noise(5), RATE).stages) == 3
+    assert calls == [16_000, 8_000]
+
+
+def test_temperature_softens(tmp_path: Path) -> None:
+    confidences = []
+    for temperature in (1.0, 4.0):
+        stage = bundles.fma_stage(head={"temperature": temperature})
+        root = bundles.make_bundle(tmp_path / str(temperature), [stage], biases={"fma": (2.0, 0.0, 0.0)})
+        with Cascade.open(root) as cascade:
+            confidences.append(cascade.classify_samples(noise(5), RATE).confidence)
+    assert confidences[0] == pytest.approx(np.exp(2) / (np.exp(2) + 2), abs=0.02)
+    assert confidences[1] == pytest.approx(np.exp(0.5) / (np.exp(0.5) + 2), abs=0.02)
+
+
+def test_native_rate_gives_the_features_of_the_files_own_rate(tmp_path: Path) -> None:
+    from edge_reclass.features import fma518
+
+    root = bundles.make_bundle(tmp_path, [bundles.fma_stage(rate="native")], excerpt={"full": True})
+    with Cascade.open(root, max_seconds=10) as cascade:
+        for rate in (11_025, 44_100, 22_050):
+            samples = noise(3, rate)
+            cascade.classify_samples(samples, rate)
+            np.testing.assert_allclose(cascade._workspace.embeddings["fma"], fma518(samples, rate), rtol=1e-6)
+
+
+def test_windowed_features_are_the_mean_over_windows(tmp_path: Path) -> None:
+    from edge_reclass.features import fma518
+
+    windowed = bundles.fma_stage(encoder={"window_samples": 44_100, "hop_samples": 44_100})
+    root = bundles.make_bundle(tmp_path, [windowed])
+    samples = noise(4)
+    with Cascade.open(root) as cascade:
+        cascade.classify_samples(samples, RATE)
+        mean = np.mean([fma518(samples[i : i + 44_100], RATE) for i in (0, 44_100)], axis=0)
+        np.testing.assert_allclose(cascade._workspace.embeddings["fma"], mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("samples", "status", "message"),
+    [
+        (np.zeros(5 * RATE, np.float32), "silent", "counts as silence"),
+        (np.full(5 * RATE, SILENCE / 2, np.float32), "silent", "counts as silence"),
+        (np.outer(noise(5), [1, -1]).astype(np.float32), "silent", "the channels cancel"),
+        (noise(0.9), "too_short", "expected at least 1 s, got 0.900 s"),
+        (noise(5)[:1], "too_short", "got 0.000 s"),
+        (noise(0), "empty", "no samples"),
+        (np.full(5 * RATE, np.nan, np.float32), "corrupt", "NaN"),
+    ],
+)
+def test_samples_without_a_genre(two: Path, samples: NDArray[np.float32], status: str, message: str) -> None:
+    with Cascade.open(two) as cascade:
+        verdict = cascade.classify_samples(samples, RATE)
+        assert (verdict.status, verdict.genre, verdict.decided_by, verdict.top) == (status, None, None, ())
+        assert verdict.error is not None
+        assert message in verdict.error
+        assert verdict.failed == (status in {"empty", "corrupt"})
+        assert cascade.classify_samples(noise(5), RATE).status == "ok", "the cascade goes on"
+
+
+def test_too_long_for_a_full_track_stage(tmp_path: Path) -> None:
+    root = bundles.make_bundle(tmp_path, [bundles.waveform_stage("mert")], excerpt={"full": True})
+    with Cascade.open(root, max_seconds=5, max_rate=RATE) as cascade:
+        assert cascade.classify_samples(noise(5), RATE).status == "ok"
+        verdict = cascade.classify_samples(noise(5.2), RATE)
+    assert verdict.status == "too_long"
+    assert verdict.error is not None
+    assert "5.2 s" in verdict.error
+
+
+def test_a_stage_that_fails_ends_the_track_and_keeps_what_was_said(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cascade.open(two) as cascade:
+
+        def broken(*_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(cascade._stages[1], "answer", broken)
+        verdict = cascade.classify_samples(noise(5), RATE)
+        assert (verdict.status, verdict.genre) == ("out_of_memory", None)
+        assert [stage.name for stage in verdict.stages] == ["fma"]
+
+
+def test_an_unforeseen_fault_is_a_status_too(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cascade.open(two) as cascade:
+
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError("by accident")
+
+        monkeypatch.setattr(cascade._stages[0], "answer", broken)
+        verdict = cascade.classify("whatever.wav")
+        assert verdict.status == "missing"
+        verdict = cascade.classify_samples(noise(5), RATE)
+        assert verdict.status == "error"
+        assert verdict.error == "ZeroDivisionError: by accident"
+
+
+def test_the_same_track_gives_the_same_verdict_every_time(two: Path) -> None:
+    samples = noise(5)
+    with Cascade.open(two) as cascade:
+        first = cascade.classify_samples(samples, RATE)
+        cascade.classify_samples(noise(3.3, 48_000, seed=1), 48_000)
+        again = cascade.classify_samples(samples, RATE)
+    assert first.top == again.top
+
+
+def test_closed_cascades_refuse(two: Path) -> None:
+    cascade = Cascade.open(two)
+    cascade.close()
+    cascade.close()
+    with pytest.raises(EngineError, match="closed"):
+        cascade.classify_samples(noise(5), RATE)
+
+
+def test_open_refuses(two: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no device 'tpu': expected one of cpu"):
+        Cascade.open(two, device="tpu")
+    with pytest.raises(DeviceError, match="cuda") as error:
+        Cascade.open(two, device="cuda")
+    assert error.value.exit_code == 5
+    with pytest.raises(UsageError, match="expected at least 1, got 0"):
+        Cascade.open(two, threads=0)
+    with pytest.raises(UsageError, match="max_rate"):
+        Cascade.open(two, max_rate=400_000)
+    only_half = bundles.waveform_stage("mert", encoder={"files": {"fp16": "encoders/mert.fp32.onnx"}})
+    root = bundles.make_bundle(tmp_path / "half", [only_half])
+    with Cascade.open(root) as cascade:
+        assert cascade.classify_samples(noise(5), RATE).status == "ok"
+
+
+def test_files_that_do_not_fit_the_manifest_are_refused(tmp_path: Path) -> None:
+    root = bundles.make_bundle(tmp_path / "b", [bundles.waveform_stage("mert")])
+    bundles.write_encoder(root / "encoders/mert.fp32.onnx", 16_000, 4)
+    with pytest.raises(BundleError, match=r"sha256|bytes"):
+        Cascade.open(root)
+    stage = bundles.waveform_stage("mert")
+    root = bundles.make_bundle(tmp_path / "c", [stage])
+    stage["encoder"]["dim"] = 4
+    bundles.edit_manifest(root, stages=[stage])
+    with pytest.raises(EngineError, match=r"mert\.fp32\.onnx.*expected the shape \[batch, 4\], got \['batch', 8\]"):
+        Cascade.open(root)
+
+
+def test_pool_keeps_the_order_and_gives_the_same_verdicts(two: Path, tmp_path: Path) -> None:
+    paths = []
+    for i in range(12):
+        path = tmp_path / f"{i}.wav"
+        soundfile.write(path, noise(1.2 + 0.3 * (i % 4), seed=i), RATE)
+        paths.append(path)
+    paths.insert(3, tmp_path / "missing.wav")
+    with Cascade.open(two) as cascade:
+        plain = list(cascade.classify_many(paths))
+    with CascadePool.open(3, two) as pool:
+        pooled = list(pool.classify_many(paths))
+    assert [v.path for v in pooled] == [str(path) for path in paths]
+    assert [(v.status, v.genre, v.top) for v in pooled] == [(v.status, v.genre, v.top) for v in plain]
+    assert pooled[3].status == "missing"
+
+
+def test_a_pool_that_is_left_early_stops(two: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(2), RATE)
+    read = []
+
+    def endless() -> Any:
+        while True:
+            read.append(1)
+            yield path
+
+    with CascadePool.open(2, two) as pool:
+        verdicts = pool.classify_many(endless())
+        assert next(verdicts).status == "ok"
+        verdicts.close()
+    assert len(read) < 20

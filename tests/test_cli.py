@@ -1,0 +1,224 @@
+"""The command line as a user runs it; in processes of its own where that matters."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import bundles
+from edge_reclass.cli import main
+
+RATE = 22_050
+KEYS = [
+    "path",
+    "status",
+    "genre",
+    "confidence",
+    "decided_by",
+    "reason",
+    "top",
+    "stages",
+    "bundle",
+    "policy",
+    "error",
+]
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: object) -> Done:
+    """Call the entry point in this process, which is a second quicker than a new one."""
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["edge-reclass", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as stopped:
+            code = stopped.code if isinstance(stopped.code, int) else 1
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    stages = [bundles.fma_stage(), bundles.waveform_stage("mert")]
+    root = tmp_path_factory.mktemp("bundle")
+    return bundles.make_bundle(root, stages, biases={"fma": (0.0, 0.2, 0.1), "mert": (9.0, 0.0, 0.0)})
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tracks, one in a folder below; a cover, a hidden file and a hidden folder."""
+    root = tmp_path_factory.mktemp("music")
+    (root / "album").mkdir()
+    (root / ".hidden").mkdir()
+    noise = (0.1 * np.random.default_rng(0).standard_normal(3 * RATE)).astype(np.float32)
+    for name in ("b.wav", "album/a.flac", ".hidden/c.wav", ".d.wav"):
+        soundfile.write(root / name, noise, RATE)
+    (root / "album/cover.jpg").write_bytes(b"\xff\xd8")
+    return root
+
+
+def test_table(bundle: Path, music: Path) -> None:
+    done = run("classify", music, "--bundle", bundle)
+    assert done.returncode == 0, done.stderr
+    header, first, second = done.stdout.splitlines()
+    assert header.split() == ["genre", "score", "decided", "by", "track"]
+    assert first.split()[0] == second.split()[0] == "Alpha"
+    assert first.endswith(f"{music}/album/a.flac")
+    assert second.endswith(f"{music}/b.wav")
+    assert "2 tracks in" in done.stderr
+    assert "skipped 2 hidden and 1 non-audio files" in done.stderr
+    assert "decided by: mert 2 (100%)" in done.stderr
+
+
+def test_json_has_the_documented_keys_in_order(bundle: Path, music: Path) -> None:
+    done = run("classify", music, "--bundle", bundle, "--format", "json", "--top", 2)
+    verdicts = json.loads(done.stdout)
+    assert [list(verdict) for verdict in verdicts] == [KEYS, KEYS]
+    verdict = verdicts[0]
+    assert list(verdict["stages"][0]) == ["name", "genre", "confidence", "milliseconds", "excerpt"]
+    assert verdict["stages"][0]["excerpt"] == {"start": 0.0, "seconds": 3.0}
+    assert [list(score) for score in verdict["top"]] == [["genre", "score"]] * 2
+    assert (verdict["status"], verdict["decided_by"], verdict["error"]) == ("ok", "mert", None)
+    assert (verdict["bundle"], verdict["policy"]) == ("test", "ladder")
+
+
+def test_jsonl_and_keys_that_do_not_apply(bundle: Path, music: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp3").write_text("this is no music")
+    done = run("classify", tmp_path, music, "--bundle", bundle, "-f", "jsonl")
+    assert done.returncode == 3
+    bad, *good = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (bad["status"], len(good)) == ("corrupt", 2)
+    assert [bad[key] for key in ("genre", "confidence", "decided_by", "reason", "top", "stages")] == [None] * 6
+    assert bad["error"]
+
+
+def test_csv(bundle: Path, music: Path) -> None:
+    done = run("classify", music, "--bundle", bundle, "-f", "csv", "--top", 3)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["genre"] for row in rows] == ["Alpha", "Alpha"]
+    assert rows[0]["top"].startswith("Alpha=0.99")
+    assert rows[0]["top"].count(";") == 2
+
+
+def test_explain(bundle: Path, music: Path) -> None:
+    done = run("classify", music / "b.wav", "--bundle", bundle, "--explain")
+    assert "    fma: Beta 0." in done.stdout
+    assert " ms, heard 0.00–3.00 s" in done.stdout
+    assert "    stopped: last stage of ladder" in done.stdout
+    done = run("classify", music, "--bundle", bundle, "--explain", "-f", "json")
+    assert done.returncode == 2
+    assert "--explain goes with the table" in done.stderr
+
+
+def test_output_file_appears_whole_or_not_at_all(bundle: Path, music: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    done = run("classify", music, "--bundle", bundle, "-f", "jsonl", "-o", target)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert len(target.read_text().splitlines()) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+    done = run("classify", music, "--bundle", bundle, "-o", tmp_path / "no" / "such" / "out")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+
+
+def test_jobs_give_the_same_verdicts_in_the_same_order(bundle: Path, music: Path) -> None:
+    def verdicts(*options: object) -> list[object]:
+        done = run("classify", music, "--bundle", bundle, "-f", "json", *options)
+        return [(v["path"], v["genre"], v["top"]) for v in json.loads(done.stdout)]
+
+    assert verdicts() == verdicts("--jobs", 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["{music}", "--policy", "fmj-ev"], 2, "stages fma, mert, jmla; this bundle has fma, mert"),
+        (["{music}", "--policy", "nope"], 2, "the bundle test has ladder"),
+        (["{music}", "--format", "xml"], 2, "expected one of table, json, jsonl, csv"),
+        (["{music}", "--device", "cuda"], 5, "cuda"),
+        (["{music}", "--device", "abacus"], 2, "no device 'abacus'"),
+        (["{empty}"], 2, "no audio found in"),
+        (["{music}/album/cover.jpg"], 3, "1 unsupported"),
+        (["{music}/not-there"], 3, "1 missing"),
+    ],
+)
+def test_exit_codes(bundle: Path, music: Path, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    (tmp_path / "notes.txt").write_text("no music")
+    filled = [argument.format(music=music, empty=tmp_path) for argument in arguments]
+    done = run("classify", *filled, "--bundle", bundle)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_altered_bundle_is_exit_4(music: Path, tmp_path: Path) -> None:
+    root = bundles.make_bundle(tmp_path, [bundles.fma_stage()])
+    head = root / "heads/fma.onnx"
+    head.write_bytes(head.read_bytes()[::-1])
+    for command in (["classify", music, "--bundle", root], ["inspect", root]):
+        done = run(*command)
+        assert done.returncode == 4
+        assert "expected sha256" in done.stderr
+    assert run("classify", music, "--bundle", tmp_path / "none").returncode == 4
+
+
+def test_inspect(bundle: Path) -> None:
+    done = run("inspect", bundle)
+    assert done.returncode == 0
+    for part in ("genres   3: Alpha, Beta, Gamma", "stage    mert: 8 wide at 16000 Hz", "after fma: accepts above 0.9"):
+        assert part in done.stdout
+    plain = json.loads(run("inspect", bundle, "--format", "json").stdout)
+    assert plain["genres"] == list(bundles.GENRES)
+    assert len(plain["digest"]) == 64
+
+
+def test_a_reader_that_leaves_early_is_no_error(bundle: Path, music: Path) -> None:
+    many = " ".join([str(music)] + [f"{music}/./b.wav" for _ in range(3)])
+    command = f"{sys.executable} -m edge_reclass.cli classify {many} --bundle {bundle} -f jsonl | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "{"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of arbitrary bytes are a Linux matter")
+def test_names_that_are_not_utf8_are_not_lost(bundle: Path, tmp_path: Path) -> None:
+    name = b"caf\xe9 \xe2\x99\xab.wav"
+    source = tmp_path / "x.wav"
+    soundfile.write(source, (0.1 * np.random.default_rng(0).standard_normal(2 * RATE)).astype(np.float32), RATE)
+    source.rename(tmp_path / os.fsdecode(name))
+    done = run("classify", tmp_path, "--bundle", bundle, "-f", "jsonl")
+    assert done.returncode == 0, done.stderr
+    assert os.fsencode(json.loads(done.stdout)["path"]).endswith(name)
+    table = subprocess.run(
+        [sys.executable, "-m", "edge_reclass.cli", "classify", tmp_path, "--bundle", bundle],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    assert name in table.stdout
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout.startswith("edge-reclass 0.")
+    listing = run("--help").stdout
+    assert "classify" in listing
+    assert "inspect" in listing
+    assert "[default: the starter bundle]" in run("classify", "--help").stdout

@@ -1,0 +1,123 @@
+"""Steady state: after a cascade is opened, no track allocates anything that grows with its excerpt."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soxr
+
+import bundles
+import synth
+from edge_reclass import Cascade
+
+MIB = 2**20
+LARGEST_ARRAY = 4 * MIB
+"""The spectrum of one block of frames is the largest scratch; a 60 s excerpt at 44.1 kHz would be 10 MiB."""
+PEAK = 12 * MIB
+SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def tracks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four tracks of about 65 s at several rates, in several containers."""
+    root = tmp_path_factory.mktemp("tracks")
+    paths = []
+    for i, (rate, suffix) in enumerate([(44_100, "wav"), (44_100, "flac"), (48_000, "ogg"), (44_100, "mp3")]):
+        path = root / f"{i}.{suffix}"
+        noise = 0.1 * np.random.default_rng(i).standard_normal((int((65 + i / 100) * rate), 2))
+        paths.append(synth.write(path, noise.astype(np.float32), rate))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def cascade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cascade]:
+    stages = [
+        bundles.fma_stage(rate=44_100),
+        bundles.fma_stage("windowed", encoder={"window_samples": 66_150, "hop_samples": 66_150}),
+        bundles.waveform_stage("mert", rate=24_000, window=120_000),
+    ]
+    excerpt = {"start": "center", "seconds": SECONDS}
+    root = bundles.make_bundle(tmp_path_factory.mktemp("bundle"), stages, accept=1.0, excerpt=excerpt)
+    with Cascade.open(root) as opened:
+        yield opened
+
+
+class Watch:
+    """Traced memory while tracks are classified.
+
+    ``peak``: bytes above the opened cascade. ``largest``: most bytes by which memory grew between two calls of any
+    function, which bounds every single array from above, however short its life.
+    """
+
+    def __init__(self, cascade: Cascade, tracks: list[Path]) -> None:
+        for track in tracks:
+            assert cascade.classify(track).status == "ok"
+        gc.collect()
+        self.peak = self.largest = 0
+        tracemalloc.start()
+        self._opened = self._current = tracemalloc.get_traced_memory()[0]
+        sys.setprofile(self._step)
+        try:
+            verdicts = [cascade.classify(track) for track in tracks]
+        finally:
+            sys.setprofile(None)
+            tracemalloc.stop()
+        assert [verdict.status for verdict in verdicts] == ["ok"] * len(tracks), verdicts
+
+    def _step(self, *_: object) -> None:
+        current, peak = tracemalloc.get_traced_memory()
+        self.largest = max(self.largest, peak - self._current)
+        self.peak = max(self.peak, peak - self._opened)
+        tracemalloc.reset_peak()
+        self._current = current
+
+
+@pytest.fixture(autouse=True)
+def no_one_shot_resampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("soxr.resample returns a full-length array; use a ResampleStream")
+
+    monkeypatch.setattr(soxr, "resample", refuse)
+
+
+def test_no_track_allocates_what_grows_with_it(cascade: Cascade, tracks: list[Path]) -> None:
+    watch = Watch(cascade, tracks)
+    assert watch.largest < LARGEST_ARRAY, f"{watch.largest / MIB:.2f} MiB in one step"
+    assert watch.peak < PEAK, f"{watch.peak / MIB:.2f} MiB above the opened cascade"
+
+
+def test_the_watch_sees_one_full_length_copy(
+    cascade: Cascade, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resample = cascade._resampler.resample
+
+    def copying(samples: Any, *arguments: Any) -> int:
+        return resample(samples.copy(), *arguments)
+
+    monkeypatch.setattr(cascade._resampler, "resample", copying)
+    watch = Watch(cascade, tracks[:1])
+    assert watch.largest > LARGEST_ARRAY
+    assert watch.largest == pytest.approx(SECONDS * 44_100 * 4, rel=0.1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc/self/statm")
+def test_resident_memory_is_flat_over_200_tracks(cascade: Cascade) -> None:
+    random = np.random.default_rng(0)
+    samples = (0.1 * random.standard_normal((12 * 44_100, 2))).astype(np.float32)
+    resident = []
+    for i in range(200):
+        length = int(random.integers(3 * 44_100, len(samples)))
+        assert cascade.classify_samples(samples[:length], 44_100).status == "ok"
+        if i % 20 == 19:
+            gc.collect()
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident.append(pages * os.sysconf("SC_PAGE_SIZE") / MIB)
+    assert resident[-1] - min(resident[1:4]) < 8, resident

@@ -1,0 +1,358 @@
+"""Bad files: the right status for each, never another exception, never a hang, nothing on stderr."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import synth
+from edge_reclass.audio import Decoder, ExcerptSpec
+from edge_reclass.errors import FAILURE_STATUSES, TrackError
+
+FULL = [ExcerptSpec(seconds=None)]
+CENTER = [ExcerptSpec("center", 2.0)]
+CODECS = [*synth.SOUNDFILE_FORMATS, *synth.AV_FORMATS]
+Made = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def out() -> np.ndarray:
+    return np.empty(14 * 48_000, dtype=np.float32)
+
+
+def failure(path: Any, out: np.ndarray, specs: list[ExcerptSpec] = CENTER) -> TrackError:
+    with pytest.raises(TrackError) as caught:
+        Decoder().decode(path, specs, out)
+    assert caught.value.status in FAILURE_STATUSES
+    assert str(caught.value)
+    return caught.value
+
+
+def put(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".mp3", ".flac", ".m4a", ".wma", ".txt"])
+def test_empty_file(suffix: str, tmp_path: Path, out: np.ndarray) -> None:
+    assert failure(put(tmp_path / f"a{suffix}", b""), out).status == "empty"
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".wma"])
+@pytest.mark.parametrize(
+    "content",
+    [b"hello, this is text\n" * 500, bytes(20_000), b"\xff" * 20_000, b"x"],
+    ids=["text", "zeros", "ones", "x"],
+)
+def test_not_audio_with_audio_suffix(suffix: str, content: bytes, tmp_path: Path, out: np.ndarray) -> None:
+    assert failure(put(tmp_path / f"a{suffix}", content), out).status == "corrupt"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello\n",
+        "UTF-16 \u266b".encode("utf-16"),
+        b"%PDF-1.4 ...",
+        b"\x89PNG\r\n\x1a\n" + bytes(100),
+        b"#EXTM3U\nhttp://x/\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.jpg"])
+def test_not_audio_without_audio_suffix(content: bytes, name: str, tmp_path: Path, out: np.ndarray) -> None:
+    assert failure(put(tmp_path / name, content), out).status == "unsupported"
+
+
+@pytest.mark.parametrize("suffix", [".m4a", ".aac", ".wma", ".mp3"])
+def test_playlist_opens_nothing_else(suffix: str, tmp_path: Path, out: np.ndarray, made: Made) -> None:
+    """FFmpeg would guess the hls or concat demuxer and open what the text names."""
+    for text in (f"#EXTM3U\n#EXTINF:10,\n{made('.mp3')}\n", f"ffconcat version 1.0\nfile {made('.mp3')}\n"):
+        assert failure(put(tmp_path / f"a{suffix}", text.encode()), out).status == "corrupt"
+
+
+def test_missing(tmp_path: Path, out: np.ndarray) -> None:
+    assert failure(tmp_path / "none.wav", out).status == "missing"
+    put(tmp_path / "file", b"x")
+    assert failure(tmp_path / "file" / "a.wav", out).status == "missing"
+    (tmp_path / "dangling.mp3").symlink_to(tmp_path / "gone.mp3")
+    error = failure(tmp_path / "dangling.mp3", out)
+    assert error.status == "missing"
+    assert "dangling" in str(error)
+    assert failure("a\0b.wav", out).status == "missing"
+    assert failure(tmp_path / ("x" * 300 + ".wav"), out).status == "missing"
+
+
+def test_link_that_leads_in_a_circle(tmp_path: Path, out: np.ndarray) -> None:
+    (tmp_path / "a.mp3").symlink_to(tmp_path / "b.mp3")
+    (tmp_path / "b.mp3").symlink_to(tmp_path / "a.mp3")
+    assert failure(tmp_path / "a.mp3", out).status == "unreadable"
+
+
+def test_permission_denied(made: Made, out: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def denied(path: Any, *args: Any, **kwargs: Any) -> int:
+        if os.fspath(path) == str(made(".wav")):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, *args, **kwargs)
+
+    made(".wav")
+    monkeypatch.setattr(os, "open", denied)
+    error = failure(made(".wav"), out)
+    assert error.status == "unreadable"
+    assert "Permission denied" in str(error)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything; test_permission_denied fakes it")
+def test_permission_really_denied(copied: Callable[[str, str], Path], out: np.ndarray) -> None:
+    path = copied(".wav", "a.wav")
+    path.chmod(0)
+    assert failure(path, out).status == "unreadable"
+
+
+@pytest.mark.parametrize("kind", [".wav", ".m4a"])
+def test_read_error(kind: str, made: Made, out: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An I/O error of the file system is not the file's fault."""
+
+    def broken(*args: Any) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    made(kind)
+    monkeypatch.setattr(os, "pread", broken)
+    error = failure(made(kind), out)
+    assert error.status == "unreadable"
+    assert "Input/output error" in str(error)
+
+
+def test_read_error_inside_ffmpeg(made: Made, out: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    from edge_reclass.audio import decode_av
+
+    class Broken(decode_av._File):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    made(".m4a")
+    monkeypatch.setattr(decode_av, "_File", Broken)
+    assert failure(made(".m4a"), out).status == "unreadable"
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a", "a"])
+def test_special_files_do_not_hang(name: str, tmp_path: Path, out: np.ndarray) -> None:
+    os.mkfifo(tmp_path / name)
+    error = failure(tmp_path / name, out)
+    assert error.status == "unsupported"
+    assert "regular file" in str(error)
+
+
+def test_directory_socket_and_device(tmp_path: Path, out: np.ndarray) -> None:
+    (tmp_path / "x.mp3").mkdir()
+    assert failure(tmp_path / "x.mp3", out).status == "unsupported"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s.wav"))
+        assert failure(tmp_path / "s.wav", out).status == "unsupported"
+    (tmp_path / "zero.wav").symlink_to("/dev/zero")
+    assert failure(tmp_path / "zero.wav", out).status == "unsupported"
+
+
+def test_wav_headers(tmp_path: Path, out: np.ndarray) -> None:
+    path = tmp_path / "a.wav"
+    assert failure(put(path, synth.wav_bytes()), out).status == "empty"
+    assert failure(put(path, synth.wav_bytes()[:30]), out).status == "corrupt"
+    assert failure(put(path, synth.wav_bytes(bytes(400), rate=0)), out).status == "corrupt"
+    assert failure(put(path, synth.wav_bytes(bytes(400), channels=0)), out).status == "corrupt"
+    assert failure(put(path, synth.wav_bytes(bytes(4000), channels=2000)), out).status == "unsupported"
+    assert failure(put(path, synth.wav_bytes(bytes(4000), rate=2**31 - 1)), out).status == "unsupported"
+    # It claims 2 GiB and has 100 frames: libsndfile goes by what is there.
+    decoded = Decoder().decode(put(path, synth.wav_bytes(bytes(400), declared=2**31)), CENTER, out)
+    assert decoded.total == 100
+
+
+@pytest.mark.parametrize("rate", [4_000, 7_999, 192_001, 384_000])
+def test_rates_outside(rate: int, tmp_path: Path, out: np.ndarray) -> None:
+    error = failure(synth.write(tmp_path / "a.wav", synth.music(0.1, rate), rate), out)
+    assert error.status == "unsupported"
+    assert f"{rate} Hz, expected 8000 to 192000 Hz" in str(error)
+
+
+def test_own_max_rate(made: Made, out: np.ndarray) -> None:
+    for kind in (".wav", ".m4a"):
+        with pytest.raises(TrackError, match="8000 to 32000 Hz"):
+            Decoder(max_rate=32_000).decode(made(kind), CENTER, out)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_non_finite_wav(value: float, channels: int, tmp_path: Path, out: np.ndarray) -> None:
+    samples = synth.music(4, 44_100, channels)
+    samples[100_000] = value
+    path = synth.write(tmp_path / "a.wav", samples, 44_100, subtype="FLOAT")
+    error = failure(path, out)
+    assert error.status == "corrupt"
+    assert "NaN or infinite" in str(error)
+    # Outside of the excerpt it does not matter.
+    assert len(Decoder().decode(path, [ExcerptSpec(0.0, 1.0)], out).samples) == 44_100
+
+
+@pytest.mark.parametrize("kind", CODECS)
+def test_truncated(kind: str, made: Made, tmp_path: Path, out: np.ndarray) -> None:
+    """The first 60 % of a file: what is complete is decoded, what is not is corrupt, and nothing else happens."""
+    data = made(kind).read_bytes()
+    full = Decoder().decode(made(kind), FULL, out).samples.copy()
+    path = put(tmp_path / f"a{kind}", data[: len(data) * 6 // 10])
+    for specs in ([ExcerptSpec(1.0, 2.0)], CENTER, [ExcerptSpec(100.0, 2.0)], FULL):
+        try:
+            decoded = Decoder().decode(path, specs, out)
+        except TrackError as error:
+            # An m4a's index is at its end; the other containers begin with theirs.
+            assert error.status == "corrupt"
+            assert specs is not CENTER or kind in (".m4a", ".alac.m4a")
+        else:
+            # Containers that declare a length keep it; the others end where the file does.
+            n = len(decoded.samples)
+            np.testing.assert_allclose(decoded.samples, full[decoded.start : decoded.start + n], atol=2e-7)
+            assert specs is CENTER or specs[0].start == 1.0 or decoded.total < 0.7 * len(full)
+
+
+@pytest.mark.parametrize("kind", [".flac", ".mp3"])
+def test_truncated_before_the_excerpt_ends_is_corrupt(kind: str, made: Made, tmp_path: Path, out: np.ndarray) -> None:
+    """The header still declares all samples, so half a file does not pass for a track."""
+    data = made(kind).read_bytes()
+    path = put(tmp_path / f"a{kind}", data[: len(data) // 2])
+    for specs in (CENTER, FULL, [ExcerptSpec(11.0, 2.0)]):
+        assert failure(path, out, specs).status == "corrupt"
+    assert len(Decoder().decode(path, [ExcerptSpec(1.0, 3.0)], out).samples) == 3 * 44_100
+
+
+def test_truncated_m4a_with_its_index_in_front(tmp_path: Path, out: np.ndarray) -> None:
+    pytest.importorskip("av")
+    path = synth.write_av(
+        tmp_path / "a.m4a", synth.music(13), 44_100, "aac", "ipod", "fltp", {}, {"movflags": "faststart"}
+    )
+    put(path, path.read_bytes()[: path.stat().st_size // 2])
+    assert len(Decoder().decode(path, [ExcerptSpec(1.0, 3.0)], out).samples) == 3 * 44_100
+    for specs in (CENTER, FULL, [ExcerptSpec(11.0, 2.0)]):
+        assert failure(path, out, specs).status == "corrupt"
+
+
+def test_container_without_audio(tmp_path: Path, out: np.ndarray) -> None:
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "a.m4a"), "w", format="mp4") as output:
+        stream = output.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        for _ in range(3):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8))))
+        output.mux(stream.encode(None))
+    error = failure(tmp_path / "a.m4a", out)
+    assert error.status == "unsupported"
+    assert "no audio stream" in str(error)
+
+
+def _without_av(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def no_av(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "av" or name.startswith("av."):
+            raise ModuleNotFoundError("No module named 'av'", name="av")
+        return real(name, *args, **kwargs)
+
+    for name in [name for name in sys.modules if name == "av" or name.startswith("av.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", no_av)
+
+
+# First bytes suffice, so this runs where PyAV is not installed, too.
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("a.m4a", b"\0\0\0\x20ftypM4A " + bytes(100)),
+        ("a.aac", b"\xff\xf1\x50\x80" + bytes(100)),
+        ("a.wma", bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(100)),
+        ("a.mp3", b"\0\0\0\x20ftypM4A " + bytes(100)),
+        ("a.alac", b"?" * 100),
+    ],
+)
+def test_without_pyav(name: str, head: bytes, tmp_path: Path, out: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / name, head)
+    _without_av(monkeypatch)
+    error = failure(path, out)
+    assert error.status == "unsupported"
+    assert "pip install 'edge-reclass[codecs]'" in str(error)
+
+
+@pytest.mark.parametrize("kind", synth.SOUNDFILE_FORMATS)
+def test_without_pyav_the_rest_is_decoded(
+    kind: str, made: Made, out: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = made(kind)
+    _without_av(monkeypatch)
+    assert len(Decoder().decode(path, CENTER, out).samples) > 0
+    assert failure(put(tmp_path / f"a{kind}", b"text" * 1000), out).status == "corrupt"
+
+
+def test_codec_that_libsndfile_lacks_without_pyav(made: Made, out: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = made(".flac.ogg")
+    _without_av(monkeypatch)
+    error = failure(path, out)
+    assert error.status == "unsupported"
+    assert "pip install 'edge-reclass[codecs]'" in str(error)
+
+
+def test_memory_error_passes_through(made: Made, out: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*args: Any, **kwargs: Any) -> None:
+        raise MemoryError
+
+    made(".wav")
+    monkeypatch.setattr(soundfile.SoundFile, "read", exhausted)
+    with pytest.raises(MemoryError):
+        Decoder().decode(made(".wav"), CENTER, out)
+
+
+def test_caller_errors(made: Made, out: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Decoder().decode(made(".wav"), [], out)
+    with pytest.raises(ValueError, match="out has to be"):
+        Decoder().decode(made(".wav"), CENTER, out[::2])
+
+
+def test_decoder_works_on_after_a_failure(made: Made, tmp_path: Path, out: np.ndarray) -> None:
+    decoder = Decoder()
+    expected = decoder.decode(made(".flac"), CENTER, out).samples.copy()
+    data = made(".flac").read_bytes()
+    broken = put(tmp_path / "a.flac", data[: len(data) // 2])
+    with pytest.raises(TrackError):
+        decoder.decode(broken, FULL, out)
+    np.testing.assert_array_equal(decoder.decode(made(".flac"), CENTER, out).samples, expected)
+
+
+def test_libmpg123_writes_nothing_to_stderr(made: Made, tmp_path: Path, out: np.ndarray, capfd: Any) -> None:
+    data = bytearray(made(".mp3").read_bytes())
+    for at in range(5000, len(data) - 5000, 9000):
+        data[at : at + 1500] = bytes(1500)
+    # A comment frame that is too small: "Invalid frame size".
+    tag = b"ID3\x03\x00\x00" + bytes([0, 0, 8, 0]) + b"COMM" + bytes([0, 0, 0, 3, 0, 0]) + b"\x01ab" + bytes(1011)
+    path = put(tmp_path / "a.mp3", tag + bytes(data))
+    for specs in (CENTER, FULL):
+        try:
+            Decoder().decode(path, specs, out)
+        except TrackError as error:
+            assert error.status == "corrupt"
+    os.write(2, b"still here\n")
+    assert capfd.readouterr().err == "still here\n"
+
+
+def test_the_noise_would_be_there(tmp_path: Path, made: Made, capfd: Any) -> None:
+    """The premise of quiet.py; should libsndfile become quiet by itself, that module can go."""
+    tag = b"ID3\x03\x00\x00" + bytes([0, 0, 8, 0]) + b"COMM" + bytes([0, 0, 0, 3, 0, 0]) + b"\x01ab" + bytes(1011)
+    soundfile.info(put(tmp_path / "a.mp3", tag + made(".mp3").read_bytes()))
+    assert "mpg123" in capfd.readouterr().err

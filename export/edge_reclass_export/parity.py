@@ -1,0 +1,74 @@
+"""Is an exported graph the network that it was made from? Comparison, tolerance, and reference vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reclass.errors import EngineError, MissingExtraError
+from edge_reclass.reference import Agreement, ReferenceVectors, agreement, synthesise
+from edge_reclass_export.errors import ParityError
+
+__all__ = ["SEED", "Agreement", "Tolerance", "agreement", "reference_vectors", "require_parity", "run_graph"]
+
+SEED = 20_231_016
+"""Seed of the inputs of reference vectors; any number would do."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The least cosine and the greatest relative and absolute error that still count as the same network."""
+
+    cosine: float
+    relative: float
+    max_abs: float
+
+
+def require_parity(
+    expected: NDArray[np.floating], got: NDArray[np.floating], tolerance: Tolerance, what: str
+) -> Agreement:
+    """The agreement of two arrays [rows, dim]. Raises ``ParityError`` where it is outside ``tolerance``."""
+    found = agreement(expected, got)
+    inside = (
+        found.cosine >= tolerance.cosine and found.relative <= tolerance.relative and found.max_abs <= tolerance.max_abs
+    )
+    if not inside:
+        raise ParityError(
+            f"{what} differs from its reference: cosine {found.cosine:.8f} (at least {tolerance.cosine}),"
+            f" relative error {found.relative:.3g} (at most {tolerance.relative}),"
+            f" greatest difference {found.max_abs:.3g} (at most {tolerance.max_abs})"
+        )
+    return found
+
+
+def run_graph(model: bytes, inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """All outputs of a one-input graph, on one CPU thread.
+
+    Raises ``MissingExtraError`` without ONNX Runtime and ``EngineError`` where it refuses the graph.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("reference vectors need ONNX Runtime", "cpu") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        outputs: list[NDArray[np.float32]] = session.run(None, {session.get_inputs()[0].name: inputs})
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+        raise EngineError(f"ONNX Runtime {onnxruntime.__version__} cannot run the exported graph: {error}") from error
+    return outputs
+
+
+def reference_vectors(model: bytes, *, rate: int, samples: int, seed: int = SEED) -> ReferenceVectors:
+    """What the graph's first output is for the seed's inputs, computed in float32 by ONNX Runtime on the CPU.
+
+    Raises ``ParityError`` where an embedding is not finite, ``EngineError`` where the graph does not run.
+    """
+    embedding = run_graph(model, synthesise(rate, samples, seed))[0]
+    if not np.isfinite(embedding).all():
+        raise ParityError("the exported graph gives NaN or infinity for a reference input")
+    return ReferenceVectors(rate, samples, seed, embedding)

@@ -1,0 +1,1 @@
+"""One recipe per encoder: a checkpoint becomes one ONNX graph, waveform → embedding."""

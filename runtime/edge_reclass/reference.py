@@ -1,0 +1,200 @@
+"""Reference vectors: what an encoder answers to inputs that any machine can make again from a seed.
+
+A bundle keeps the seed, a checksum of every input and the expected embeddings, never audio. The inputs lie
+on the grid of 16-bit samples, so that differences in the last bit of a platform's sine disappear by rounding,
+and the random numbers come from PCG64's raw stream, which numpy promises not to change.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reclass.errors import BundleError
+
+__all__ = ["CASES", "Agreement", "ReferenceVectors", "agreement", "load_reference", "synthesise"]
+
+FORMAT = 1
+CASES = ("harmonics", "chord", "chirp", "drums", "noise", "quiet_noise", "silence_edges", "full_scale")
+"""Names of the inputs, in the order of their rows."""
+
+_STEPS = 32_768  # 16-bit samples: one step is 2^-15
+_PARTIALS = 24
+_MEND = "restore the bundle from its source or export it again"
+
+
+@dataclass(frozen=True)
+class ReferenceVectors:
+    """Expected embeddings float32[cases, dim] of the inputs that ``rate``, ``samples`` and ``seed`` give."""
+
+    rate: int
+    samples: int
+    seed: int
+    embedding: NDArray[np.float32]
+
+    def inputs(self) -> NDArray[np.float32]:
+        """The inputs, float32[cases, samples] in [-1, 1)."""
+        return synthesise(self.rate, self.samples, self.seed)
+
+    def to_bytes(self) -> bytes:
+        """The vectors as an .npz file; the same vectors give the same bytes."""
+        stream = io.BytesIO()
+        np.savez(
+            stream,
+            format=np.int64(FORMAT),
+            rate=np.int64(self.rate),
+            samples=np.int64(self.samples),
+            seed=np.int64(self.seed),
+            cases=np.array(CASES),
+            checksums=_checksums(self.inputs()),
+            embedding=np.asarray(self.embedding, np.float32),
+        )
+        return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near ``got`` is to ``expected``: the worst row's figures.
+
+    ``cosine``: the smallest cosine similarity of a row. ``relative``: the largest
+    ‖got - expected‖ / ‖expected‖ of a row. ``max_abs``: the largest absolute difference of a value.
+    """
+
+    cosine: float
+    relative: float
+    max_abs: float
+
+
+def agreement(expected: NDArray[np.floating], got: NDArray[np.floating]) -> Agreement:
+    """Compares two arrays [rows, dim] in float64. NaN anywhere gives a cosine of -1 and infinite errors.
+
+    Raises:
+        ValueError: the shapes differ, or there is nothing to compare.
+    """
+    if expected.shape != got.shape or expected.ndim != 2 or expected.size == 0:
+        raise ValueError(f"expected two equal shapes [rows, dim], got {expected.shape} and {got.shape}")
+    want, have = expected.astype(np.float64), got.astype(np.float64)
+    if not (np.isfinite(want).all() and np.isfinite(have).all()):
+        return Agreement(-1.0, float("inf"), float("inf"))
+    difference = np.linalg.norm(have - want, axis=1)
+    want_norm, have_norm = np.linalg.norm(want, axis=1), np.linalg.norm(have, axis=1)
+    product = want_norm * have_norm
+    # A row of zeros has no direction: it agrees with another row of zeros only.
+    both_zero = (want_norm == 0.0) & (have_norm == 0.0)
+    cosine = np.where(both_zero, 1.0, (want * have).sum(axis=1) / np.where(product > 0.0, product, 1.0))
+    relative = np.divide(difference, want_norm, out=np.full_like(difference, np.inf), where=want_norm > 0.0)
+    relative = np.where(both_zero, 0.0, relative)
+    return Agreement(float(cosine.min()), float(relative.max()), float(np.abs(have - want).max()))
+
+
+def load_reference(path: Path) -> ReferenceVectors:
+    """Reads an .npz of reference vectors and checks that this machine makes the same inputs.
+
+    Raises:
+        BundleError: the file cannot be read, is no such file, or its inputs cannot be made again here.
+    """
+    try:
+        # From memory: numpy leaves the file open where it is no archive.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays: Mapping[str, NDArray[np.generic]] = {name: file[name] for name in file.files}
+        version, rate, samples, seed = (int(arrays[name]) for name in ("format", "rate", "samples", "seed"))
+        cases, checksums, embedding = arrays["cases"], arrays["checksums"], arrays["embedding"]
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error}); {_MEND}") from error
+    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise BundleError(f"{path}: no reference vectors ({error}); {_MEND}") from error
+    if version != FORMAT or tuple(cases.tolist()) != CASES:
+        raise BundleError(
+            f"{path}: reference format {version} with {cases.tolist()}, expected {FORMAT} with {list(CASES)};"
+            " update edge-reclass or export the bundle again"
+        )
+    if embedding.dtype != np.float32 or embedding.ndim != 2 or len(embedding) != len(CASES):
+        raise BundleError(
+            f"{path}: expected float32[{len(CASES)}, dim] embeddings,"
+            f" got {embedding.dtype}{list(embedding.shape)}; {_MEND}"
+        )
+    if rate < 1 or samples < 1:
+        raise BundleError(f"{path}: rate {rate} and samples {samples}, expected both positive; {_MEND}")
+    reference = ReferenceVectors(rate, samples, seed, embedding.astype(np.float32, copy=False))
+    made = _checksums(reference.inputs())
+    if checksums.shape != made.shape or (checksums != made).any():
+        wrong = [name for name, a, b in zip(CASES, checksums.tolist(), made.tolist(), strict=False) if a != b]
+        raise BundleError(
+            f"{path}: from seed {seed} this machine makes other inputs than the exporting one did"
+            f" ({', '.join(wrong)}); export the bundle again here"
+        )
+    return reference
+
+
+def synthesise(rate: int, samples: int, seed: int) -> NDArray[np.float32]:
+    """The inputs of ``CASES``, float32[cases, samples] in [-1, 1), every value a multiple of 2^-15."""
+    source = np.random.PCG64(seed)
+    time = np.arange(samples) / rate
+    duration = samples / rate
+    stack = _harmonics(source, time, rate)
+    chord = np.asarray(sum(_harmonics(source, time, rate, ratio) for ratio in (1.0, 1.2, 1.5)))
+    tremolo = 0.6 + 0.4 * _sine(4.0 * time)
+    chirp = _sine(30.0 * time + (0.45 * rate - 30.0) * time * time / (2.0 * duration))
+    middle = (time >= duration / 3.0) & (time < 2.0 * duration / 3.0)
+    rows = {
+        "harmonics": 0.5 * stack,
+        "chord": 0.2 * chord * tremolo,
+        "chirp": 0.4 * chirp,
+        "drums": _drums(source, time),
+        "noise": 0.25 * _noise(source, samples),
+        "quiet_noise": 1e-3 * _noise(source, samples),
+        "silence_edges": np.where(middle, 0.5 * stack, 0.0),
+        "full_scale": 8.0 * stack,
+    }
+    grid = np.rint(np.stack([rows[name] for name in CASES]) * _STEPS)
+    inputs: NDArray[np.float32] = (np.clip(grid, -_STEPS, _STEPS - 1) / _STEPS).astype(np.float32)
+    return inputs
+
+
+def _checksums(inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.array([zlib.crc32((row * _STEPS).astype("<i2").tobytes()) for row in inputs], np.int64)
+
+
+def _uniform(source: np.random.PCG64, count: int) -> NDArray[np.float64]:
+    """Uniform on [0, 1) with 53 bits, straight from the generator's raw 64-bit stream."""
+    raw = np.asarray(source.random_raw(count), np.uint64)
+    fractions: NDArray[np.float64] = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return fractions
+
+
+def _noise(source: np.random.PCG64, count: int) -> NDArray[np.float64]:
+    return 2.0 * _uniform(source, count) - 1.0
+
+
+def _sine(cycles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sine of a phase in cycles; whole cycles are taken off first, for small arguments on every platform."""
+    return np.sin(2.0 * np.pi * (cycles - np.floor(cycles)))
+
+
+def _harmonics(
+    source: np.random.PCG64, time: NDArray[np.float64], rate: int, ratio: float = 1.0
+) -> NDArray[np.float64]:
+    """Partials of one tone with amplitudes 1/k and random phases, scaled to stay within [-1, 1]."""
+    draws = _uniform(source, 1 + _PARTIALS)
+    fundamental = ratio * (110.0 + 110.0 * draws[0])
+    numbers = [k for k in range(1, _PARTIALS + 1) if k * fundamental < 0.45 * rate]
+    tone = np.zeros_like(time)
+    for k in numbers:
+        tone += _sine(k * fundamental * time + draws[k]) / k
+    return tone / sum(1.0 / k for k in numbers)
+
+
+def _drums(source: np.random.PCG64, time: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Four beats a second: a decaying 60 Hz tone and a decaying burst of noise in turn."""
+    beat = np.floor(time * 4.0)
+    since = time - beat / 4.0
+    kick = 0.8 * _sine(60.0 * since) * np.exp(-since / 0.08)
+    snare = 0.5 * _noise(source, len(time)) * np.exp(-since / 0.03)
+    return np.where(beat % 2.0 == 0.0, kick, snare)

@@ -1,0 +1,339 @@
+"""The plan object that turns an excerpt into the 518 features with a workspace that is sized once."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from .chroma import (
+    CENS_REACH,
+    PITCH_CLASSES,
+    CensSmoother,
+    chroma_filters,
+    normalise_peak,
+    project_power,
+    quantise,
+    tonnetz,
+    tonnetz_basis,
+)
+from .cqt import ConstantQ
+from .framing import BINS, F32, frame_count
+from .layout import EARLY_ROWS, FEATURE_COUNT, LATE_ROWS, ROWS, column_order, row_slices
+from .mel import MEL_BANDS, cosine_transform
+from .spectral import BLOCK, CONTRAST_BANDS, RateTables, SpectralBlock, SpectralOutput, StaticTables
+from .statistics import SCRATCH_VALUES, row_statistics
+from .tuning import PEAKS_PER_FRAME, PeakStore
+
+__all__ = ["LOWEST_NATIVE_RATE", "SUBSTITUTE_RATE", "Fma518", "fma518"]
+
+LOWEST_NATIVE_RATE: Final = 8500
+"""Rate in Hz below which the constant-Q transform's highest filter does not fit under Nyquist."""
+SUBSTITUTE_RATE: Final = 16000
+"""Rate in Hz that excerpts below LOWEST_NATIVE_RATE are resampled to."""
+
+_KEPT_FRAMES: Final = 4096
+"""Frames whose power spectra are kept until the tuning is known (16 MiB); longer excerpts are transformed twice."""
+_PROJECTED: Final = 128
+"""Kept power spectra that are projected to chroma at a time."""
+_CHUNK: Final = 2048
+"""Frames that the steps after the spectrogram take at a time."""
+_CACHED_RATES: Final = 8
+_CACHED_TUNINGS: Final = 64
+_RESAMPLE_CHUNK: Final = 1 << 16
+
+_DECIBEL: Final = np.float32(10 / math.log(10))
+_FLOOR: Final = np.float32(1e-10)
+"""power_to_db: smallest power that is told apart from zero."""
+_RANGE: Final = np.float32(1e-8)
+"""power_to_db: 80 dB below the excerpt's maximum."""
+
+_EARLY: Final = row_slices(EARLY_ROWS)
+_LATE: Final = row_slices(LATE_ROWS)
+_EARLY_COUNT: Final = sum(ROWS[name] for name in EARLY_ROWS)
+_LATE_COUNT: Final = sum(ROWS[name] for name in LATE_ROWS)
+
+
+def fma518(samples: npt.NDArray[np.float32], rate: int) -> F32:
+    """The 518 FMA features of one excerpt: float32[518] in the order of ``FEATURE_NAMES``.
+
+    ``samples`` is mono, float32[n], contiguous and finite; ``rate`` is in Hz. Builds a plan for this call only: for
+    many excerpts hold an :class:`Fma518`. Raises ValueError as :meth:`Fma518.compute` does.
+    """
+    with Fma518(max(1, len(samples)), rate) as plan:
+        return plan.compute(samples, rate)
+
+
+class Fma518:
+    """Tables and workspace for the 518 FMA features of excerpts of at most ``max_samples`` at up to ``max_rate`` Hz.
+
+    The definition is ``features.py`` of the FMA data set (Defferrard et al., ISMIR 2017) as librosa 0.11 computes it,
+    its 22 050 Hz axis for everything computed from ``S=`` included; ``docs/features.md`` says it in full. Nothing
+    whose size grows with the excerpt is allocated after construction. The workspace takes about 1.2 kB per frame of 512
+    samples, and a fixed 16 MiB at most for power spectra. ``workers`` threads share one excerpt (1 or 2 make sense);
+    the result is the same to the bit. One object computes one excerpt at a time: it is not thread-safe.
+    """
+
+    def __init__(self, max_samples: int, max_rate: int, *, workers: int = 1) -> None:
+        for name, value in (("max_samples", max_samples), ("max_rate", max_rate), ("workers", workers)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        self.max_samples = max_samples
+        self.max_rate = max_rate
+        self.workers = workers
+        self._low_capacity = math.ceil(max_samples * SUBSTITUTE_RATE / max_rate)
+        frames = frame_count(max(max_samples, self._low_capacity))
+        self._static = StaticTables()
+        self._blocks = [SpectralBlock(self._static) for _ in range(workers)]
+        self._cqt = ConstantQ()
+        self._smoother = CensSmoother()
+        self._tonnetz = tonnetz_basis()
+        self._dct = cosine_transform() * _DECIBEL
+        self._rates: OrderedDict[int, RateTables] = OrderedDict()
+        self._chroma_filters: OrderedDict[float, F32] = OrderedDict()
+        self._resampled = np.empty(self._low_capacity, dtype=np.float32)
+        self._resamplers: OrderedDict[int, Any] = OrderedDict()
+        self._mel = np.empty((frames, MEL_BANDS), dtype=np.float32)
+        self._power = np.empty((min(frames, _KEPT_FRAMES), BINS), dtype=np.float32)
+        self._early = np.empty((_EARLY_COUNT + CONTRAST_BANDS) * frames, dtype=np.float32)
+        # The peaks are used up before the late rows are written: one memory for both.
+        late = _LATE_COUNT * (frames + 1)
+        self._late = np.empty(max(late, sum(PEAKS_PER_FRAME) * (frames + BLOCK)), dtype=np.float32)
+        self._folded = np.empty((frames + 1, PITCH_CLASSES), dtype=np.float32)
+        self._scratch = [np.empty((2, SCRATCH_VALUES)) for _ in range(2)]
+        self._table = np.empty(FEATURE_COUNT)
+        self._early_columns = np.array(column_order(EARLY_ROWS))
+        self._late_columns = {name: np.array(column_order((name,))) for name in LATE_ROWS}
+        self._pool = ThreadPoolExecutor(workers - 1, "fma518") if workers > 1 else None
+
+    def __enter__(self) -> Fma518:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads, if there are any; the object must not be used afterwards."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def compute(self, samples: npt.NDArray[np.float32], rate: int, out: F32 | None = None) -> F32:
+        """The 518 features of ``samples`` (mono, float32[n], contiguous, finite, 1 ≤ n ≤ max_samples) at ``rate`` Hz.
+
+        Returns float32[518] in the order of ``FEATURE_NAMES``: ``out`` if it is given. Always finite: a row that does
+        not vary has skew and kurtosis 0. Below 8 500 Hz, where the constant-Q transform cannot be, the excerpt is
+        resampled to 16 kHz first; it may then last at most max_samples / max_rate seconds. Raises ValueError where the
+        input breaks one of these limits.
+        """
+        self._check(samples, rate)
+        if out is None:
+            out = np.empty(FEATURE_COUNT, dtype=np.float32)
+        elif out.shape != (FEATURE_COUNT,) or out.dtype != np.float32:
+            raise ValueError(f"out is {out.dtype}{list(out.shape)}; expected float32[{FEATURE_COUNT}]")
+        if rate < LOWEST_NATIVE_RATE:
+            samples, rate = self._resample(samples, rate), SUBSTITUTE_RATE
+        frames = frame_count(len(samples))
+        early = self._early[: (_EARLY_COUNT + CONTRAST_BANDS) * frames].reshape(-1, frames)
+        rows, valleys = early[:_EARLY_COUNT], early[_EARLY_COUNT:]
+        power = self._power[:frames] if frames <= len(self._power) else None
+        true_peaks, quirk_peaks = self._peak_stores(frames)
+        output = SpectralOutput(rows, valleys, self._mel[:frames], power, true_peaks, quirk_peaks)
+        tables = self._rate_tables(rate)
+
+        def analyse(block: SpectralBlock, start: int) -> None:
+            block.analyse(samples, start, min(start + BLOCK, frames), tables, output)
+
+        self._over_blocks(range(0, frames, BLOCK), analyse)
+        pitch = true_peaks.tuning()
+        filters = self._filters(quirk_peaks.tuning())
+
+        pending = self._later(lambda: self._constant_q(samples, rate, pitch))
+        self._chroma_stft(samples, frames, power, filters)
+        self._mfcc(frames)
+        _contrast(rows[_EARLY["spectral_contrast"]], valleys)
+        self._table[self._early_columns] = row_statistics(rows, self._scratch[0]).reshape(-1)
+        pending()
+        np.copyto(out, self._table, casting="same_kind")
+        return out
+
+    def _check(self, samples: npt.NDArray[np.float32], rate: int) -> None:
+        if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
+            found = (
+                f"{samples.dtype}{list(samples.shape)}" if isinstance(samples, np.ndarray) else type(samples).__name__
+            )
+            raise ValueError(f"samples are {found}; expected a float32[n] array of mono audio")
+        if not samples.flags.c_contiguous:
+            raise ValueError("samples are not contiguous; pass numpy.ascontiguousarray(samples)")
+        if not 1 <= len(samples) <= self.max_samples:
+            raise ValueError(f"{len(samples)} samples; this plan takes 1 to max_samples = {self.max_samples}")
+        if not 1 <= rate <= self.max_rate:
+            raise ValueError(f"rate {rate} Hz; this plan takes 1 to max_rate = {self.max_rate} Hz")
+        # Sum of squares: one pass, no temporary; a nan or an infinity anywhere makes it one.
+        if not math.isfinite(float(np.dot(samples, samples))):
+            raise ValueError("samples are not finite (nan or infinity), or too large for float32 power")
+
+    def _resample(self, samples: F32, rate: int) -> F32:
+        length = math.ceil(len(samples) * SUBSTITUTE_RATE / rate)
+        if length > self._low_capacity:
+            raise ValueError(
+                f"{len(samples)} samples at {rate} Hz become {length} at {SUBSTITUTE_RATE} Hz; this plan takes "
+                f"{self._low_capacity} there (max_samples / max_rate = {self.max_samples / self.max_rate:.1f} s)"
+            )
+        stream = _cached(
+            self._resamplers,
+            rate,
+            _CACHED_RATES,
+            lambda: soxr.ResampleStream(rate, SUBSTITUTE_RATE, 1, dtype="float32", quality="HQ"),
+        )
+        stream.clear()
+        filled = 0
+        target = self._resampled[:length]
+        for start in range(0, len(samples), _RESAMPLE_CHUNK):
+            last = start + _RESAMPLE_CHUNK >= len(samples)
+            piece = stream.resample_chunk(samples[start : start + _RESAMPLE_CHUNK], last=last)
+            piece = piece[: length - filled]
+            target[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        target[filled:] = 0
+        return target
+
+    def _rate_tables(self, rate: int) -> RateTables:
+        return _cached(self._rates, rate, _CACHED_RATES, lambda: RateTables(float(rate)))
+
+    def _filters(self, tuning: float) -> F32:
+        return _cached(self._chroma_filters, tuning, _CACHED_TUNINGS, lambda: chroma_filters(tuning))
+
+    def _peak_stores(self, frames: int) -> tuple[PeakStore, PeakStore]:
+        memory = self._late.view(np.uint32)
+        room = -(-frames // BLOCK) * BLOCK
+        split = room * PEAKS_PER_FRAME[0]
+        return (
+            PeakStore(memory[:split], PEAKS_PER_FRAME[0], BLOCK, frames),
+            PeakStore(memory[split : split + room * PEAKS_PER_FRAME[1]], PEAKS_PER_FRAME[1], BLOCK, frames),
+        )
+
+    def _over_blocks(self, starts: range, work: Callable[[SpectralBlock, int], None]) -> None:
+        """Call ``work`` for the first frame of every block, on all threads; blocks are independent of one another."""
+        waiting = iter(starts)
+
+        def drain(block: SpectralBlock) -> None:
+            # next() of a range iterator is one step under the interpreter lock: no block is taken twice.
+            for start in waiting:
+                work(block, start)
+
+        if self._pool is None:
+            drain(self._blocks[0])
+            return
+        helpers = [self._pool.submit(drain, block) for block in self._blocks[1:]]
+        drain(self._blocks[0])
+        for helper in helpers:
+            helper.result()
+
+    def _later(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Start ``work`` on another thread if there is one; call the returned function to have it done."""
+        if self._pool is None:
+            return work
+        future: Future[None] = self._pool.submit(work)
+        return future.result
+
+    def _late_rows(self, name: str, frames: int) -> F32:
+        """Rows [rows, frames] of one late feature; the constant-Q ones can have one frame more than the others."""
+        room = len(self._folded)
+        start = _LATE[name].start * room
+        return self._late[start : start + ROWS[name] * frames].reshape(ROWS[name], frames)
+
+    def _store(self, name: str, rows: F32, scratch: int) -> None:
+        self._table[self._late_columns[name]] = row_statistics(rows, self._scratch[scratch]).reshape(-1)
+
+    def _constant_q(self, samples: F32, rate: int, tuning: float) -> None:
+        frames = self._cqt.fold(samples, float(rate), tuning, self._folded)
+        chroma = self._late_rows("chroma_cqt", frames)
+        cens = self._late_rows("chroma_cens", frames)
+        centroids = self._late_rows("tonnetz", frames)
+        for start in range(0, frames, _CHUNK):
+            stop = min(start + _CHUNK, frames)
+            low, high = max(0, start - CENS_REACH), min(frames, stop + CENS_REACH)
+            surrounded = np.ascontiguousarray(self._folded[low:high].T)
+            quantised = np.zeros((PITCH_CLASSES, stop - start + 2 * CENS_REACH), dtype=np.float32)
+            place = low - (start - CENS_REACH)
+            quantise(surrounded, quantised[:, place : place + high - low])
+            part = cens[:, start:stop]
+            self._smoother.apply(quantised, part)
+            tonnetz(self._tonnetz, part, centroids[:, start:stop])
+            chroma[:, start:stop] = surrounded[:, start - low : stop - low]
+            normalise_peak(chroma[:, start:stop])
+        for name, rows in (("chroma_cqt", chroma), ("chroma_cens", cens), ("tonnetz", centroids)):
+            self._store(name, rows, 1)
+
+    def _chroma_stft(self, samples: F32, frames: int, power: F32 | None, filters: F32) -> None:
+        chroma = self._late_rows("chroma_stft", frames)
+        if power is None:
+
+            def project(block: SpectralBlock, start: int) -> None:
+                stop = min(start + BLOCK, frames)
+                project_power(block.power(samples, start, stop), filters, chroma[:, start:stop])
+
+            self._over_blocks(range(0, frames, BLOCK), project)
+        else:
+            for start in range(0, frames, _PROJECTED):
+                part = slice(start, start + _PROJECTED)
+                project_power(power[part], filters, chroma[:, part])
+        self._store("chroma_stft", chroma, 0)
+
+    def _mfcc(self, frames: int) -> None:
+        mel = self._mel[:frames]
+        coefficients = self._late_rows("mfcc", frames)
+        floor = _decibel_floor(mel)
+        # Decibels above the floor: bands at the floor are exactly 0, and so are a silent frame's coefficients 2 … 20.
+        # What that takes off is the same for all bands, so it belongs to the first coefficient alone.
+        offset = _DECIBEL * np.log(floor) * np.float32(math.sqrt(MEL_BANDS))
+        for start in range(0, frames, _CHUNK):
+            part = mel[start : start + _CHUNK]
+            np.divide(part, floor, out=part)
+            np.maximum(part, 1, out=part)
+            np.log(part, out=part)
+            np.matmul(self._dct, part.T, out=coefficients[:, start : start + _CHUNK])
+        coefficients[0] += offset
+        self._store("mfcc", coefficients, 0)
+
+
+def _decibel_floor(power: F32) -> np.float32:
+    """Power below which librosa's ``power_to_db`` cuts off: amin, or top_db below the maximum, whichever is higher."""
+    return max(_FLOOR, max(_FLOOR, power.max()) * _RANGE)
+
+
+def _decibels(power: F32, floor: np.float32) -> None:
+    np.maximum(power, floor, out=power)
+    np.log(power, out=power)
+    np.multiply(power, _DECIBEL, out=power)
+
+
+def _contrast(peaks: F32, valleys: F32) -> None:
+    """Decibels of the peaks less decibels of the valleys, each no deeper than 80 dB below its own maximum; in place."""
+    for levels in (peaks, valleys):
+        _decibels(levels, _decibel_floor(levels))
+    np.subtract(peaks, valleys, out=peaks)
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+def _cached(cache: OrderedDict[_Key, _Value], key: _Key, limit: int, make: Callable[[], _Value]) -> _Value:
+    """The entry of ``key``, made if it is missing; beyond ``limit`` entries the least recently used one goes."""
+    if key in cache:
+        cache.move_to_end(key)
+        return cache[key]
+    value = cache[key] = make()
+    if len(cache) > limit:
+        cache.popitem(last=False)
+    return value

@@ -1,0 +1,134 @@
+"""The plan owns its memory: nothing that grows with the excerpt is allocated, whatever the length, rate or threads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import soxr
+from edge_reclass.features import Fma518
+from fma518_oracle import synthetic_music
+
+MEBIBYTE = 1 << 20
+
+
+def traced_peak(plan: Fma518, samples: np.ndarray, rate: int) -> int:
+    """Bytes that one warm call allocates at most at a time."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        plan.compute(samples, rate)
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture
+def no_one_shot_resampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("soxr.resample allocates the whole result; use ResampleStream")
+
+    monkeypatch.setattr(soxr, "resample", refuse)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_grows_with_the_excerpt(no_one_shot_resampling: None, workers: int) -> None:
+    rate = 44100
+    music = np.tile(synthetic_music(rate, 20.0), 5)
+    with Fma518(len(music), rate, workers=workers) as plan:
+        # 100 s is past the frames whose spectra are kept, 10 s is not.
+        peaks = {}
+        for seconds in (10, 30, 100):
+            plan.compute(music[: seconds * rate], rate)
+            peaks[seconds] = traced_peak(plan, music[: seconds * rate], rate)
+    assert max(peaks.values()) < 4 * MEBIBYTE, peaks
+    assert peaks[100] < peaks[30] + MEBIBYTE / 4, peaks
+
+
+def test_low_rates_stream_too(no_one_shot_resampling: None) -> None:
+    music = synthetic_music(8000, 20.0)
+    with Fma518(20 * 44100, 44100) as plan:
+        plan.compute(music, 8000)
+        assert traced_peak(plan, music, 8000) < 4 * MEBIBYTE
+
+
+def test_a_new_tuning_or_rate_allocates_tables_of_fixed_size() -> None:
+    with Fma518(10 * 48000, 48000) as plan:
+        plan.compute(synthetic_music(44100, 10.0), 44100)
+        for rate in (22050, 32000, 48000):
+            assert traced_peak(plan, synthetic_music(rate, 10.0, cents=rate % 77), rate) < 8 * MEBIBYTE
+
+
+def test_caches_are_bounded() -> None:
+    with Fma518(6100, 48000) as plan:
+        for rate in range(20000, 20040):
+            plan.compute(synthetic_music(rate, 0.3, seed=rate, cents=rate % 97), rate)
+        assert len(plan._rates) <= 8
+        assert len(plan._cqt._kernels) <= 64
+        assert len(plan._chroma_filters) <= 64
+
+
+def test_the_workspace_of_a_full_track_is_about_a_kilobyte_per_frame() -> None:
+    def size(seconds: int) -> int:
+        tracemalloc.start()
+        try:
+            plan = Fma518(seconds * 44100, 44100)
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+            plan.close()
+
+    frames = (1200 - 600) * 44100 / 512
+    # The buffer for rates under 8 500 Hz holds the same time at 16 kHz: 743 of these bytes, touched only by such rates.
+    per_frame = (size(1200) - size(600)) / frames
+    assert per_frame - 4 * 512 * 16000 / 44100 < 1250
+
+
+def test_one_plan_takes_lengths_that_vary_by_a_few_samples() -> None:
+    rate = 44100
+    music = synthetic_music(rate, 3.0)
+    with Fma518(len(music), rate) as plan:
+        for count in (len(music), len(music) - 1, len(music) - 3, len(music) - 700, len(music)):
+            with Fma518(count, rate) as fresh:
+                np.testing.assert_array_equal(plan.compute(music[:count], rate), fresh.compute(music[:count], rate))
+
+
+def test_rates_and_lengths_leave_no_trace_in_the_next_result() -> None:
+    with Fma518(4 * 48000, 48000) as plan:
+        music = synthetic_music(44100, 3.0)
+        first = plan.compute(music, 44100)
+        for rate in (8000, 11025, 48000, 22050):
+            plan.compute(synthetic_music(rate, 2.0, seed=3, cents=40), rate)
+        np.testing.assert_array_equal(plan.compute(music, 44100), first)
+
+
+@pytest.mark.parametrize("seconds", [3.0, 60.0])
+def test_workers_give_the_same_bits(seconds: float) -> None:
+    music = np.tile(synthetic_music(44100, 3.0, seed=4), int(seconds // 3))
+    with Fma518(len(music), 44100) as one, Fma518(len(music), 44100, workers=2) as two:
+        expected = one.compute(music, 44100)
+        for _ in range(3):
+            np.testing.assert_array_equal(two.compute(music, 44100), expected)
+
+
+def test_input_is_left_alone() -> None:
+    music = synthetic_music(44100, 2.0)
+    music.flags.writeable = False
+    copy = music.copy()
+    with Fma518(len(music), 44100) as plan:
+        plan.compute(music, 44100)
+    np.testing.assert_array_equal(music, copy)
+
+
+def test_importing_the_features_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, edge_reclass.features;"
+        "heavy = {'librosa', 'numba', 'torch', 'scipy.signal', 'scipy.stats', 'scipy.sparse', 'scipy.ndimage', 'sklearn'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edge_reclass.errors import MissingExtraError, UsageError
+from edge_reclass_export.starter.command import starter
 
 __all__ = ["app"]
 
@@ -103,6 +104,9 @@ def musicnn(
             "provenance": dict(encoder.provenance),
         }
         print(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=110), end="")
+
+
+app.command()(starter)
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,141 @@
+"""Clips → embeddings of equal cuts, through the runtime's own decoder, resampler, windows and encoders.
+
+What is fitted on is therefore exactly what a device will compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reclass.audio import Decoder, ExcerptSpec, Resampler, resampled_length
+from edge_reclass.backends.ort import OrtBackend
+from edge_reclass.bundle import Fma518Entry, WaveformEntry
+from edge_reclass.features import FEATURE_COUNT, Fma518
+from edge_reclass.stages import Encoder, FeatureEncoder, GraphEncoder
+from edge_reclass_export.starter.catalogue import Clip
+
+__all__ = ["CUTS", "LENGTHS", "ClipEmbeddings", "Extractor"]
+
+CUTS = ((2.0, 7), (3.0, 4))
+"""Training rows: (seconds, at most so many from one clip), one after another from the clip's beginning."""
+
+LENGTHS = (2.0, 3.0, 10.0, 14.0, 30.0)
+"""Lengths in seconds at which the cascade is evaluated, each cut from the middle of the clips that are long enough."""
+
+_MAX_RATE = 48_000
+_SLACK = 0.05
+"""A clip may miss a length by this many seconds: coders drop or add a few samples."""
+
+Vector = NDArray[np.float32]
+
+
+@dataclass
+class ClipEmbeddings:
+    """One clip: ``cuts`` are the rows for training, ``lengths`` the evaluation's; columns are the stages' in order."""
+
+    clip: Clip
+    seconds: float
+    cuts: list[Vector] = field(default_factory=list)
+    lengths: dict[float, Vector] = field(default_factory=dict)
+
+
+class Extractor:
+    """Opens both encoders once. A context manager."""
+
+    def __init__(self, features: Fma518Entry, waveform: WaveformEntry, graph: Path, *, threads: int) -> None:
+        if features.rate == "native" or features.window_samples is None or features.hop_samples is None:
+            raise ValueError("the starter's features need a fixed rate and windows")
+        self._resources = ExitStack()
+        backend = self._resources.enter_context(OrtBackend(threads))
+        plan = Fma518(features.window_samples, features.rate)
+        encoders: list[tuple[int, int, Encoder]] = [
+            (
+                features.rate,
+                FEATURE_COUNT,
+                FeatureEncoder(plan, features.window_samples, features.hop_samples, features.short),
+            ),
+            (
+                waveform.rate,
+                waveform.dim,
+                GraphEncoder(
+                    backend.open_graph(
+                        graph,
+                        input_name="waveform",
+                        output_name="embedding",
+                        width=waveform.window_samples,
+                        output_width=waveform.dim,
+                        max_batch=16,
+                    ),
+                    waveform.window_samples,
+                    waveform.hop_samples,
+                    waveform.short,
+                ),
+            ),
+        ]
+        self._encoders = encoders
+        for _, _, encoder in encoders:
+            self._resources.callback(encoder.close)
+        longest = max(LENGTHS) + 1.0
+        self._decoder, self._resampler = Decoder(_MAX_RATE), Resampler()
+        self._decoded = np.empty(int(longest * _MAX_RATE), np.float32)
+        self._signals = [np.empty(int(longest * rate), np.float32) for rate, _, _ in encoders]
+        self._spec = ExcerptSpec("center", max(LENGTHS))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Columns of each stage's embedding."""
+        return tuple(dim for _, dim, _ in self._encoders)
+
+    def extract(self, root: Path, clip: Clip) -> ClipEmbeddings:
+        """All cuts and lengths of one clip (of its middle 30 s).
+
+        Raises:
+            TrackError: the clip cannot be decoded.
+        """
+        decoded = self._decoder.decode(root / clip.path, [self._spec], self._decoded)
+        seconds = len(decoded.samples) / decoded.rate
+        whole = []
+        for (rate, _, _), buffer in zip(self._encoders, self._signals, strict=True):
+            self._resampler.resample(decoded.samples, decoded.rate, rate, buffer)
+            whole.append(buffer[: resampled_length(len(decoded.samples), decoded.rate, rate)])
+        found = ClipEmbeddings(clip, seconds)
+        for length, most in CUTS:
+            for i in range(min(most, int((seconds + _SLACK) // length))):
+                found.cuts.append(self._encode(whole, i * length, length))
+        for length in LENGTHS:
+            if seconds >= length - _SLACK:
+                found.lengths[length] = self._encode(whole, max(0.0, (seconds - length) / 2), length)
+        return found
+
+    def extract_all(self, root: Path, clips: Sequence[Clip], progress: Callable[[int], None]) -> list[ClipEmbeddings]:
+        """:meth:`extract` for every clip; ``progress`` is told how many are done."""
+        found = []
+        for number, clip in enumerate(clips):
+            found.append(self.extract(root, clip))
+            progress(number + 1)
+        return found
+
+    def _encode(self, whole: Sequence[Vector], start: float, length: float) -> Vector:
+        row = np.empty(sum(self.widths), np.float32)
+        position = 0
+        for (rate, dim, encoder), samples in zip(self._encoders, whole, strict=True):
+            first = round(start * rate)
+            encoder.encode(samples[first : first + round(length * rate)], rate, row[position : position + dim])
+            position += dim
+        return row
+
+    def close(self) -> None:
+        """Release the encoders."""
+        self._resources.close()
+
+    def __enter__(self) -> Extractor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

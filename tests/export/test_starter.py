@@ -1,0 +1,146 @@
+"""The starter bundle's builder: its fitting on made-up numbers, and the whole command on a made-up data set."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="fitting needs the extra [fit]")
+pytest.importorskip("sklearn", reason="fitting needs the extra [fit]")
+
+import synth
+from edge_reclass import Cascade
+from edge_reclass.bundle import MANIFEST, load
+from edge_reclass.errors import UsageError
+from edge_reclass_export.heads import head_contract, head_mlp
+from edge_reclass_export.musicnn_wheel import MusicnnWheel
+from edge_reclass_export.onnx_writer import model_bytes
+from edge_reclass_export.parity import run_graph
+from edge_reclass_export.starter import evaluation
+from edge_reclass_export.starter.build import build_starter
+from edge_reclass_export.starter.catalogue import GENRES, read_catalogue
+from edge_reclass_export.starter.fitting import (
+    balanced_weights,
+    fit_mlp,
+    fit_scaler,
+    fit_temperature,
+    softmax,
+)
+
+
+def blobs(seed: int, rows: int = 300, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, rows)
+    centres = np.random.default_rng(99).normal(0, 2, (classes, 12))
+    return (centres[labels] + random.normal(0, 1, (rows, 12))) * 10.0 ** np.arange(-6, 6), labels
+
+
+def test_clips_and_genres_count_the_same_however_many_rows_they_have() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 1])
+    clips = np.array([0, 0, 0, 1, 2, 2, 2])
+    weights = balanced_weights(labels, clips, 2)
+    assert weights.mean() == pytest.approx(1)
+    assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
+    assert weights[clips == 0].sum() == pytest.approx(weights[clips == 1].sum())
+
+
+def test_scaler_is_weighted_and_leaves_constants_alone() -> None:
+    scaler = fit_scaler(np.array([[0.0, 5.0], [1.0, 5.0]]), np.array([3.0, 1.0]), 5.0)
+    np.testing.assert_allclose(scaler.mean, [0.25, 5.0])
+    np.testing.assert_allclose(scaler.scale, [np.sqrt(0.1875), 1.0])
+
+
+def test_mlp_learns_is_repeatable_and_becomes_the_same_graph() -> None:
+    (x, y), (x_new, y_new) = blobs(1), blobs(2)
+    weights = balanced_weights(y, np.arange(len(y)), 3)
+    head, again = (fit_mlp(x, y, weights, 3, hidden=(64, 32), epochs=40, clip=5.0, seed=4) for _ in range(2))
+    assert (head.logits(x_new).argmax(axis=1) == y_new).mean() > 0.9
+    np.testing.assert_array_equal(head.layers[0].kernel, again.layers[0].kernel)
+    content = model_bytes(head_mlp(head.layers, head.scaler), expect=head_contract(head.layers))
+    features = x_new.astype(np.float32)
+    np.testing.assert_allclose(run_graph(content, features)[0], head.logits(features), atol=1e-3)
+
+
+def test_temperature_undoes_a_scaling_of_calibrated_logits() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 2, (20_000, 4))
+    labels = np.array([random.choice(4, p=row) for row in softmax(logits)])
+    assert fit_temperature(3 * logits, labels, np.ones(len(labels))) == pytest.approx(3.0, rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four clips of a known sound per genre, of 2.1 and 10.2 s, with an index and two labelled clips from elsewhere."""
+    root = tmp_path_factory.mktemp("data")
+    known = {
+        "Blues": ("gtzan", "blues"),
+        "Classical": ("emotify", "classical"),
+        "Country": ("gtzan", "country"),
+        "Disco": ("gtzan", "disco"),
+        "Electronic": ("emotify", "electronic"),
+        "Hip-Hop": ("gtzan", "hiphop"),
+        "Jazz": ("gtzan", "jazz"),
+        "Pop": ("gtzan", "pop"),
+        "Reggae": ("gtzan", "reggae"),
+        "Rock": ("gtzan", "metal"),
+        "Spoken": ("speech", "spoken"),
+    }
+    rows = []
+    for g, (dataset, label) in enumerate(known.values()):
+        for i in range(4):
+            seconds = 10.2 if i % 2 else 2.1
+            noise = np.random.default_rng([g, i]).standard_normal(round(seconds * 22_050))
+            t = np.arange(len(noise)) / 22_050
+            signal = 0.2 * np.sin(2 * np.pi * 110 * 1.4**g * t) + 0.01 * noise
+            path = f"{label}{i}.wav"
+            synth.write(root / path, signal.astype(np.float32), 22_050)
+            rows.append([path, dataset, label, f"{label}{i // 2 if dataset == 'emotify' else i}", "train", seconds])
+    rows.append(["left_out.wav", "emotify", "pop", "someone", "train", 16.0])
+    with (root / "index.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["path", "dataset", "genre", "group", "split", "seconds"], *rows])
+    outside = root / "audio" / "fma"
+    outside.mkdir(parents=True)
+    synth.write(outside / "1.wav", synth.music(10.5), 44_100)
+    (outside / "labels.csv").write_text("file,top_genre\n1.wav,Rock\n", encoding="utf-8")
+    return root
+
+
+def test_the_whole_command(
+    made_data: Path, made_wheel: MusicnnWheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "FOLDS", 2)
+    monkeypatch.setattr(evaluation, "REPEATS", 1)
+    quick: Callable[..., object] = lambda *a, **k: fit_mlp(*a, **k, epochs=15)  # noqa: E731
+    monkeypatch.setattr(evaluation, "fit_mlp", quick)
+    said: list[str] = []
+    target = tmp_path / "starter"
+    target.mkdir()
+    (target / MANIFEST).write_text("an earlier bundle, to be replaced as a whole", encoding="utf-8")
+    (target / "stale.onnx").write_bytes(b"x")
+    assert build_starter(made_data, made_wheel, target, threads=1, say=said.append) == target
+    assert not (target / "stale.onnx").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["starter"]
+    bundle = load(target)
+    bundle.verify()
+    assert bundle.manifest.genres == list(GENRES)
+    card = bundle.path("README.md").read_text(encoding="utf-8")
+    assert "| 10 s | 22 |" in card
+    assert "1 Emotify clips labelled pop are left out" in card
+    assert "| fma/1.wav | Rock |" in card
+    with Cascade.open(target, policy="thorough") as cascade:
+        right = [cascade.classify(made_data / f"{name}1.wav").genre for name in ("blues", "disco", "metal")]
+    assert right == ["Blues", "Disco", "Rock"]
+
+
+def test_refusals(made_data: Path, made_wheel: MusicnnWheel, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"index\.csv: cannot be read"):
+        read_catalogue(tmp_path)
+    (tmp_path / "index.csv").write_text("path,dataset,genre,group\nx.ogg,gtzan,polka,1\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="polka"):
+        read_catalogue(tmp_path)
+    with pytest.raises(UsageError, match="a bundle to replace"):
+        build_starter(made_data, made_wheel, tmp_path, threads=1, say=print)

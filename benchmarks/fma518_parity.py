@@ -1,11 +1,12 @@
+# ruff: noqa: E402 (the thread counts must stand before numpy is imported)
 """The 518 features: how far edge-reclass is from librosa 0.11, on every clip of the development data.
 
     python benchmarks/fma518_parity.py [--processes 2] [--limit N] [--every K] [--rates 11025 16000 … --rate-clips 3]
 
 A number is off when it differs by more than 1e-3 relative to max(|librosa's|, 1e-3). Two decisions inside the
 definition turn rounding into visible differences, and are counted apart: the tuning estimate (a vote over a histogram;
-near a draw it flips, for librosa against itself in float64 too) and the thresholds of CENS. Clips are taken at their own
-rate; with ``--rates`` a few of them are resampled to each rate as well. The clips lie under EDGE_RECLASS_DATA (by
+near a draw it flips, for librosa against itself in float64 too) and the thresholds of CENS. Clips are taken at their
+own rate; with ``--rates`` a few of them are resampled to each rate as well. The clips lie under EDGE_RECLASS_DATA (by
 default ``../shared/data``). Output is plain text.
 """
 
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
+
 from edge_reclass.features import FEATURE_NAMES, Fma518
 from edge_reclass.features.layout import ROWS
 from edge_reclass.features.tuning import PeakStore
@@ -65,7 +67,9 @@ def _levels(chroma: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
     return sum((share > np.float32(step)).astype(np.int64) for step in (0.05, 0.1, 0.2, 0.4))
 
 
-def _ours(samples: npt.NDArray[np.float32], rate: int) -> tuple[npt.NDArray[np.float32], tuple[float, float], np.ndarray]:
+def _ours(
+    samples: npt.NDArray[np.float32], rate: int
+) -> tuple[npt.NDArray[np.float32], tuple[float, float], np.ndarray]:
     estimates: list[float] = []
     estimate = PeakStore.tuning
 
@@ -105,7 +109,9 @@ def compare(job: tuple[str, int | None]) -> Comparison:
         double_off = int(_off(result.values, exact.values).sum())
     theirs = _levels(_folded(result))
     flips = int((_levels(folded[:, : theirs.shape[1]]) != theirs).sum())
-    return Comparison(clip, rate, _off(values, result.values), tunings, reference, flips, theirs.size, double, double_off)
+    return Comparison(
+        clip, rate, _off(values, result.values), tunings, reference, flips, theirs.size, double, double_off
+    )
 
 
 def _share(count: int, total: int) -> str:
@@ -122,7 +128,9 @@ def report(results: list[Comparison]) -> None:
     off_by_flip = sum(int(r.off[of_cens].sum()) for r in flipped)
     print(f"clips: {len(results)}, of them {len(equal)} with equal tuning estimates")
     print(f"numbers off on clips with equal tuning: {_share(off, 518 * len(equal))}")
-    print(f"  of these in CENS or tonnetz of clips with threshold flips: {off_by_flip}; all others: {off - off_by_flip}")
+    print(
+        f"  of these in CENS or tonnetz of clips with threshold flips: {off_by_flip}; all others: {off - off_by_flip}"
+    )
     flips = sum(r.cens_flips for r in equal)
     print(
         f"CENS threshold flips: {flips} of {sum(r.cens_values for r in equal)} quantised values,"
@@ -141,10 +149,10 @@ def report(results: list[Comparison]) -> None:
     print(f"  {'feature':<20} {'numbers':>9} {'off':>6}  {'%':>7}  by statistic")
     table = np.sum([r.off for r in equal], axis=0) if equal else np.zeros(518, dtype=int)
     for feature in ROWS:
-        columns = COLUMN_FEATURE == feature
+        columns = feature == COLUMN_FEATURE
         total = int(columns.sum()) * len(equal)
         count = int(table[columns].sum())
-        statistics = {str(s): int(table[columns & (COLUMN_ROW == s)].sum()) for s in np.unique(COLUMN_ROW)}
+        statistics = {str(s): int(table[columns & (s == COLUMN_ROW)].sum()) for s in np.unique(COLUMN_ROW)}
         named = ", ".join(f"{name} {number}" for name, number in statistics.items() if number)
         print(f"  {feature:<20} {total:>9} {count:>6}  {100 * count / max(1, total):>7.4f}  {named}")
     worst = sorted((r for r in equal if r.off.any()), key=lambda r: -int(r.off.sum()))[:10]

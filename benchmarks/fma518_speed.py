@@ -1,10 +1,12 @@
+# ruff: noqa: E402 (the thread counts must stand before numpy is imported)
 """The 518 features: edge-reclass beside librosa 0.11, in one process, on one thread, warm.
 
     python benchmarks/fma518_speed.py [--repeats 15] [--seconds 30] [--rates 44100 22050] [--workers 2] [--parts]
 
-Both compute the same excerpt in turn, so that whatever else the machine does falls on both. Times are medians; the ratio
-is the median of the ratios of neighbouring runs. The audio is the first clip of ``audio/fma`` under EDGE_RECLASS_DATA
-(by default ``../shared/data``), resampled where needed; where that is absent, a synthesised one. Decoding is not timed.
+Both compute the same excerpt in turn, so that whatever else the machine does falls on both. Times are medians; the
+ratio is the median of the ratios of neighbouring runs. The audio is the first clip of ``audio/fma`` under
+EDGE_RECLASS_DATA (by default ``../shared/data``), resampled where needed; where that is absent, a synthesised one.
+Decoding is not timed.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import numpy as np
 import scipy
 import soundfile
 import soxr
+
 from edge_reclass.features import Fma518, cqt, extractor, spectral, tuning
 from edge_reclass_bench.peers.librosa_fma518 import librosa_fma518
 
@@ -136,8 +139,9 @@ def main() -> None:
     parser.add_argument("--parts", action="store_true", help="also print what each part of edge-reclass takes")
     options = parser.parse_args()
     print(
-        f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}, soxr {soxr.__version__},"
-        f" librosa {librosa.__version__}; {os.cpu_count()} processors, load {os.getloadavg()[0]:.2f}"
+        f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__},"
+        f" soxr {soxr.__version__}, librosa {librosa.__version__};"
+        f" {os.cpu_count()} processors, load {os.getloadavg()[0]:.2f}"
     )
     for rate in options.rates:
         compare(rate, options.seconds, options.repeats, options.workers)

@@ -81,6 +81,7 @@ class FeatureEncoder:
 
     def close(self) -> None:
         """See :meth:`Encoder.close`."""
+        self._features.close()
 
 
 def _refuse_short(starts: tuple[int, ...], n: int, window: int, rate: int) -> None:
@@ -154,7 +155,8 @@ def open_stage(plan: Plan, stage: StagePlan, backend: Backend, heads: Backend, *
         max_rate = plan.max_rate if stage.signal.rate is None else stage.signal.rate
         capacity = plan.decode_samples if stage.signal.rate is None else plan.signals[stage.signal]
         max_samples = capacity if entry.window_samples is None else entry.window_samples
-        features = Fma518(max_samples, max_rate, workers=threads)
+        # More than two threads find nothing to do in one excerpt.
+        features = Fma518(max_samples, max_rate, workers=min(threads, 2))
         encoder = FeatureEncoder(features, entry.window_samples, entry.hop_samples, entry.short)
     else:
         encoder = _open_graph_encoder(stage, entry, backend)

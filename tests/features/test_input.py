@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edge_reclass.features import FEATURE_NAMES, Fma518, fma518
-from fma518_oracle import librosa_fma518, numbers_off, synthetic_music
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from edge_reclass.features import FEATURE_NAMES, Fma518, fma518
+from fma518_oracle import librosa_fma518, numbers_off, synthetic_music
 
 COLUMN = {name: position for position, name in enumerate(FEATURE_NAMES)}
 
@@ -104,7 +105,9 @@ def test_an_out_that_does_not_fit(plan: Fma518, shape: str) -> None:
         plan.compute(synthetic_music(22050, 0.2), 22050, out)
 
 
-@pytest.mark.parametrize("arguments", [(0, 44100), (100, 0)])
-def test_a_plan_needs_room(arguments: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
+@pytest.mark.parametrize(
+    ("arguments", "message"), [((0, 44100), "at least 1"), ((100, 0), "at least 1"), ((100, 800000), "at most 768000")]
+)
+def test_a_plan_needs_room(arguments: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Fma518(*arguments)

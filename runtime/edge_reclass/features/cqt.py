@@ -33,10 +33,11 @@ _CHUNK: Final = 1 << 17
 """Samples of the excerpt that are streamed at a time."""
 _FRAMES: Final = 256
 """Frames of one matrix product, about."""
+_MOST_FRAMES: Final = 2304
+"""Frames that are taken together at most: at 768 kHz, a kernel of 1024 samples with a hop of one."""
 _STRIDE: Final = 64
 """Samples between two rows of the product in the low octaves."""
 _GROUP_LIMIT: Final = 8
-_LONGEST_KERNEL: Final = 512
 _SLACK: Final = 8192
 """Room beyond a chunk: what is left of the last one (a kernel and a hop at most) and the zeros after the end."""
 _CACHED_KERNELS: Final = 64
@@ -91,8 +92,8 @@ class _Scratch:
     """What one matrix product needs; the octaves take turns."""
 
     def __init__(self) -> None:
-        self.products = np.empty((_FRAMES + _STRIDE * _GROUP_LIMIT) * _COLUMNS, dtype=np.float32)
-        self.strength = np.empty((_FRAMES + _STRIDE * _GROUP_LIMIT, PITCH_CLASSES), dtype=np.float32)
+        self.products = np.empty(_MOST_FRAMES * _COLUMNS, dtype=np.float32)
+        self.strength = np.empty((_MOST_FRAMES, PITCH_CLASSES), dtype=np.float32)
 
 
 class _Octave:

@@ -32,10 +32,12 @@ from .spectral import BLOCK, CONTRAST_BANDS, RateTables, SpectralBlock, Spectral
 from .statistics import SCRATCH_VALUES, row_statistics
 from .tuning import PEAKS_PER_FRAME, PeakStore
 
-__all__ = ["LOWEST_NATIVE_RATE", "SUBSTITUTE_RATE", "Fma518", "fma518"]
+__all__ = ["HIGHEST_RATE", "LOWEST_NATIVE_RATE", "SUBSTITUTE_RATE", "Fma518", "fma518"]
 
 LOWEST_NATIVE_RATE: Final = 8500
 """Rate in Hz below which the constant-Q transform's highest filter does not fit under Nyquist."""
+HIGHEST_RATE: Final = 768000
+"""Highest rate in Hz that a plan can be made for."""
 SUBSTITUTE_RATE: Final = 16000
 """Rate in Hz that excerpts below LOWEST_NATIVE_RATE are resampled to."""
 
@@ -78,13 +80,18 @@ class Fma518:
     its 22 050 Hz axis for everything computed from ``S=`` included; ``docs/features.md`` says it in full. Nothing
     whose size grows with the excerpt is allocated after construction. The workspace takes about 1.2 kB per frame of 512
     samples, and a fixed 16 MiB at most for power spectra. ``workers`` threads share one excerpt (1 or 2 make sense);
-    the result is the same to the bit. One object computes one excerpt at a time: it is not thread-safe.
+    the result is the same to the bit. One object computes one excerpt at a time: it is not thread-safe. Raises
+    ValueError for a plan without room, or for rates above 768 kHz.
     """
 
     def __init__(self, max_samples: int, max_rate: int, *, workers: int = 1) -> None:
         for name, value in (("max_samples", max_samples), ("max_rate", max_rate), ("workers", workers)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        if max_rate > HIGHEST_RATE:
+            raise ValueError(
+                f"max_rate is {max_rate} Hz; the constant-Q buffers are made for at most {HIGHEST_RATE} Hz"
+            )
         self.max_samples = max_samples
         self.max_rate = max_rate
         self.workers = workers

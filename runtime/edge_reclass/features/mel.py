@@ -14,7 +14,7 @@ __all__ = ["COEFFICIENTS", "MEL_BANDS", "MelBands", "cosine_transform", "mel_fil
 MEL_BANDS: Final = 128
 COEFFICIENTS: Final = 20
 
-_GROUP: Final = 16
+_GROUP: Final = 8
 """Neighbouring bands that share one matrix product: a dense product over all would be mostly zeros."""
 
 # Slaney's mel scale (Auditory Toolbox): linear to 1 kHz with 200/3 Hz per mel, then 27 steps per factor of 6.4.

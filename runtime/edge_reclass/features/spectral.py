@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import scipy.fft
+import numpy.typing as npt
 
 from .framing import BINS, F32, F64, FRAME, HOP, QUIRK_RATE, hann
 from .layout import EARLY_ROWS, row_slices
@@ -23,7 +23,7 @@ BLOCK: Final = 256
 _TRANSFORM: Final = 32
 """Frames that are transformed at a time: their spectra stay in the second-level cache until they are magnitudes."""
 _TRANSFORM_INTO: Final = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
-"""numpy 2 transforms into a given array that stays in the cache; scipy.fft, which allocates, takes 2 ms more per 30 s."""
+"""numpy 2 transforms into a given array that stays in the cache; scipy.fft allocates, and takes 2 ms more per 30 s."""
 CONTRAST_BANDS: Final = 7
 
 _ROLLOFF: Final = np.float32(0.85)
@@ -48,9 +48,10 @@ class _Band:
 
     @property
     def split(self) -> int:
-        """Where the band is cut before it is sorted: sorting networks like powers of two."""
+        """Where the band is cut before sorting: a sorting network costs what the next power of two would cost."""
         width = self.last - self.first
-        return self.first + (1 << (width - self.extremes).bit_length() - 1)
+        power = 1 << (width.bit_length() - 1)
+        return self.first + power if power >= 128 and 0 < width - power <= power // 2 else self.last
 
 
 def _contrast_bands() -> tuple[_Band, ...]:
@@ -68,6 +69,16 @@ def _contrast_bands() -> tuple[_Band, ...]:
         extremes = max(1, round(0.02 * (last - first)))
         bands.append(_Band(first, last if number == CONTRAST_BANDS - 1 else last - 1, extremes))
     return tuple(bands)
+
+
+def _transform(frames: F64, out: npt.NDArray[np.complex128]) -> npt.NDArray[np.complex128]:
+    """Fourier transform of real frames in float64; ``frames`` may be overwritten, ``out`` may be used."""
+    if _TRANSFORM_INTO:
+        return np.fft.rfft(frames, axis=1, out=out)
+    import scipy.fft
+
+    transformed: npt.NDArray[np.complex128] = scipy.fft.rfft(frames, axis=1, overwrite_x=True)
+    return transformed
 
 
 class StaticTables:
@@ -124,6 +135,7 @@ class SpectralBlock:
         self._magnitude = np.empty((BLOCK, BINS), dtype=np.float32)
         self._power = np.empty((BLOCK, BINS), dtype=np.float32)
         self._coarse = np.empty((BLOCK, _COARSE), dtype=np.float32)
+        self._set_aside = np.empty(BLOCK * BINS, dtype=np.float32)
         self._masks = np.empty((2, BLOCK * BINS), dtype=np.bool_)
         self._negative = np.empty(samples, dtype=np.bool_)
         self._crossing = np.zeros(samples, dtype=np.bool_)
@@ -141,12 +153,14 @@ class SpectralBlock:
         np.multiply(magnitude, magnitude, out=power)
         self.weigh_power(power, tables, rows, out.mel[frames])
         self.weigh_magnitude(magnitude, rows)
-        maximum = magnitude.max(axis=1)
-        for store, found in zip(
-            (out.true_peaks, out.quirk_peaks), tables.peaks.find(magnitude, maximum, self._masks), strict=True
-        ):
-            store.put(start // BLOCK, found)
-        self.contrast(magnitude, rows[_ROW["spectral_contrast"]], out.valleys[:, frames])
+        # Contrast sorts the magnitudes where they lie: what the peaks are looked for in is set aside first.
+        set_aside = magnitude[:, tables.peaks.bins]
+        spectrum = self._set_aside[: set_aside.size].reshape(set_aside.shape)
+        np.copyto(spectrum, set_aside)
+        maximum = self.contrast(magnitude, rows[_ROW["spectral_contrast"]], out.valleys[:, frames])
+        found = tables.peaks.find(spectrum, maximum, self._masks)
+        for store, peaks in zip((out.true_peaks, out.quirk_peaks), found, strict=True):
+            store.put(start // BLOCK, peaks)
 
     def power(self, samples: F32, start: int, stop: int) -> F32:
         """Power spectra of frames ``start`` to ``stop``; valid until the next call."""
@@ -168,10 +182,7 @@ class SpectralBlock:
             count = min(_TRANSFORM, stop - start - low)
             overlapping = np.ndarray((count, FRAME), np.float64, signal, low * HOP * step, (HOP * step, step))
             windowed = np.multiply(overlapping, self._static.window, out=self._frames[:count])
-            if _TRANSFORM_INTO:
-                transformed = np.fft.rfft(windowed, axis=1, out=self._transformed[:count])
-            else:
-                transformed = scipy.fft.rfft(windowed, axis=1, overwrite_x=True)
+            transformed = _transform(windowed, self._transformed[:count])
             spectrum = self._spectrum[:count]
             np.copyto(spectrum, transformed, casting="same_kind")
             np.absolute(spectrum, out=magnitude[low : low + count])
@@ -235,16 +246,29 @@ class SpectralBlock:
         bins = coarse * _COARSE + (fine < (target - before)[:, None]).sum(axis=1)
         np.multiply(bins, np.float32(QUIRK_RATE / FRAME), out=out, casting="same_kind")
 
-    def contrast(self, magnitude: F32, peaks: F32, valleys: F32) -> None:
-        """Mean of the largest and of the smallest 2 % of each octave band; **reorders** ``magnitude``."""
+    def contrast(self, magnitude: F32, peaks: F32, valleys: F32) -> F32:
+        """Mean of the largest and of the smallest 2 % of each octave band; **reorders** ``magnitude``.
+
+        Returns the largest magnitude of each frame, which the sorting brings to light.
+        """
+        maximum = np.zeros(len(magnitude), dtype=np.float32)
         for number, band in enumerate(self._static.bands):
             extremes = band.extremes
-            lower, upper = magnitude[:, band.first : band.split], magnitude[:, band.split : band.last]
+            lower = magnitude[:, band.first : band.split]
             lower.sort(axis=1)
-            upper.sort(axis=1)
-            # Of two sorted lists, min(a[i], b[extremes - 1 - i]) are the smallest of both together (bitonic merge).
-            smallest = np.minimum(lower[:, :extremes], upper[:, extremes - 1 :: -1])
-            largest = np.maximum(lower[:, -extremes:], upper[:, : -extremes - 1 : -1])
-            mean = np.full(extremes, 1 / extremes, dtype=np.float32)
-            np.matmul(smallest, mean, out=valleys[number])
-            np.matmul(largest, mean, out=peaks[number])
+            smallest, largest = lower[:, :extremes], lower[:, -extremes:]
+            np.maximum(maximum, lower[:, -1], out=maximum)
+            if band.split < band.last:
+                upper = magnitude[:, band.split : band.last]
+                upper.sort(axis=1)
+                np.maximum(maximum, upper[:, -1], out=maximum)
+                # Of two sorted lists a and b, min(a[i], b[extremes - 1 - i]) are the smallest of both (bitonic merge).
+                smallest = np.minimum(smallest, upper[:, extremes - 1 :: -1])
+                largest = np.maximum(largest, upper[:, : -extremes - 1 : -1])
+            if extremes == 1:
+                valleys[number], peaks[number] = smallest[:, 0], largest[:, 0]
+            else:
+                mean = np.full(extremes, 1 / extremes, dtype=np.float32)
+                np.matmul(smallest, mean, out=valleys[number])
+                np.matmul(largest, mean, out=peaks[number])
+        return maximum

@@ -93,28 +93,33 @@ class PeakFinder:
         self._last = max(self._true[1], self._quirk[1])
         self._hz_per_bin = rate / FRAME
 
+    @property
+    def bins(self) -> slice:
+        """Bins that :meth:`find` looks at: the range of both estimates and one neighbour to either side."""
+        return slice(self._first - 1, self._last + 1)
+
     def find(self, magnitude: F32, maximum: F32, masks: npt.NDArray[np.bool_]) -> tuple[U32, U32]:
         """Packed peaks of |S| (true rate) and of |S|² (22 050 Hz axis).
 
-        ``magnitude`` is [frames, 1025] contiguous, ``maximum`` [frames] its largest value per frame, ``masks`` scratch
-        of at least [2, frames * 1025].
+        ``magnitude`` is [frames, bins] contiguous, the columns that :attr:`bins` names; ``maximum`` [frames] is the
+        largest value of each whole frame; ``masks`` is scratch of at least [2, frames * bins].
         """
-        # Bins 0 and 1024 are never in range, so both neighbours belong to the same frame.
-        first, last = self._first, self._last
-        frames, bins = magnitude.shape
-        width = last - first
-        middle = magnitude[:, first:last]
-        peak, risen = (mask[: frames * width].reshape(frames, width) for mask in masks)
-        np.greater(middle, magnitude[:, first - 1 : last - 1], out=peak)
-        peak &= np.greater_equal(middle, magnitude[:, first + 1 : last + 1], out=risen)
-        peak &= np.greater(middle, (maximum * _TENTH)[:, None], out=risen)
-        position = np.flatnonzero(peak)
-        frame = position // width
-        bin_number = position - frame * width
-        bin_number += first
-        place = frame * bins
-        place += bin_number
+        frames, width = magnitude.shape
         flat = magnitude.reshape(-1)
+        peak, mask = (scratch[: len(flat)] for scratch in masks)
+        # Higher than the left neighbour and no lower than the right one: it rises to here, and not beyond.
+        rises = mask[:-1]
+        np.greater(flat[1:], flat[:-1], out=rises)
+        np.greater(rises[:-1], rises[1:], out=peak[1:-1])
+        strong = np.greater(magnitude, (maximum * _TENTH)[:, None], out=mask.reshape(frames, width))
+        # The outermost columns have no neighbour in their own frame.
+        strong[:, 0] = False
+        strong[:, -1] = False
+        peak &= mask
+        place = np.flatnonzero(peak)
+        frame = place // width
+        bin_number = place - frame * width
+        bin_number += self._first - 1
         strength = flat.take(place)
         squared = strength * strength
         above = squared > (maximum * maximum * _TENTH).take(frame)

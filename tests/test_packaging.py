@@ -1,0 +1,82 @@
+"""What the wheel holds: three packages, the starter bundle, the licence; and that the README's words are true."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import edge_reclass
+from edge_reclass.bundle import load, starter_path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    pytest.importorskip("hatchling", reason="building a wheel needs hatchling (extra [dev])")
+    target = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (file,) = target.iterdir()
+    return zipfile.ZipFile(file)
+
+
+def test_the_wheel_has_three_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    info = f"edge_reclass-{edge_reclass.__version__}.dist-info"
+    assert tops == {"edge_reclass", "edge_reclass_export", "edge_reclass_bench", info}
+    assert {f"{package}/py.typed" for package in tops - {info}} <= set(wheel.namelist())
+    assert f"{info}/licenses/LICENSE" in wheel.namelist()
+    assert not [name for name in wheel.namelist() if Path(name).suffix in {".wav", ".ogg", ".mp3", ".flac", ".pyc"}]
+
+
+def test_the_wheel_has_the_whole_starter_bundle(wheel: zipfile.ZipFile) -> None:
+    prefix = "edge_reclass/bundles/starter/"
+    packed = {name.removeprefix(prefix) for name in wheel.namelist() if name.startswith(prefix)}
+    assert packed == {"bundle.yaml", *load(starter_path()).manifest.files}
+
+
+def test_every_module_of_the_runtime_imports() -> None:
+    for module in pkgutil.walk_packages(edge_reclass.__path__, "edge_reclass."):
+        importlib.import_module(module.name)
+
+
+def test_the_oldest_versions_are_the_lower_bounds() -> None:
+    """constraints/oldest.txt is what CI installs on Python 3.10; it has to be what pyproject.toml promises."""
+    tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    promised = [*project["dependencies"], *extras["cpu"], *extras["codecs"], *extras["export"]]
+    oldest = dict(
+        line.split("==") for line in (ROOT / "constraints/oldest.txt").read_text().splitlines() if "==" in line
+    )
+    for requirement in promised:
+        match = re.fullmatch(r"([a-z0-9-]+)>=([\d.]+)", requirement)
+        assert match, requirement
+        name, bound = match.groups()
+        installed = oldest[name].split(".")
+        assert installed[: len(bound.split("."))] == bound.split("."), (
+            f"{name}: {bound} promised, {oldest[name]} tested"
+        )
+
+
+def test_the_readme_links_to_files_that_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_readme_names_every_status_and_exit_code() -> None:
+    from edge_reclass.errors import ANSWER_STATUSES, FAILURE_STATUSES
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for status in (*ANSWER_STATUSES, *FAILURE_STATUSES):
+        assert f"`{status}`" in text, status

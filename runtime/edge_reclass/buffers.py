@@ -29,9 +29,3 @@ class Workspace:
         self.embeddings: dict[str, NDArray[np.float32]] = {
             stage.name: np.empty(stage.encoder.dim, np.float32) for stage in plan.stages
         }
-
-    @property
-    def nbytes(self) -> int:
-        """Reserved bytes in all."""
-        arrays = [self.decoded, *self.signals.values(), *self.embeddings.values()]
-        return sum(array.nbytes for array in arrays)

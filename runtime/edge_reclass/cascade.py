@@ -101,6 +101,8 @@ class Cascade:
         resources = ExitStack()
         try:
             backend = resources.enter_context(open_backend(device, threads=threads))
+            # Heads are a few small products: on any device the CPU has done them before a copy would have begun.
+            heads = resources.enter_context(open_backend("cpu", threads=1))
             plan = compile_plan(
                 loaded,
                 chosen,
@@ -112,7 +114,7 @@ class Cascade:
             loaded.verify(dict.fromkeys(file for stage in plan.stages for file in stage.files))
             stages = []
             for stage_plan in plan.stages:
-                stage = open_stage(plan, stage_plan, backend, backend, threads=threads)
+                stage = open_stage(plan, stage_plan, backend, heads, threads=threads)
                 resources.callback(stage.close)
                 stages.append(stage)
             return cls(plan, stages, device, resources)
@@ -126,7 +128,7 @@ class Cascade:
         Raises:
             EngineError: the cascade is closed.
         """
-        return self._classify(os.fspath(path), lambda out: self._decoder.decode(path, self.plan.excerpts, out))
+        return self._classify(os.fsdecode(path), lambda out: self._decoder.decode(path, self.plan.excerpts, out))
 
     def classify_samples(self, samples: NDArray[Any], rate: int, name: str = "<samples>") -> Verdict:
         """Classify audio in memory.

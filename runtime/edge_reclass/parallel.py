@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
+from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import Cascade
 from edge_reclass.device import usable_cpus
 from edge_reclass.errors import UsageError
@@ -36,8 +38,17 @@ class CascadePool:
         self._threads = ThreadPoolExecutor(len(cascades), thread_name_prefix="edge-reclass")
 
     @classmethod
-    def open(cls, jobs: int, *arguments: Any, threads: int | None = None, **options: Any) -> CascadePool:
-        """Open ``jobs`` cascades with the arguments of :meth:`Cascade.open`.
+    def open(
+        cls,
+        jobs: int,
+        bundle: str | Path | Bundle | None = None,
+        device: str = "cpu",
+        policy: str | None = None,
+        *,
+        threads: int | None = None,
+        **limits: Any,
+    ) -> CascadePool:
+        """Open ``jobs`` cascades; the other arguments are those of :meth:`Cascade.open`.
 
         ``threads`` is per cascade; by default the usable CPUs are shared out.
 
@@ -48,7 +59,9 @@ class CascadePool:
             raise UsageError(f"jobs: expected at least 1, got {jobs}")
         share = max(1, usable_cpus() // jobs) if threads is None else threads
         with ExitStack() as opened:
-            cascades = [opened.enter_context(Cascade.open(*arguments, threads=share, **options)) for _ in range(jobs)]
+            cascades = [
+                opened.enter_context(Cascade.open(bundle, device, policy, threads=share, **limits)) for _ in range(jobs)
+            ]
             opened.pop_all()
         return cls(cascades)
 

@@ -49,8 +49,8 @@ class StagePlan:
     name: str
     encoder: Fma518Entry | WaveformEntry
     signal: Signal
-    max_windows: int
     max_batch: int
+    """Most windows that the encoder takes at once: the limit, or all windows of the longest excerpt."""
     graph: Path | None
     """The encoder's ONNX file in the chosen precision; None for fma518."""
     head: Path
@@ -173,7 +173,6 @@ def compile_plan(
                 name=name,
                 encoder=encoder,
                 signal=signal,
-                max_windows=windows,
                 max_batch=min(batch, windows),
                 graph=None if graph is None else bundle.path(graph),
                 head=bundle.path(entry.head.file),

@@ -8,7 +8,7 @@ from edge_reclass.errors import DeviceError, UsageError
 __all__ = ["DEVICES", "Backend", "Graph", "open_backend"]
 
 DEVICES = ("cpu", "cuda", "tensorrt")
-"""Device names of the manifest's world; ``cpu`` runs in this version, the others are refused with the reason."""
+"""All device names; this version runs ``cpu`` and refuses the others, saying so."""
 
 
 def open_backend(device: str, *, threads: int) -> Backend:

@@ -41,7 +41,7 @@ def test_first_stage_that_is_sure_ends_the_cascade(tmp_path: Path) -> None:
     assert verdict.confidence is not None
     assert verdict.confidence > 0.99
     assert [stage.name for stage in verdict.stages] == ["fma"]
-    assert verdict.reason == f"{verdict.confidence:.3f} > 0.900 after fma"
+    assert verdict.reason == f"{verdict.confidence:.4f} > 0.9 after fma"
     assert verdict.top[0].genre == "Alpha"
     assert len(verdict.top) == 3
 

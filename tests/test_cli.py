@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ import soundfile
 
 import bundles
 from edge_reclass.cli import main
+from edge_reclass.parallel import CascadePool
+from edge_reclass.verdict import Verdict
 
 RATE = 22_050
 KEYS = [
@@ -137,6 +140,29 @@ def test_output_file_appears_whole_or_not_at_all(bundle: Path, music: Path, tmp_
     done = run("classify", music, "--bundle", bundle, "-o", tmp_path / "no" / "such" / "out")
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["jsonl", "json"])
+def test_what_was_done_before_an_interruption_is_kept(
+    bundle: Path, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    classify_many = CascadePool.classify_many
+
+    def interrupted(pool: CascadePool, paths: Iterable[Path]) -> Iterator[Verdict]:
+        yield next(classify_many(pool, paths))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CascadePool, "classify_many", interrupted)
+    target = tmp_path / "out"
+    target.write_text("an earlier run")
+    done = run("classify", music, "--bundle", bundle, "-f", name, "-o", target)
+    assert done.returncode == 130
+    assert "interrupted after 1 of 2 tracks" in done.stderr
+    assert target.read_text() == "an earlier run"
+    partial = (tmp_path / "out.partial").read_text()
+    verdicts = json.loads(partial) if name == "json" else [json.loads(line) for line in partial.splitlines()]
+    assert [verdict["status"] for verdict in verdicts] == ["ok"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.partial"]
 
 
 def test_jobs_give_the_same_verdicts_in_the_same_order(bundle: Path, music: Path) -> None:

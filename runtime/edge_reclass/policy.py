@@ -137,7 +137,7 @@ def decide(policy: Policy, answers: Sequence[Answer]) -> Decision:
     if step.accept is None:
         raise ValueError(f"the policy {policy.name} has no accept for {step.after}, which is not its last step")
     stop = confidence > step.accept
-    reason = f"{confidence:.3f} {'>' if stop else '≤'} {step.accept:.3f} after {step.after}"
+    reason = f"{confidence:.4f} {'>' if stop else '≤'} {step.accept:g} after {step.after}"
     return Decision(stop, genre, confidence, scores, reason)
 
 

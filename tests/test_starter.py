@@ -109,27 +109,32 @@ def test_fma_clips_from_elsewhere(cascade: Cascade, data: Path) -> None:
 
 
 def test_the_genre_does_not_depend_on_rate_or_container(cascade: Cascade, data: Path, tmp_path: Path) -> None:
-    """Real music at 22.05 kHz and resampled up, as wav, flac, ogg, mp3 and m4a: the same genre and nearly its score.
+    """Real music at 22.05 kHz, resampled up and in other containers: the same genre and nearly the same score.
 
-    A clip whose two best scores are within 0.1 is no test of that and is left out.
+    Lossy coding changes the samples themselves, so there a few clips may change their genre. A clip whose two best
+    scores are within 0.1 is no test of any of this and is left out.
     """
     decoder, resampler = Decoder(), Resampler()
     buffer = np.empty(31 * 192_000, np.float32)
-    tried = 0
-    for path, _ in clips(data, 1):
+    recoded = []
+    for path, _ in clips(data, 2):
         decoded = decoder.decode(path, [ExcerptSpec("center", 30.0)], buffer)
         samples, rate = decoded.samples.copy(), decoded.rate
         before = cascade.classify_samples(samples, rate)
         if before.top[0].score - before.top[1].score < 0.1:
             continue
-        tried += 1
         for other in (32_000, 44_100, 48_000, 96_000):
             out = np.empty(31 * other, np.float32)
             n = resampler.resample(samples, rate, other, out)
             after = cascade.classify_samples(out[:n], other)
             assert after.genre == before.genre, (path.name, other)
             assert after.confidence == pytest.approx(before.confidence, abs=0.05), (path.name, other)
-        for suffix in (".wav", ".flac", ".ogg", ".mp3", ".m4a"):
+        for suffix in (".wav", ".flac", ".alac.m4a"):
             after = cascade.classify(synth.write(tmp_path / f"x{suffix}", samples, rate))
             assert after.genre == before.genre, (path.name, suffix)
-    assert tried >= 5
+            assert after.confidence == pytest.approx(before.confidence, abs=0.05), (path.name, suffix)
+        for suffix in (".ogg", ".mp3", ".m4a"):
+            after = cascade.classify(synth.write(tmp_path / f"y{suffix}", samples, rate))
+            recoded.append(after.genre == before.genre)
+    assert len(recoded) >= 30
+    assert np.mean(recoded) >= 0.9

@@ -42,7 +42,9 @@ from edge_reclass_export.starter.fitting import Head
 
 __all__ = ["build_starter"]
 
-FEATURE_RATE = 22_050
+FEATURE_RATE = 20_000
+"""In Hz; below every source's 22 050, so that each clip passes the same anti-aliasing filter. At 22 050 Hz a file of
+that rate would pass none, one of 44 100 Hz would lose its top kilohertz, and the genre would depend on which it was."""
 FEATURE_SECONDS = 3.0
 ACCEPTS = (0.50, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95, 0.98)
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -83,8 +85,7 @@ def build_starter(data: Path, wheel: MusicnnWheel, output: Path, *, threads: int
         heads = {stage: fit_stage(stage, clips, labels, len(GENRES), widths, seed=0) for stage in STAGES}
         _write(root, encoder, stages, heads, evaluation, policy, catalogue, card=None)
         outside = _outside(root, data)
-        windows = FEATURE_SECONDS, stages[1].window_samples / stages[1].rate
-        card = model_card(catalogue, evaluation, policy, choices, windows, outside)
+        card = model_card(catalogue, evaluation, policy, choices, *stages, outside)
         _write(root, encoder, stages, heads, evaluation, policy, catalogue, card=card)
         _replace(root, output)
     return output

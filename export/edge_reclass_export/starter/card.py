@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reclass.bundle import Fma518Entry, WaveformEntry
 from edge_reclass.policy import Policy
 from edge_reclass_export.starter.catalogue import Catalogue
 from edge_reclass_export.starter.embeddings import LENGTHS, ClipEmbeddings
@@ -71,16 +72,20 @@ def model_card(
     evaluation: Evaluation,
     policy: Policy,
     choices: Sequence[Choice],
-    windows: tuple[float, float],
+    features: Fma518Entry,
+    waveform: WaveformEntry,
     outside: Sequence[Outside],
 ) -> str:
-    """The card as Markdown; ``windows`` are the stages' window lengths in seconds."""
+    """The card as Markdown; ``outside`` is what the bundle says of clips from elsewhere."""
+    if features.rate == "native" or features.window_samples is None:
+        raise ValueError("the starter's features need a fixed rate and windows")
     template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
     return template.format(
         count=len(evaluation.genres),
         genres=", ".join(evaluation.genres),
-        fma_window=f"{windows[0]:g}",
-        musicnn_window=f"{windows[1]:g}",
+        fma_rate=f"{features.rate:,}".replace(",", " "),
+        fma_window=f"{features.window_samples / features.rate:g}",
+        musicnn_window=f"{waveform.window_samples / waveform.rate:g}",
         policy=policy.name,
         accept=f"{policy.steps[0].accept:g}",
         weights=", ".join(f"{name} {weight:g}" for name, weight in policy.steps[1].weights.items()),

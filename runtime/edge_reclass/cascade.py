@@ -40,6 +40,7 @@ from edge_reclass.plan import (
     Signal,
     choose_policy,
     compile_plan,
+    untrained,
 )
 from edge_reclass.policy import Answer, Decision, decide
 from edge_reclass.stages import Stage, open_stage
@@ -75,6 +76,7 @@ class Cascade:
         max_rate: int = DEFAULT_MAX_RATE,
         max_seconds: float = DEFAULT_MAX_SECONDS,
         batch: int = DEFAULT_BATCH,
+        allow_random: bool = False,
     ) -> Cascade:
         """Load and verify a bundle, size the workspace, and open its stages.
 
@@ -86,9 +88,11 @@ class Cascade:
             max_rate: highest sampling rate of a file, in Hz.
             max_seconds: longest full-track excerpt.
             batch: most windows that an encoder takes at once.
+            allow_random: take stages with untrained weights too, to measure them; their answers mean nothing.
 
         Raises:
-            UsageError: an argument is out of range, or names a device or policy that does not exist.
+            UsageError: an argument is out of range, or names a device or policy that does not exist; or a stage has
+                untrained weights.
             BundleError: the bundle is missing, malformed or altered.
             EngineError: a graph cannot be opened or does not fit the manifest.
             DeviceError: the device cannot be used.
@@ -98,6 +102,11 @@ class Cascade:
             raise UsageError(f"threads: expected at least 1, got {threads}")
         loaded = bundle if isinstance(bundle, Bundle) else load(starter_path() if bundle is None else bundle)
         chosen = choose_policy(loaded, policy)
+        if not allow_random and (random := untrained(loaded, chosen)):
+            raise UsageError(
+                f"{loaded.root}: {', '.join(random)} has untrained weights (export --random-init): its answers mean"
+                " nothing; --allow-random (allow_random=True) runs it all the same, for measurements"
+            )
         resources = ExitStack()
         try:
             backend = resources.enter_context(open_backend(device, threads=threads))

@@ -77,6 +77,9 @@ def classify(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what each stage answered and why it stopped.")
     ] = False,
+    allow_random: Annotated[
+        bool, typer.Option("--allow-random", help="Take stages with untrained weights too, for measurements.")
+    ] = False,
 ) -> None:
     """Classify audio files and print one verdict for each.
 
@@ -96,7 +99,7 @@ def classify(
         _say(f"warning: {printable(str(folder))}: cannot be searched: {reason}")
     if not found.tracks:
         raise UsageError(f"no audio found in {', '.join(printable(str(path)) for path in paths)}{_skipped(found)}")
-    with CascadePool.open(jobs, bundle, device, policy, threads=threads) as pool:
+    with CascadePool.open(jobs, bundle, device, policy, threads=threads, allow_random=allow_random) as pool:
         plan = pool.cascades[0].plan
         view = formatter(
             format,
@@ -216,12 +219,19 @@ def _say(text: str) -> None:
 
 
 def _mount(arguments: Sequence[str]) -> None:
-    """Add the commands of other packages, unless one of our own is called: importing them costs time."""
+    """Add the commands of other packages, unless one of our own is called: importing them costs time.
+
+    An entry point is a Typer app with commands of its own, or a function, which is one command.
+    """
     own = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     if arguments and arguments[0] in own:
         return
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        app.add_typer(entry.load(), name=entry.name)
+        offered = entry.load()
+        if isinstance(offered, typer.Typer):
+            app.add_typer(offered, name=entry.name)
+        else:
+            app.command(name=entry.name)(offered)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "StagePlan",
     "choose_policy",
     "compile_plan",
+    "untrained",
 ]
 
 DEFAULT_MAX_RATE = 192_000
@@ -109,6 +110,15 @@ def choose_policy(bundle: Bundle, name: str | None = None) -> Policy:
         f"no policy {wanted!r}: the bundle {manifest.name} has {', '.join(own)}; "
         f"presets for bundles with the stages fma, mert, jmla: {', '.join(PRESETS)}"
     )
+
+
+def untrained(bundle: Bundle, policy: Policy) -> list[str]:
+    """The policy's stages whose encoder or head has ``random_init: true`` in its provenance: made for measurements."""
+
+    def marked(entry: object) -> bool:
+        return isinstance(entry, dict) and bool(entry.get("random_init") or marked(entry.get("head")))
+
+    return [name for name in policy.stages if marked(bundle.manifest.provenance.get(name))]
 
 
 def _unmet_inputs(policy: Policy, stages: Sequence[StageEntry]) -> list[str]:

@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Shared machines are noisy: an example that is slow once is no fault.
+settings.register_profile("edge-reclass", deadline=None)
+settings.load_profile("edge-reclass")
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
+import yaml
 from numpy.typing import NDArray
 
 import bundles
 from edge_reclass import Cascade, CascadePool
+from edge_reclass.bundle import MANIFEST, file_entry
 from edge_reclass.cascade import SILENCE
 from edge_reclass.errors import BundleError, DeviceError, EngineError, UsageError
 
@@ -185,6 +188,58 @@ def test_too_long_for_a_full_track_stage(tmp_path: Path) -> None:
     assert "5.2 s" in verdict.error
 
 
+def test_too_long_counts_in_seconds_at_every_rate(tmp_path: Path) -> None:
+    root = bundles.make_bundle(tmp_path, [bundles.waveform_stage("mert")], excerpt={"full": True})
+    with Cascade.open(root, max_seconds=5) as cascade:
+        assert cascade.classify_samples(noise(5, 8_000), 8_000).status == "ok"
+        verdict = cascade.classify_samples(noise(5.2, 8_000), 8_000)
+    assert verdict.status == "too_long"
+    assert verdict.error is not None
+    assert "expected at most 5 s" in verdict.error
+
+
+def test_max_seconds_is_for_full_tracks_only(two: Path) -> None:
+    with Cascade.open(two, max_seconds=1) as cascade:
+        verdict = cascade.classify_samples(noise(6), RATE)
+    assert verdict.status == "ok"
+    assert verdict.stages[0].excerpt.seconds == pytest.approx(4.0)
+
+
+def test_samples_that_are_the_callers_fault_are_refused(two: Path) -> None:
+    with Cascade.open(two) as cascade:
+        for samples, rate in ((list(range(9)), RATE), (noise(2), 44_100.5), (noise(2).astype(np.complex64), RATE)):
+            with pytest.raises(ValueError, match=r"samples|rate"):
+                cascade.classify_samples(samples, rate)  # type: ignore[arg-type]
+        expected = cascade.classify_samples(noise(2), RATE)
+        for rate in (float(RATE), np.int32(RATE)):
+            assert cascade.classify_samples(noise(2), rate).top == expected.top  # type: ignore[arg-type]
+
+
+def test_max_rate_holds_for_samples_too(two: Path) -> None:
+    with Cascade.open(two, max_rate=22_050) as cascade:
+        assert cascade.classify_samples(noise(2, 44_100), 44_100).status == "unsupported"
+
+
+def test_absurdly_loud_samples_are_corrupt(two: Path) -> None:
+    with Cascade.open(two) as cascade:
+        assert cascade.classify_samples(noise(2) * np.float32(1e20), RATE).status == "corrupt"
+        assert cascade.classify_samples(noise(2) * np.float32(100), RATE).status == "ok"
+
+
+def test_a_graph_of_one_fixed_batch_is_refused_at_open(tmp_path: Path) -> None:
+    root = bundles.make_bundle(tmp_path, [bundles.waveform_stage("mert")])
+    file = root / "encoders/mert.fp32.onnx"
+    model = onnx.load(file)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    file.write_bytes(model.SerializeToString())
+    manifest = yaml.safe_load((root / MANIFEST).read_text())
+    entry = file_entry(file)
+    manifest["files"]["encoders/mert.fp32.onnx"] = {"sha256": entry.sha256, "bytes": entry.bytes}
+    bundles.edit_manifest(root, files=manifest["files"])
+    with pytest.raises(EngineError, match="expected a dynamic batch"):
+        Cascade.open(root)
+
+
 def test_a_stage_that_fails_ends_the_track_and_keeps_what_was_said(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Cascade.open(two) as cascade:
 
@@ -288,3 +343,11 @@ def test_a_pool_that_is_left_early_stops(two: Path, tmp_path: Path) -> None:
         assert next(verdicts).status == "ok"
         verdicts.close()
     assert len(read) < 20
+
+
+def test_a_closed_pool_refuses(two: Path) -> None:
+    pool = CascadePool.open(2, two)
+    pool.close()
+    pool.close()
+    with pytest.raises(EngineError, match="closed"):
+        next(pool.classify_many(["a.wav"]))

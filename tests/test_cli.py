@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import soundfile
 
 import bundles
 from edge_reclass.cli import main
+from edge_reclass.output import FORMATS, formatter
 from edge_reclass.parallel import CascadePool
 from edge_reclass.verdict import Verdict
 
@@ -182,6 +184,7 @@ def test_jobs_give_the_same_verdicts_in_the_same_order(bundle: Path, music: Path
         (["{music}", "--device", "cuda"], 5, "cuda"),
         (["{music}", "--device", "abacus"], 2, "no device 'abacus'"),
         (["{empty}"], 2, "no audio found in"),
+        ([""], 2, "an empty path"),
         (["{music}/album/cover.jpg"], 3, "1 unsupported"),
         (["{music}/not-there"], 3, "1 missing"),
     ],
@@ -216,12 +219,76 @@ def test_inspect(bundle: Path) -> None:
     assert len(plain["digest"]) == 64
 
 
+def shell(command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = command.replace("EDGE", f"{sys.executable} -m edge_reclass.cli classify")
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False, **options)
+
+
 def test_a_reader_that_leaves_early_is_no_error(bundle: Path, music: Path) -> None:
-    many = " ".join([str(music)] + [f"{music}/./b.wav" for _ in range(3)])
-    command = f"{sys.executable} -m edge_reclass.cli classify {many} --bundle {bundle} -f jsonl | head -c 1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
-    assert done.stdout == "{"
+    done = shell(f"EDGE {music} --bundle {bundle} -f jsonl | true; echo ${{PIPESTATUS[0]}}")
+    assert done.stdout == "0\n", done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_closed_and_full_standard_streams(bundle: Path, music: Path, tmp_path: Path) -> None:
+    run_it = f"EDGE {music} --bundle {bundle} -f jsonl"
+    done = shell(f"{run_it} >&-")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    done = shell(f"{run_it} 2>&-")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2)
+    if Path("/dev/full").exists():
+        done = shell(f"{run_it} > /dev/full")
+        assert done.returncode == 1
+        assert "standard output cannot be written (No space left on device)" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_output_to_a_pipe_a_link_and_a_folder(bundle: Path, music: Path, tmp_path: Path) -> None:
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "real.jsonl"
+    os.mkfifo(pipe)
+    done = shell(f"EDGE {music} --bundle {bundle} -f jsonl -o {pipe} & cat {pipe}")
+    assert len(done.stdout.splitlines()) == 2
+    assert pipe.is_fifo()
+    link.symlink_to(target)
+    assert run("classify", music, "--bundle", bundle, "-f", "jsonl", "-o", link).returncode == 0
+    assert link.is_symlink()
+    assert len(target.read_text().splitlines()) == 2
+    done_in = run("classify", music, "--bundle", bundle, "-o", tmp_path)
+    assert done_in.returncode == 2
+    assert "expected a file, got a folder" in done_in.stderr
+    assert "tracks in" not in done_in.stderr, "it is said before anything is classified"
+
+
+def test_a_terminated_run_keeps_what_it_has(bundle: Path, music: Path, tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from edge_reclass.output import FORMATS, formatter
+from edge_reclass.parallel import CascadePool
+classify_many = CascadePool.classify_many
+def stopped(pool, paths):
+    yield next(classify_many(pool, paths))
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield None
+CascadePool.classify_many = stopped
+from edge_reclass.cli import main
+main()
+"""
+    command = [sys.executable, "-c", code, "classify", music, "--bundle", bundle, "-f", "jsonl", "-o", tmp_path / "o"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 143, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["o.partial"]
+    assert len((tmp_path / "o.partial").read_text().splitlines()) == 1
+
+
+def test_every_piece_of_every_format_ends_a_line() -> None:
+    """A progress bar on the same terminal would wipe out a line that is not ended."""
+    verdict = Verdict("a.wav", "missing", "b", "p", error="no such file")
+    for name in FORMATS:
+        view = formatter(name, genres=["A"], stages=["s"], top=1)
+        pieces = [view.begin(), view.verdict(verdict), view.verdict(verdict), view.end()]
+        assert all(piece == "" or piece.endswith("\n") for piece in pieces), name
+    empty = formatter("json", genres=[], stages=[], top=1)
+    assert json.loads(empty.begin() + empty.end()) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names of arbitrary bytes are a Linux matter")

@@ -54,7 +54,7 @@ def test_the_oldest_versions_are_the_lower_bounds() -> None:
     tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    promised = [*project["dependencies"], *extras["cpu"], *extras["codecs"], *extras["export"]]
+    promised = [*project["dependencies"], *extras["cpu"], *extras["codecs"]]
     oldest = dict(
         line.split("==") for line in (ROOT / "constraints/oldest.txt").read_text().splitlines() if "==" in line
     )
@@ -72,6 +72,13 @@ def test_the_readme_links_to_files_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / link).exists(), link
+
+
+def test_no_document_has_a_placeholder() -> None:
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), starter_path() / "README.md"):
+        text = path.read_text(encoding="utf-8")
+        for placeholder in ("@@", "TODO", "PERFORMANCE", "XXX", "TBD"):
+            assert placeholder not in text, (path, placeholder)
 
 
 def test_the_readme_names_every_status_and_exit_code() -> None:

@@ -152,3 +152,11 @@ def test_faulty_policies_are_named(policy: Policy, message: str) -> None:
 def test_presets_have_no_faults() -> None:
     for policy in PRESETS.values():
         assert check(policy, ["fma", "mert", "jmla"]) == []
+
+
+def test_reasons_never_contradict_themselves() -> None:
+    policy = two_steps("soft", 0.9, {"b": 1.0})
+    above, below = math.nextafter(0.9, 1), math.nextafter(0.9, 0)
+    assert decide(policy, [answer("a", 0, above)]).reason == f"{above!r} > 0.9 after a"
+    assert decide(policy, [answer("a", 0, below)]).reason == f"{below!r} ≤ 0.9 after a"
+    assert decide(PRESETS["plex-outline"], [answer("fma", 0, 0.8)]).reason == "0.8 > 0.7999999999999999 after fma"

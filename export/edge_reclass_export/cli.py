@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from edge_reclass.errors import MissingExtraError, UsageError
-from edge_reclass_export.starter.command import starter
+from edge_reclass_export.commands import assemble, fma_mlp, mert, musicnn, openjmla, starter
 
 __all__ = ["app"]
 
@@ -28,86 +23,5 @@ def _root() -> None:
     """Keeps the commands' names, however many there are."""
 
 
-@app.command()
-def musicnn(
-    wheel: Annotated[Path | None, typer.Option(help="musicnn-0.1.0 wheel file. [default: fetched with pip]")] = None,
-    variant: Annotated[str, typer.Option(help="msd (Million Song Dataset) or mtt (MagnaTagATune).")] = "msd",
-    embedding: Annotated[
-        str,
-        typer.Option(help="penultimate (200), pool (1506: means, then maxima) or penultimate+pool (1706)."),
-    ] = "penultimate",
-    tags: Annotated[bool, typer.Option("--tags", help="Add the 50 tags as a second output.")] = False,
-    float16_cast: Annotated[
-        bool, typer.Option("--float16-cast", help="Round the mel power to float16, as in training.")
-    ] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the ONNX file only.")] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(help="Put encoder, reference vectors and licence into this bundle directory."),
-    ] = None,
-    stage: Annotated[str | None, typer.Option(help="Name of the bundle's stage. [default: musicnn-VARIANT]")] = None,
-    head: Annotated[
-        Path | None,
-        typer.Option(help="Head of the stage: an ONNX file, or .npz with kernel, bias, mean, scale."),
-    ] = None,
-    genres: Annotated[str, typer.Option(help="Names of the head's classes, A,B,...; for a new bundle.")] = "",
-) -> None:
-    """Export musicnn from the PyPI wheel's checkpoint, which is read and never installed or run.
-
-    The graph takes 48128 samples at 16 kHz. What was written is described on standard output, as YAML.
-
-    Exit codes: 0 good, 2 wrong usage, 4 the wheel, the head or the bundle is invalid.
-    """
-    if (output is None) == (bundle is None):
-        raise UsageError("say where to: either --output FILE or --bundle DIR")
-    if bundle is None and (head is not None or stage is not None or genres):
-        raise UsageError("--head, --stage and --genres go with --bundle DIR")
-    try:
-        import onnx  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("export needs onnx", "export") from error
-    import yaml
-
-    from edge_reclass_export.bundle_writer import put_encoder
-    from edge_reclass_export.musicnn_export import musicnn_encoder, parse_variant
-    from edge_reclass_export.musicnn_wheel import WHEEL_REQUIREMENT, MusicnnWheel, fetch_wheel
-    from edge_reclass_export.onnx_writer import write_bytes
-    from edge_reclass_export.recipes.musicnn import MusicnnOptions, parse_embedding
-
-    options = MusicnnOptions(parse_embedding(embedding), tags, float16_cast)
-    chosen = parse_variant(variant)
-    if wheel is None:
-        _say(f"fetching {WHEEL_REQUIREMENT} with pip, without its dependencies")
-    source = fetch_wheel() if wheel is None else MusicnnWheel(wheel)
-    encoder = musicnn_encoder(source, variant=chosen, options=options)
-    if bundle is not None:
-        change = put_encoder(
-            bundle,
-            encoder,
-            stage=stage,
-            head=head,
-            genres=[name.strip() for name in genres.split(",") if name.strip()],
-        )
-        for note in change.notes:
-            _say(note)
-        print(change.fragment, end="")
-    elif output is not None:
-        written = write_bytes(encoder.model, output)
-        described = {
-            "file": str(written.path),
-            "sha256": written.sha256,
-            "bytes": written.bytes,
-            "rate": encoder.rate,
-            "window_samples": encoder.window_samples,
-            "hop_samples": encoder.hop_samples,
-            "dim": encoder.dim,
-            "provenance": dict(encoder.provenance),
-        }
-        print(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=110), end="")
-
-
-app.command()(starter)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+for command in (assemble, fma_mlp, mert, openjmla, musicnn, starter):
+    command.register(app)

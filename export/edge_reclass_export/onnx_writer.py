@@ -91,9 +91,13 @@ def write_model(model: onnx.ModelProto, path: Path, *, expect: GraphContract, no
     return write_bytes(model_bytes(model, expect=expect, notice=notice), path)
 
 
-def model_bytes(model: onnx.ModelProto, *, expect: GraphContract, notice: str = "") -> bytes:
-    """What ``write_model`` writes, a function of graph and notice alone; ``model`` stays as it is."""
-    clean = _canonical(model, notice)
+def model_bytes(model: onnx.ModelProto, *, expect: GraphContract, notice: str = "", consume: bool = False) -> bytes:
+    """What ``write_model`` writes, a function of graph and notice alone.
+
+    ``model`` stays as it is, unless ``consume`` allows it to be cleaned in place, which spares a copy of the weights.
+    """
+    clean = model if consume else _copied(model)
+    _clean(clean, notice)
     check_contract(clean, expect)
     content: bytes = clean.SerializeToString(deterministic=True)
     return content
@@ -172,17 +176,20 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield attribute.t
 
 
-def _canonical(model: onnx.ModelProto, notice: str) -> onnx.ModelProto:
-    """A copy without anything that is not the graph: producer, doc strings, metadata, inferred shapes."""
-    clean = onnx.ModelProto()
-    clean.CopyFrom(model)
-    clean.producer_name = "edge-reclass"
+def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _clean(model: onnx.ModelProto, notice: str) -> None:
+    """Removes everything that is not the graph: producer, doc strings, metadata, inferred shapes."""
+    model.producer_name = "edge-reclass"
     for field in ("producer_version", "doc_string", "domain", "metadata_props", "model_version"):
-        clean.ClearField(field)
+        model.ClearField(field)
     for field in ("doc_string", "metadata_props", "value_info"):
-        clean.graph.ClearField(field)
-    for element in (*clean.graph.node, *clean.graph.input, *clean.graph.output, *clean.graph.initializer):
+        model.graph.ClearField(field)
+    for element in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
         element.ClearField("doc_string")
         element.ClearField("metadata_props")
-    clean.doc_string = notice
-    return clean
+    model.doc_string = notice

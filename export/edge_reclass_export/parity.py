@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,16 @@ from edge_reclass.errors import EngineError, MissingExtraError
 from edge_reclass.reference import Agreement, ReferenceVectors, agreement, synthesise
 from edge_reclass_export.errors import ParityError
 
-__all__ = ["SEED", "Agreement", "Tolerance", "agreement", "reference_vectors", "require_parity", "run_graph"]
+__all__ = [
+    "SEED",
+    "Agreement",
+    "Tolerance",
+    "agreement",
+    "open_graph",
+    "reference_vectors",
+    "require_parity",
+    "run_graph",
+]
 
 SEED = 20_231_016
 """Seed of the inputs of reference vectors; any number would do."""
@@ -44,23 +54,40 @@ def require_parity(
 
 
 def run_graph(model: bytes, inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """All outputs of a one-input graph, on one CPU thread.
+    """All outputs of a one-input graph, on one CPU thread. Raises what ``open_graph`` and its function raise."""
+    return open_graph(model)(inputs)
 
-    Raises ``MissingExtraError`` without ONNX Runtime and ``EngineError`` where it refuses the graph.
+
+def open_graph(model: bytes, *, threads: int = 1) -> Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """A function from the only input of a graph to all its outputs, on the CPU.
+
+    Both raise ``EngineError`` where ONNX Runtime refuses the graph; ``MissingExtraError`` without ONNX Runtime.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("reference vectors need ONNX Runtime", "cpu") from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # A graph runs a few times at several batch sizes: keeping the memory of each for the next would add up.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    version = onnxruntime.__version__
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        outputs: list[NDArray[np.float32]] = session.run(None, {session.get_inputs()[0].name: inputs})
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-        raise EngineError(f"ONNX Runtime {onnxruntime.__version__} cannot run the exported graph: {error}") from error
-    return outputs
+        raise EngineError(f"ONNX Runtime {version} cannot open the exported graph: {error}") from error
+    name = session.get_inputs()[0].name
+
+    def run(inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        try:
+            outputs: list[NDArray[np.float32]] = session.run(None, {name: inputs})
+        except Exception as error:  # as above
+            raise EngineError(f"ONNX Runtime {version} cannot run the exported graph: {error}") from error
+        return outputs
+
+    return run
 
 
 def reference_vectors(model: bytes, *, rate: int, samples: int, seed: int = SEED) -> ReferenceVectors:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 Rate = Annotated[int, Meta(ge=8_000, le=192_000)]
 Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+Samples = Annotated[int, Meta(ge=1, le=3600 * 192_000)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*$")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -57,7 +59,7 @@ Short = Literal["repeat", "repeat_centered", "reject"]
 class ExcerptEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """What to look at: ``seconds`` from ``start`` (seconds, or ``center``), or the ``full`` track."""
 
-    start: Annotated[float, Meta(ge=0)] | Literal["center"] | None = None
+    start: Annotated[float, Meta(ge=0, le=86_400)] | Literal["center"] | None = None
     seconds: Seconds | None = None
     full: bool = False
 
@@ -66,8 +68,8 @@ class Fma518Entry(Struct, tag="fma518", tag_field="kind", forbid_unknown_fields=
     """The hand-crafted features at a fixed rate (or ``native``), of the whole excerpt or as the mean over windows."""
 
     rate: Rate | Literal["native"]
-    window_samples: Positive | None = None
-    hop_samples: Positive | None = None
+    window_samples: Samples | None = None
+    hop_samples: Samples | None = None
     short: Short = "repeat"
     min_seconds: Seconds = 1.0
 
@@ -82,8 +84,8 @@ class WaveformEntry(
     """An ONNX graph waveform[batch, window_samples] → embedding[batch, dim], one file per precision."""
 
     rate: Rate
-    window_samples: Positive
-    hop_samples: Positive
+    window_samples: Samples
+    hop_samples: Samples
     dim: Positive
     files: dict[Precision, str]
     short: Short = "repeat"
@@ -96,7 +98,7 @@ class HeadEntry(Struct, forbid_unknown_fields=True, frozen=True):
 
     file: str
     inputs: Annotated[list[str], Meta(min_length=1)]
-    temperature: Annotated[float, Meta(gt=0)] = 1.0
+    temperature: Annotated[float, Meta(ge=1e-3, le=1e3)] = 1.0
 
 
 class StageEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -236,6 +238,9 @@ def validate(manifest: Manifest) -> Iterator[str]:
     """What does not fit together in a manifest of the right types: one sentence each."""
     names = [stage.name for stage in manifest.stages]
     yield from (f"stages: the name {name!r} stands {n} times" for name, n in Counter(names).items() if n > 1)
+    for text in (manifest.name, *manifest.genres):
+        if any(unicodedata.category(character) == "Cc" for character in text):
+            yield f"name and genres: expected no control characters, got {text!r}"
     yield from (f"genres: {genre!r} stands {n} times" for genre, n in Counter(manifest.genres).items() if n > 1)
     yield from _excerpt_faults("excerpt", manifest.excerpt)
     for stage in manifest.stages:

@@ -14,6 +14,7 @@ own (``parallel.CascadePool`` does).
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +41,7 @@ from edge_reclass.plan import (
     Signal,
     choose_policy,
     compile_plan,
+    untrained,
 )
 from edge_reclass.policy import Answer, Decision, decide
 from edge_reclass.stages import Stage, open_stage
@@ -75,6 +77,7 @@ class Cascade:
         max_rate: int = DEFAULT_MAX_RATE,
         max_seconds: float = DEFAULT_MAX_SECONDS,
         batch: int = DEFAULT_BATCH,
+        allow_random: bool = False,
     ) -> Cascade:
         """Load and verify a bundle, size the workspace, and open its stages.
 
@@ -84,11 +87,13 @@ class Cascade:
             policy: a policy of the bundle, or a preset that fits its stages; None is the bundle's default.
             threads: threads for one track; None is the number of usable CPUs.
             max_rate: highest sampling rate of a file, in Hz.
-            max_seconds: longest full-track excerpt.
+            max_seconds: longest track that a stage on full tracks takes.
             batch: most windows that an encoder takes at once.
+            allow_random: take stages with untrained weights too, to measure them; their answers mean nothing.
 
         Raises:
-            UsageError: an argument is out of range, or names a device or policy that does not exist.
+            UsageError: an argument is out of range, or names a device or policy that does not exist; or a stage has
+                untrained weights.
             BundleError: the bundle is missing, malformed or altered.
             EngineError: a graph cannot be opened or does not fit the manifest.
             DeviceError: the device cannot be used.
@@ -98,6 +103,11 @@ class Cascade:
             raise UsageError(f"threads: expected at least 1, got {threads}")
         loaded = bundle if isinstance(bundle, Bundle) else load(starter_path() if bundle is None else bundle)
         chosen = choose_policy(loaded, policy)
+        if not allow_random and (random := untrained(loaded, chosen)):
+            raise UsageError(
+                f"{loaded.root}: {', '.join(random)} has untrained weights (export --random-init): its answers mean"
+                " nothing; --allow-random (allow_random=True) runs it all the same, for measurements"
+            )
         resources = ExitStack()
         try:
             backend = resources.enter_context(open_backend(device, threads=threads))
@@ -118,6 +128,11 @@ class Cascade:
                 resources.callback(stage.close)
                 stages.append(stage)
             return cls(plan, stages, device, resources)
+        except MemoryError as error:
+            resources.close()
+            raise EngineError(
+                f"{loaded.root}: not enough memory for its buffers ({error}); lower max_rate, max_seconds or batch"
+            ) from error
         except BaseException:
             resources.close()
             raise
@@ -139,17 +154,26 @@ class Cascade:
             name: stands as ``path`` in the verdict.
 
         Raises:
-            ValueError: ``samples`` has another shape or dtype.
+            ValueError: ``samples`` is no array or has another shape or dtype; ``rate`` is not whole.
             EngineError: the cascade is closed.
         """
-        return self._classify(name, lambda out: mix_excerpt(samples, rate, self.plan.excerpts, out), in_memory=True)
+        if not isinstance(samples, np.ndarray):
+            raise ValueError(f"samples: expected a numpy array, got {type(samples).__name__}")
+        if int(rate) != rate:
+            raise ValueError(f"rate: expected whole samples per second, got {rate}")
+        hertz = int(rate)
+        return self._classify(
+            name,
+            lambda out: mix_excerpt(samples, hertz, self.plan.excerpts, out, self.plan.max_rate),
+            in_memory=True,
+        )
 
     def classify_many(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Verdict]:
         """Classify tracks one after another; one verdict per path, in order."""
         return map(self.classify, paths)
 
     def close(self) -> None:
-        """Release stages and workspace. Closing twice is allowed."""
+        """Release the stages; the workspace goes with the object. Closing twice is allowed."""
         self._closed = True
         self._resources.close()
 
@@ -207,8 +231,15 @@ class Cascade:
                 return
 
     def _refuse(self, decoded: Decoded) -> None:
-        """Raise for a track that is silent or too short for any of the policy's stages."""
+        """Raise for a track that is silent, too short for any of the policy's stages, or longer than the workspace."""
         seconds = decoded.total / decoded.rate
+        # The decoder counts in samples at the highest rate; a track at a lower one has room for more than is meant.
+        if len(decoded.samples) > math.ceil(self.plan.decode_seconds * decoded.rate) + 1:
+            raise TrackError(
+                "too_long",
+                f"the excerpt has {len(decoded.samples) / decoded.rate:.1f} s, expected at most "
+                f"{self.plan.decode_seconds:g} s (max_seconds)",
+            )
         if seconds < self.plan.min_seconds:
             raise TrackError("too_short", f"expected at least {self.plan.min_seconds:g} s, got {seconds:.3f} s")
         if decoded.peak <= SILENCE:

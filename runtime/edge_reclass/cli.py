@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +17,7 @@ import typer
 
 from edge_reclass import __version__
 from edge_reclass.errors import EdgeReclassError, UsageError
-from edge_reclass.output import FORMATS, Formatter, formatter, open_output, printable
+from edge_reclass.output import FORMATS, Formatter, ReaderLeft, formatter, lenient, open_output, printable
 
 if TYPE_CHECKING:
     from edge_reclass.library import Found
@@ -27,6 +29,7 @@ __all__ = ["app", "main"]
 ENTRY_POINTS = "edge_reclass.commands"
 SOME_FAILED = 3
 INTERRUPTED = 130
+TERMINATED = 143
 
 app = typer.Typer(
     name="edge-reclass",
@@ -57,7 +60,7 @@ def _root(
 @app.command()
 def classify(
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(help="Audio files, and folders that are searched for them.", metavar="PATH..."),
     ],
     bundle: Annotated[Path | None, typer.Option(help="Bundle directory. [default: the starter bundle]")] = None,
@@ -77,6 +80,9 @@ def classify(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what each stage answered and why it stopped.")
     ] = False,
+    allow_random: Annotated[
+        bool, typer.Option("--allow-random", help="Take stages with untrained weights too, for measurements.")
+    ] = False,
 ) -> None:
     """Classify audio files and print one verdict for each.
 
@@ -91,12 +97,19 @@ def classify(
 
     if format not in FORMATS:
         raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format!r}")
+    if "" in paths:
+        raise UsageError("expected files or folders, got an empty path (an unset variable?)")
     found = find_tracks(paths)
     for folder, reason in found.problems:
         _say(f"warning: {printable(str(folder))}: cannot be searched: {reason}")
     if not found.tracks:
-        raise UsageError(f"no audio found in {', '.join(printable(str(path)) for path in paths)}{_skipped(found)}")
-    with CascadePool.open(jobs, bundle, device, policy, threads=threads) as pool:
+        raise UsageError(f"no audio found in {', '.join(map(printable, paths))}{_skipped(found)}")
+    with (
+        open_output(output) as write,
+        CascadePool.open(
+            min(jobs, len(found.tracks)), bundle, device, policy, threads=threads, allow_random=allow_random
+        ) as pool,
+    ):
         plan = pool.cascades[0].plan
         view = formatter(
             format,
@@ -105,7 +118,7 @@ def classify(
             top=top,
             explain=explain,
         )
-        counts = _run(pool, found, view, output)
+        counts = _run(pool, found, view, write, output is None)
     _summary(found, counts)
     if counts.failed or found.problems:
         raise typer.Exit(SOME_FAILED)
@@ -127,19 +140,18 @@ class _Counts:
             self.decided_by[verdict.decided_by] += 1
 
 
-def _run(pool: CascadePool, found: Found, view: Formatter, output: Path | None) -> _Counts:
+def _run(
+    pool: CascadePool, found: Found, view: Formatter, to_output: Callable[[str], None], on_stdout: bool
+) -> _Counts:
     counts = _Counts()
-    with (
-        open_output(output) as to_output,
-        _progress(len(found.tracks), to_output, output) as (write, advance),
-    ):
+    with _progress(len(found.tracks), to_output, on_stdout) as (write, advance):
         write(view.begin())
         try:
             for verdict in pool.classify_many(found.tracks):
                 counts.add(verdict)
                 write(view.verdict(verdict))
                 advance()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             _say(f"interrupted after {counts.statuses.total()} of {len(found.tracks)} tracks")
             write(view.end())
             raise
@@ -149,11 +161,11 @@ def _run(pool: CascadePool, found: Found, view: Formatter, output: Path | None) 
 
 @contextmanager
 def _progress(
-    total: int, write: Callable[[str], None], output: Path | None
+    total: int, write: Callable[[str], None], on_stdout: bool
 ) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """A progress bar on standard error, if that is a terminal; gives how to write verdicts, and how to count one.
+    """A progress bar, if standard error is a terminal; gives how to write verdicts, and how to count one.
 
-    Where the verdicts go to the same terminal, they are printed above the bar.
+    Where the verdicts go to the terminal too, both do so through standard output, the verdicts above the bar.
     """
     if not sys.stderr.isatty() or total < 2:
         yield write, lambda: None
@@ -162,14 +174,14 @@ def _progress(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("classify"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    same_terminal = on_stdout and sys.stdout.isatty()
+    console = Console(stderr=not same_terminal)
 
     def above_the_bar(text: str) -> None:
         console.print(text, end="", markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("classify", total=total)
-        same_terminal = output is None and sys.stdout.isatty()
         yield above_the_bar if same_terminal else write, lambda: bar.advance(task)
 
 
@@ -208,24 +220,36 @@ def inspect(
     loaded = load(starter_path() if bundle is None else bundle)
     loaded.verify()
     choose_policy(loaded)
+    lenient(sys.stdout)
     print(describe_json(loaded) if format == "json" else describe(loaded))
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    with suppress(OSError):  # a closed standard error is no reason to lose the verdicts
+        print(text, file=sys.stderr)
 
 
 def _mount(arguments: Sequence[str]) -> None:
-    """Add the commands of other packages, unless one of our own is called: importing them costs time."""
+    """Add the commands of other packages, unless one of our own is called: importing them costs time.
+
+    An entry point is a Typer app with commands of its own, or a function, which is one command.
+    """
     own = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     if arguments and arguments[0] in own:
         return
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        app.add_typer(entry.load(), name=entry.name)
+        offered = entry.load()
+        if isinstance(offered, typer.Typer):
+            app.add_typer(offered, name=entry.name)
+        else:
+            app.command(name=entry.name)(offered)
 
 
 def main() -> None:
     """Run the command line; every error that is raised on purpose ends as one message and its exit code."""
+    _repair_streams()
+    # A service that is stopped ends as orderly as one that is interrupted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         _mount(sys.argv[1:])
         app()
@@ -234,10 +258,17 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has left (`| head`); nobody is there to be told.
-        sys.stderr.close()
+    except ReaderLeft:
+        # What Python would flush at exit goes where nobody misses it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _repair_streams() -> None:
+    """A service may start us with standard streams closed; then there is nowhere to write, which is no error."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
 
 
 if __name__ == "__main__":

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
 from edge_reclass.bundle import Bundle, ExcerptEntry, Fma518Entry, StageEntry
+from edge_reclass.output import printable
 
 __all__ = ["describe", "describe_json"]
 
 
 def describe_json(bundle: Bundle) -> str:
     """The manifest and the bundle's digest as one JSON object."""
-    plain: dict[str, Any] = {
-        "path": str(bundle.root),
-        "digest": bundle.digest,
-        **msgspec.to_builtins(bundle.manifest),
-    }
-    return json.dumps(plain, indent=2, ensure_ascii=False, default=str)
+    plain = {"path": str(bundle.root), "digest": bundle.digest, **msgspec.to_builtins(bundle.manifest)}
+    # JSON has no NaN: msgspec writes null for it, as provenance may hold what somebody measured.
+    return msgspec.json.format(msgspec.json.encode(plain), indent=2).decode("utf-8")
 
 
 def describe(bundle: Bundle) -> str:
-    """The bundle as text for people."""
-    return "\n".join(_lines(bundle))
+    """A bundle whose files were verified, as text for people."""
+    return "\n".join(map(printable, _lines(bundle)))
 
 
 def _lines(bundle: Bundle) -> Iterator[str]:

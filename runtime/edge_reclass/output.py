@@ -8,15 +8,24 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TextIO
 
-from edge_reclass.errors import UsageError
+from edge_reclass.errors import EdgeReclassError, UsageError
 from edge_reclass.verdict import Verdict
 
-__all__ = ["FORMATS", "Formatter", "explain", "formatter", "open_output"]
+__all__ = [
+    "FORMATS",
+    "Formatter",
+    "ReaderLeft",
+    "explain",
+    "formatter",
+    "lenient",
+    "open_output",
+    "printable",
+]
 
 
 class Formatter(Protocol):
@@ -49,10 +58,10 @@ class _Table:
             line = f"{verdict.status:<{self._genre}}      –  {'–':<{self._stage}}  {path}\n"
             line += f"    {printable(verdict.error or '')}\n" if verdict.error else ""
         else:
-            genre, stage = f"{verdict.genre:<{self._genre}}", f"{verdict.decided_by:<{self._stage}}"
+            genre, stage = f"{printable(verdict.genre or ''):<{self._genre}}", f"{verdict.decided_by:<{self._stage}}"
             line = f"{genre}  {verdict.confidence:5.2f}  {stage}  {path}\n"
         if self.explain:
-            return line + explain(verdict)
+            return line + explain(verdict, max(self.top, 5))
         others = verdict.top[1 : self.top]
         if others:
             line += "    then " + ", ".join(f"{s.genre} {s.score:.2f}" for s in others) + "\n"
@@ -64,18 +73,21 @@ class _Table:
 
 @dataclass
 class _Json:
+    """One array. Every piece ends with a line's end, so that a progress bar below it disturbs nothing; the comma that a
+    verdict needs is known only when the next one comes, so each is held back until then."""
+
     top: int
-    _first: bool = True
+    _held: str = ""
 
     def begin(self) -> str:
-        return "["
+        return "[\n"
 
     def verdict(self, verdict: Verdict) -> str:
-        separator, self._first = ("\n" if self._first else ",\n"), False
-        return separator + verdict.to_json(self.top)
+        before, self._held = self._held, verdict.to_json(self.top)
+        return f"{before},\n" if before else ""
 
     def end(self) -> str:
-        return "\n]\n"
+        return f"{self._held}\n]\n" if self._held else "]\n"
 
 
 @dataclass
@@ -94,7 +106,7 @@ class _JsonLines:
 
 @dataclass
 class _Csv:
-    """RFC 4180; the best genres stand in one column as ``Rock=0.61 Pop=0.20``, with quotes where CSV needs them."""
+    """RFC 4180; the best genres stand in one column as ``Rock=0.61;Pop=0.20``."""
 
     top: int
 
@@ -140,7 +152,7 @@ def formatter(name: str, *, genres: Sequence[str], stages: Sequence[str], top: i
         UsageError: no such format, or ``explain`` with a format other than the table.
     """
     if explain and name != "table":
-        raise UsageError(f"--explain goes with the table; the format {name} has the stages' answers already")
+        raise UsageError(f"--explain goes with the table; json and jsonl have the stages' answers already, got {name}")
     make: dict[str, Callable[[], Formatter]] = {
         "table": lambda: _Table(genres, stages, top, explain),
         "json": lambda: _Json(top),
@@ -152,21 +164,21 @@ def formatter(name: str, *, genres: Sequence[str], stages: Sequence[str], top: i
     return make[name]()
 
 
-def explain(verdict: Verdict) -> str:
-    """What each stage said, why the cascade stopped, and how long each part took; indented lines."""
+def explain(verdict: Verdict, top: int = 5) -> str:
+    """What each stage said, why the cascade stopped, how long each part took, and the best ``top`` genres."""
     lines = []
     if verdict.decode_milliseconds is not None:
         lines.append(f"decode {verdict.decode_milliseconds:.1f} ms")
     for stage in verdict.stages:
         end = stage.excerpt.start + stage.excerpt.seconds
         lines.append(
-            f"{stage.name}: {stage.genre} {stage.confidence:.3f}, {stage.milliseconds:.1f} ms, "
+            f"{stage.name}: {printable(stage.genre)} {stage.confidence:.3f}, {stage.milliseconds:.1f} ms, "
             f"heard {stage.excerpt.start:.2f}–{end:.2f} s"
         )
     if verdict.reason is not None:
         lines.append(f"stopped: {verdict.reason}")
     if verdict.top:
-        lines.append("scores: " + ", ".join(f"{s.genre} {s.score:.3f}" for s in verdict.top[:5]))
+        lines.append("scores: " + ", ".join(f"{s.genre} {s.score:.3f}" for s in verdict.top[:top]))
     return "".join(f"    {line}\n" for line in lines)
 
 
@@ -175,45 +187,72 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in text)
 
 
+class ReaderLeft(Exception):
+    """Whoever read our standard output has closed it (``| head``); nobody is there to be told."""
+
+
 @contextmanager
 def open_output(path: Path | None) -> Iterator[Callable[[str], None]]:
     """A function that writes text to standard output, or to a file that appears only when it is complete.
 
-    The file is written beside ``path`` and renamed at the end. When the run is interrupted, what was classified by
-    then is kept as ``path`` + ``.partial``, and an earlier ``path`` stays as it was.
+    The file is written beside ``path`` and renamed at the end. When the run ends early, for whatever reason, what was
+    classified by then is kept as ``path`` + ``.partial``, and an earlier ``path`` stays as it was. A link is followed;
+    a pipe or a device is written to directly.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: ``path`` cannot be written; said before anything is classified.
+        EdgeReclassError: writing failed midway (disk full).
+        ReaderLeft: standard output was closed by its reader.
     """
     if path is None:
-        _lenient(sys.stdout)
-
-        def to_stdout(text: str) -> None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-
-        yield to_stdout
+        lenient(sys.stdout)
+        yield _to_stdout
         return
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        target = path.resolve()
+        if not path.name or target.is_dir():
+            raise UsageError(f"--output {str(path)!r}: expected a file, got a folder; name a file in it")
+        if target.exists() and not target.is_file():
+            with target.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+                yield _writer(stream, path, "")
+            return
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     except OSError as error:
-        raise UsageError(f"--output {path}: cannot be written ({error.strerror})") from error
-    temporary = Path(name)
+        raise UsageError(f"--output {path}: cannot be written ({error.strerror}); name another file") from error
+    temporary, partial = Path(name), target.with_name(target.name + ".partial")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             try:
-
-                def to_file(text: str) -> None:
-                    file.write(text)
-
-                yield to_file
-            except KeyboardInterrupt:
-                file.close()
-                _publish(temporary, path.with_name(path.name + ".partial"))
+                yield _writer(file, path, f"; what was classified by then is in {partial}")
+            except BaseException:
+                with suppress(OSError):
+                    file.close()
+                _publish(temporary, partial)
                 raise
-        _publish(temporary, path)
+        _publish(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_stdout(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderLeft from error
+    except OSError as error:
+        raise EdgeReclassError(f"standard output cannot be written ({error.strerror})") from error
+
+
+def _writer(file: TextIO, path: Path, kept: str) -> Callable[[str], None]:
+    def write(text: str) -> None:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError as error:
+            raise EdgeReclassError(f"--output {path}: cannot be written ({error.strerror}){kept}") from error
+
+    return write
 
 
 def _publish(temporary: Path, path: Path) -> None:
@@ -224,10 +263,10 @@ def _publish(temporary: Path, path: Path) -> None:
     try:
         temporary.replace(path)
     except OSError as error:
-        raise UsageError(f"--output {path}: cannot be written ({error.strerror})") from error
+        raise EdgeReclassError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def _lenient(stream: object) -> None:
+def lenient(stream: object) -> None:
     """Let a path that is not valid UTF-8 pass through as its own bytes, and never fail on a terminal without UTF-8."""
     if isinstance(stream, io.TextIOWrapper):
         utf8 = stream.encoding.lower().replace("-", "") == "utf8"

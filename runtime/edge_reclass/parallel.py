@@ -18,7 +18,7 @@ from typing import Any
 from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import Cascade
 from edge_reclass.device import usable_cpus
-from edge_reclass.errors import UsageError
+from edge_reclass.errors import EngineError, UsageError
 from edge_reclass.verdict import Verdict
 
 __all__ = ["CascadePool"]
@@ -32,6 +32,7 @@ class CascadePool:
 
     def __init__(self, cascades: list[Cascade]) -> None:
         self.cascades = cascades
+        self._closed = False
         self._free: SimpleQueue[Cascade] = SimpleQueue()
         for cascade in cascades:
             self._free.put(cascade)
@@ -66,7 +67,13 @@ class CascadePool:
         return cls(cascades)
 
     def classify_many(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Verdict]:
-        """One verdict per path, in order. ``paths`` is read only a few tracks ahead of the results."""
+        """One verdict per path, in order. ``paths`` is read only a few tracks ahead of the results.
+
+        Raises:
+            EngineError: the pool is closed.
+        """
+        if self._closed:
+            raise EngineError("this pool is closed; open a new one")
         waiting: deque[Future[Verdict]] = deque()
         try:
             for path in paths:
@@ -88,6 +95,7 @@ class CascadePool:
 
     def close(self) -> None:
         """Wait for the tracks that are being classified, then close the cascades. Closing twice is allowed."""
+        self._closed = True
         self._threads.shutdown(wait=True, cancel_futures=True)
         for cascade in self.cascades:
             cascade.close()

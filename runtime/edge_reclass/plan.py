@@ -7,7 +7,7 @@ capacity stands here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ __all__ = [
     "StagePlan",
     "choose_policy",
     "compile_plan",
+    "untrained",
 ]
 
 DEFAULT_MAX_RATE = 192_000
@@ -75,8 +76,10 @@ class Plan:
     """Capacity of each signal's buffer in samples; native signals are views of the decoded samples and not listed."""
     max_rate: int
     max_seconds: float
+    decode_seconds: float
+    """Longest decoded excerpt: the union of the stages' excerpts."""
     decode_samples: int
-    """Capacity for the decoded excerpt at the native rate."""
+    """Capacity for it at ``max_rate``."""
     min_seconds: float
     """The largest ``min_seconds`` of the stages: a shorter track is ``too_short``, whatever stage would decide."""
 
@@ -111,6 +114,15 @@ def choose_policy(bundle: Bundle, name: str | None = None) -> Policy:
     )
 
 
+def untrained(bundle: Bundle, policy: Policy) -> list[str]:
+    """The policy's stages whose encoder or head has ``random_init: true`` in its provenance: made for measurements."""
+
+    def marked(entry: object) -> bool:
+        return isinstance(entry, dict) and bool(entry.get("random_init") or marked(entry.get("head")))
+
+    return [name for name in policy.stages if marked(bundle.manifest.provenance.get(name))]
+
+
 def _unmet_inputs(policy: Policy, stages: Sequence[StageEntry]) -> list[str]:
     """Heads that take the embedding of a stage that has not run by then."""
     entries = {stage.name: stage for stage in stages}
@@ -136,7 +148,7 @@ def compile_plan(
     Args:
         precisions: the device's precisions, the preferred first; each encoder takes its first available.
         max_rate: highest sampling rate of a file, in Hz; 8 000 to 192 000.
-        max_seconds: longest full-track excerpt.
+        max_seconds: longest full track (or way between a centred and a numbered excerpt) that is decoded.
         batch: most windows that a device takes at once.
 
     Raises:
@@ -159,7 +171,7 @@ def compile_plan(
         excerpt = _spec(entry.excerpt or manifest.excerpt)
         rate = None if encoder.rate == "native" else encoder.rate
         signal = Signal(excerpt, rate)
-        seconds = max_seconds if excerpt.seconds is None else min(excerpt.seconds, max_seconds)
+        seconds = max_seconds if excerpt.seconds is None else excerpt.seconds
         decoded = math.ceil(seconds * max_rate) + 1
         # At a lower native rate rounding may give one sample more than at the highest.
         length = decoded if rate is None else resampled_length(decoded, max_rate, rate) + 2
@@ -183,6 +195,7 @@ def compile_plan(
             )
         )
     excerpts = tuple(dict.fromkeys(stage.signal.excerpt for stage in stages))
+    decode_seconds = _union_seconds(excerpts, max_seconds)
     return Plan(
         bundle=manifest.name,
         genres=tuple(manifest.genres),
@@ -192,7 +205,8 @@ def compile_plan(
         signals=signals,
         max_rate=max_rate,
         max_seconds=max_seconds,
-        decode_samples=math.ceil(_union_seconds(excerpts, max_seconds) * max_rate) + 1,
+        decode_seconds=decode_seconds,
+        decode_samples=math.ceil(decode_seconds * max_rate) + 1,
         min_seconds=max(stage.encoder.min_seconds for stage in stages),
     )
 
@@ -203,22 +217,22 @@ def _spec(entry: ExcerptEntry) -> ExcerptSpec:
     return ExcerptSpec(start="center" if entry.start is None else entry.start, seconds=entry.seconds)
 
 
-def _union_seconds(excerpts: Iterable[ExcerptSpec], max_seconds: float) -> float:
+def _union_seconds(excerpts: Sequence[ExcerptSpec], max_seconds: float) -> float:
     """Longest stretch of a track that holds all excerpts, whatever the track's length."""
     lengths, starts = [], []
     for excerpt in excerpts:
         if excerpt.seconds is None:
-            return max_seconds
+            return max(max_seconds, *(other.seconds or 0.0 for other in excerpts))
         lengths.append(excerpt.seconds)
         starts.append(excerpt.start)
     if all(start == "center" for start in starts):
-        return min(max(lengths), max_seconds)
+        return max(lengths)
     numbers = [start for start in starts if start != "center"]
     if len(numbers) < len(starts):
         # A centred excerpt lies as far from a numbered one as the track is long.
-        return max_seconds
+        return max(max_seconds, *lengths)
     ends = [start + length for start, length in zip(numbers, lengths, strict=True)]
-    return min(max(max(ends) - min(numbers), *lengths), max_seconds)
+    return max(max(ends) - min(numbers), *lengths)
 
 
 def _graph(bundle: Bundle, name: str, encoder: WaveformEntry, precisions: Sequence[str]) -> str:

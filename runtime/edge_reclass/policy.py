@@ -137,8 +137,10 @@ def decide(policy: Policy, answers: Sequence[Answer]) -> Decision:
     if step.accept is None:
         raise ValueError(f"the policy {policy.name} has no accept for {step.after}, which is not its last step")
     stop = confidence > step.accept
-    reason = f"{confidence:.4f} {'>' if stop else '≤'} {step.accept:g} after {step.after}"
-    return Decision(stop, genre, confidence, scores, reason)
+    left, right = f"{confidence:.4f}", f"{step.accept:g}"
+    if float(left) == float(right):  # where rounding hides what decided
+        left, right = repr(confidence), repr(step.accept)
+    return Decision(stop, genre, confidence, scores, f"{left} {'>' if stop else '≤'} {right} after {step.after}")
 
 
 def check(policy: Policy, stages: Sequence[str]) -> list[str]:

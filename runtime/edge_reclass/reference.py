@@ -1,8 +1,9 @@
 """Reference vectors: what an encoder answers to inputs that any machine can make again from a seed.
 
-A bundle keeps the seed, a checksum of every input and the expected embeddings, never audio. The inputs lie
-on the grid of 16-bit samples, so that differences in the last bit of a platform's sine disappear by rounding,
-and the random numbers come from PCG64's raw stream, which numpy promises not to change.
+A bundle keeps the seed, a checksum of every input and the expected embeddings, and no audio but what its maker
+added on purpose, which stands in the file as 16-bit samples. The made inputs lie on the grid of 16-bit samples
+too, so that differences in the last bit of a platform's sine disappear by rounding, and the random numbers come
+from PCG64's raw stream, which numpy promises not to change.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,20 +34,34 @@ _MEND = "restore the bundle from its source or export it again"
 
 @dataclass(frozen=True)
 class ReferenceVectors:
-    """Expected embeddings float32[cases, dim] of the inputs that ``rate``, ``samples`` and ``seed`` give."""
+    """Expected embeddings float32[cases, dim] of the inputs that ``rate``, ``samples`` and ``seed`` give.
+
+    ``own`` are further inputs int16[own cases, samples] called ``own_names``; their embeddings follow the others.
+    """
 
     rate: int
     samples: int
     seed: int
     embedding: NDArray[np.float32]
+    own: NDArray[np.int16] | None = None
+    own_names: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the inputs are called, in the order of their rows."""
+        return CASES + self.own_names
 
     def inputs(self) -> NDArray[np.float32]:
         """The inputs, float32[cases, samples] in [-1, 1)."""
-        return synthesise(self.rate, self.samples, self.seed)
+        made = synthesise(self.rate, self.samples, self.seed)
+        return made if self.own is None else np.concatenate([made, self.own.astype(np.float32) / _STEPS])
 
     def to_bytes(self) -> bytes:
         """The vectors as an .npz file; the same vectors give the same bytes."""
         stream = io.BytesIO()
+        own: dict[str, Any] = {}
+        if self.own is not None:
+            own = {"own": self.own, "own_names": np.array(self.own_names)}
         np.savez(
             stream,
             format=np.int64(FORMAT),
@@ -53,8 +69,9 @@ class ReferenceVectors:
             samples=np.int64(self.samples),
             seed=np.int64(self.seed),
             cases=np.array(CASES),
-            checksums=_checksums(self.inputs()),
+            checksums=_checksums(synthesise(self.rate, self.samples, self.seed)),
             embedding=np.asarray(self.embedding, np.float32),
+            **own,
         )
         return stream.getvalue()
 
@@ -106,6 +123,7 @@ def load_reference(path: Path) -> ReferenceVectors:
             arrays: Mapping[str, NDArray[np.generic]] = {name: file[name] for name in file.files}
         version, rate, samples, seed = (int(arrays[name]) for name in ("format", "rate", "samples", "seed"))
         cases, checksums, embedding = arrays["cases"], arrays["checksums"], arrays["embedding"]
+        own, own_names = arrays.get("own"), tuple(str(name) for name in arrays.get("own_names", np.array([])))
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror or error}); {_MEND}") from error
     except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -115,15 +133,26 @@ def load_reference(path: Path) -> ReferenceVectors:
             f"{path}: reference format {version} with {cases.tolist()}, expected {FORMAT} with {list(CASES)};"
             " update edge-reclass or export the bundle again"
         )
-    if embedding.dtype != np.float32 or embedding.ndim != 2 or len(embedding) != len(CASES):
+    rows = len(CASES) + len(own_names)
+    if embedding.dtype != np.float32 or embedding.ndim != 2 or len(embedding) != rows:
         raise BundleError(
-            f"{path}: expected float32[{len(CASES)}, dim] embeddings,"
-            f" got {embedding.dtype}{list(embedding.shape)}; {_MEND}"
+            f"{path}: expected float32[{rows}, dim] embeddings, got {embedding.dtype}{list(embedding.shape)}; {_MEND}"
         )
     if rate < 1 or samples < 1:
         raise BundleError(f"{path}: rate {rate} and samples {samples}, expected both positive; {_MEND}")
-    reference = ReferenceVectors(rate, samples, seed, embedding.astype(np.float32, copy=False))
-    made = _checksums(reference.inputs())
+    if own is not None and (own.dtype != np.int16 or own.shape != (len(own_names), samples)):
+        raise BundleError(
+            f"{path}: expected own inputs int16[{len(own_names)}, {samples}], got {own.dtype}{list(own.shape)}; {_MEND}"
+        )
+    reference = ReferenceVectors(
+        rate,
+        samples,
+        seed,
+        embedding.astype(np.float32, copy=False),
+        None if own is None else own.astype(np.int16, copy=False),
+        own_names,
+    )
+    made = _checksums(synthesise(rate, samples, seed))
     if checksums.shape != made.shape or (checksums != made).any():
         wrong = [name for name, a, b in zip(CASES, checksums.tolist(), made.tolist(), strict=False) if a != b]
         raise BundleError(

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import yaml
 
-from edge_reclass.bundle import WaveformEntry, load
+from edge_reclass import Cascade
+from edge_reclass.bundle import ExcerptEntry, Fma518Entry, HeadEntry, StageEntry, WaveformEntry, load
 from edge_reclass.errors import BundleError, UsageError
-from edge_reclass.reference import agreement, load_reference
-from edge_reclass_export.bundle_writer import put_encoder
+from edge_reclass.reference import CASES, ReferenceVectors, agreement, load_reference
+from edge_reclass_export.bundle_writer import put_encoder, put_stage, stage_head
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.graph import GraphBuilder
-from edge_reclass_export.onnx_writer import BATCH, GraphContract, model_bytes
+from edge_reclass_export.onnx_writer import BATCH, GraphContract, model_bytes, write_bytes
 from edge_reclass_export.parity import run_graph
 
 GENRES = ["Blues", "No", "Rock"]
@@ -94,7 +95,7 @@ def test_second_stage_and_new_export_of_the_first(tmp_path: Path) -> None:
     head = head_file(tmp_path / "head.npz")
     put_encoder(root, small_encoder(), head=head, genres=GENRES)
     change = put_encoder(root, small_encoder(name="other"), head=head)
-    assert "no policy uses the stage 'other'" in change.notes[0]
+    assert "the policy 'soft' now asks small, other" in change.notes[0]
     names = [stage.name for stage in load(root).manifest.stages]
     assert names == ["small", "other"]
     again = replace(small_encoder(), provenance={"recipe": "small", "note": "again"})
@@ -103,8 +104,101 @@ def test_second_stage_and_new_export_of_the_first(tmp_path: Path) -> None:
     bundle = load(root)
     bundle.verify()
     assert [stage.name for stage in bundle.manifest.stages] == names
-    assert bundle.manifest.provenance["small"] == {"recipe": "small", "note": "again"}
+    provenance = bundle.manifest.provenance["small"]
+    assert (provenance["recipe"], provenance["note"]) == ("small", "again") and "licence" not in provenance
     assert bundle.manifest.stage("small").head.file == "heads/small.onnx"
+
+
+def test_the_made_policy_follows_the_stages_until_it_is_edited(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    head = head_file(tmp_path / "head.npz")
+    put_encoder(root, small_encoder(), head=head, genres=GENRES)
+    assert load(root).manifest.default_policy == "single"
+    for name in ("second", "third"):
+        put_encoder(root, small_encoder(name=name), head=head)
+    manifest = load(root).manifest
+    soft = manifest.policies["soft"]
+    assert (manifest.default_policy, soft.vote) == ("soft", "soft")
+    assert [(step.after, step.accept) for step in soft.steps] == [("small", 0.9), ("second", 0.9), ("third", None)]
+    assert soft.steps[2].weights == {"small": 1.0, "second": 1.0, "third": 1.0}
+    with Cascade.open(root) as cascade:
+        assert cascade.plan.policy.stages == ("small", "second", "third")
+    text = (root / "bundle.yaml").read_text()
+    (root / "bundle.yaml").write_text(
+        text.replace("accept: 0.9", "accept: 0.7").replace("default_policy: soft", "default_policy: single")
+    )
+    change = put_encoder(root, small_encoder(name="fourth"), head=head)
+    assert "no policy uses the stage 'fourth' yet" in change.notes[0]
+    after = load(root).manifest
+    assert [step.accept for step in after.policies["soft"].steps] == [0.7, 0.7, None]
+    assert after.default_policy == "single"
+
+
+def test_all_precisions_and_known_reference_vectors(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    plain = small_encoder()
+    vectors = ReferenceVectors(16_000, 2000, 5, np.ones((len(CASES), 4), np.float32))
+    encoder = replace(plain, others={"fp16": plain.model, "int8": plain.model}, reference=vectors, licence_file="")
+    put_encoder(root, encoder, head=head_file(tmp_path / "head.npz"), genres=GENRES)
+    bundle = load(root)
+    bundle.verify()
+    entry = bundle.manifest.stage("small").encoder
+    assert isinstance(entry, WaveformEntry)
+    assert entry.files == {name: f"encoders/small.{name}.onnx" for name in ("fp32", "fp16", "int8")}
+    assert load_reference(root / "reference" / "small.npz").embedding.tolist() == vectors.embedding.tolist()
+    assert not (root / "LICENSE.small").exists()
+    put_encoder(root, plain)  # made from other weights, so the other precisions are no longer its own
+    entry = load(root).manifest.stage("small").encoder
+    assert isinstance(entry, WaveformEntry) and set(entry.files) == {"fp32"}
+    assert "encoders/small.fp16.onnx" not in load(root).manifest.files
+
+
+def test_an_own_excerpt_stays(tmp_path: Path) -> None:
+    head = head_file(tmp_path / "head.npz")
+    own = ExcerptEntry(start="center", seconds=5.0)
+    put_encoder(tmp_path, small_encoder(), head=head, genres=GENRES, excerpt=own)
+    assert load(tmp_path).manifest.stage("small").excerpt == own
+    put_encoder(tmp_path, small_encoder())
+    assert load(tmp_path).manifest.stage("small").excerpt == own
+
+
+def test_what_is_known_of_a_head_is_kept(tmp_path: Path) -> None:
+    head = head_file(tmp_path / "head.npz")
+    digest = hashlib.sha256(head.read_bytes()).hexdigest()
+    put_encoder(tmp_path, small_encoder(), head=head, genres=GENRES)
+    put_encoder(tmp_path, small_encoder())
+    assert load(tmp_path).manifest.provenance["small"]["head"] == {"source": "head.npz", "source_sha256": digest}
+    content, source = stage_head(tmp_path, head, 4)
+    put_encoder(tmp_path, small_encoder(), head=content, head_source={**source, "note": "given as bytes"})
+    assert load(tmp_path).manifest.provenance["small"]["head"]["note"] == "given as bytes"
+
+
+def test_a_head_can_be_refused_before_the_export(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    head = head_file(tmp_path / "head.npz")
+    with pytest.raises(CheckpointError, match=r"float32\[batch, 4\].*float32\[batch, 5\]"):
+        stage_head(root, head, 5, GENRES)
+    with pytest.raises(UsageError, match="--genres"):
+        stage_head(root, head, 4)
+    with pytest.raises(UsageError, match="cannot read the head"):
+        stage_head(root, tmp_path / "absent.npz", 4, GENRES)
+    assert not root.exists()
+
+
+def test_a_stage_of_features(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    head = write_bytes(stage_head(root, head_file(tmp_path / "head.npz", features=518), 518, GENRES)[0], tmp_path / "h")
+    stage = StageEntry(
+        name="fma", encoder=Fma518Entry(rate=44_100), head=HeadEntry(file="heads/fma.onnx", inputs=["fma"])
+    )
+    contents = {"heads/fma.onnx": head.path.read_bytes()}
+    with pytest.raises(UsageError, match="--genres"):
+        put_stage(root, stage, contents, provenance={})
+    change = put_stage(root, stage, contents, provenance={"recipe": "x"}, genres=GENRES)
+    assert change.complete
+    load(root).verify()
+    put_encoder(root, small_encoder(), head=head_file(tmp_path / "head.npz"))
+    assert [stage.name for stage in load(root).manifest.stages] == ["fma", "small"]
 
 
 def test_stage_may_be_called_otherwise(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ that rate would pass none, one of 44 100 Hz would lose its top kilohertz, and th
 FEATURE_SECONDS = 3.0
 ACCEPTS = (0.50, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95, 0.98)
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4)
+_TOOLS = ("numpy", "scipy", "soxr", "onnx", "onnxruntime", "torch", "scikit-learn")
 LOSS = 0.01
 """Balanced accuracy that may be given up for leaving early."""
 
@@ -162,7 +164,7 @@ def _write(
         files={path.relative_to(root).as_posix(): file_entry(path) for path in files},
         provenance={
             "built_by": f"edge-reclass export starter, edge-reclass {__version__}",
-            "tools": {"python": platform.python_version(), "numpy": np.__version__},
+            "tools": {"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
             "data_index_sha256": catalogue.index_sha256,
             "clips": len(catalogue.clips),
             "musicnn": dict(encoder.provenance),

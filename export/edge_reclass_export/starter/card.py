@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_reclass.bundle import Fma518Entry, WaveformEntry
 from edge_reclass.policy import Policy
 from edge_reclass_export.starter.catalogue import Catalogue
-from edge_reclass_export.starter.embeddings import LENGTHS, ClipEmbeddings
+from edge_reclass_export.starter.embeddings import LENGTHS, LOW_RATE_LENGTH, LOW_RATES, ClipEmbeddings
 from edge_reclass_export.starter.evaluation import (
     CHOSEN_LENGTH,
     CLIP,
@@ -100,6 +100,8 @@ def model_card(
         figures=_figures(evaluation, policy),
         figures_gtzan=_figures(evaluation, policy, only=lambda clip: clip.clip.dataset == "gtzan"),
         figures_long=_figures(evaluation, policy, only=lambda clip: max(LENGTHS) in clip.lengths),
+        low_rates=_low_rates(evaluation, policy),
+        low_length=f"{LOW_RATE_LENGTH:g}",
         per_genre=_per_genre(evaluation, policy),
         thresholds=_thresholds(choices, policy),
         outside=_outside(outside),
@@ -134,6 +136,21 @@ def _figures(evaluation: Evaluation, policy: Policy, only: Callable[[ClipEmbeddi
         row += [f"{figures.accuracy:.3f}", f"{figures.balanced:.3f}", f"{operation.first_exit:.0%}"]
         rows.append(row + [_both(rule(evaluation, length)) for rule in rules])
     return _table([*header, *("source", "duration", "majority")[: len(rules)]], rows)
+
+
+def _low_rates(evaluation: Evaluation, policy: Policy) -> str:
+    """The same cuts at full and at low rates."""
+    rows = []
+    for view in (LOW_RATE_LENGTH, *reversed(LOW_RATES)):
+        operation, _ = operate(evaluation, policy, view)
+        name = "the file's own" if view == LOW_RATE_LENGTH else f"{view:,} Hz".replace(",", " ")
+        stages = [f"{alone(evaluation, stage, view).balanced:.3f}" for stage in STAGES]
+        figures = operation.figures
+        rows.append(
+            (name, *stages, f"{figures.accuracy:.3f}", f"{figures.balanced:.3f}", f"{operation.first_exit:.0%}")
+        )
+    header = ("rate", "fma balanced", "musicnn balanced", "cascade accuracy", "cascade balanced", "fma decides")
+    return _table(header, rows)
 
 
 def _both(figures: Figures) -> str:

@@ -20,10 +20,17 @@ from edge_reclass.features import FEATURE_COUNT, Fma518
 from edge_reclass.stages import Encoder, FeatureEncoder, GraphEncoder
 from edge_reclass_export.starter.catalogue import Clip
 
-__all__ = ["CUTS", "LENGTHS", "ClipEmbeddings", "Extractor"]
+__all__ = ["CUTS", "LENGTHS", "LOW_RATES", "LOW_RATE_LENGTH", "ClipEmbeddings", "Extractor"]
 
-CUTS = ((2.0, 7), (3.0, 4))
+CUTS = ((2.0, 4), (3.0, 3))
 """Training rows: (seconds, at most so many from one clip), one after another from the clip's beginning."""
+
+LOW_RATES = (8_000, 11_025, 16_000)
+"""Each cut is also taken from a copy of the clip at one of these rates in turn, in Hz: a head that has heard only full
+bandwidth takes its absence for a genre."""
+
+LOW_RATE_LENGTH = 10.0
+"""Length in seconds at which the low rates are evaluated."""
 
 LENGTHS = (2.0, 3.0, 10.0, 14.0, 30.0)
 """Lengths in seconds at which the cascade is evaluated, each cut from the middle of the clips that are long enough."""
@@ -37,12 +44,14 @@ Vector = NDArray[np.float32]
 
 @dataclass
 class ClipEmbeddings:
-    """One clip: ``cuts`` are the rows for training, ``lengths`` the evaluation's; columns are the stages' in order."""
+    """One clip: ``cuts`` are the rows for training, ``lengths`` the evaluation's, and ``low_rates`` those of cuts of
+    LOW_RATE_LENGTH from a copy at a low rate; columns are the stages' in order."""
 
     clip: Clip
     seconds: float
     cuts: list[Vector] = field(default_factory=list)
     lengths: dict[float, Vector] = field(default_factory=dict)
+    low_rates: dict[int, Vector] = field(default_factory=dict)
 
 
 class Extractor:
@@ -84,7 +93,6 @@ class Extractor:
         longest = max(LENGTHS) + 1.0
         self._decoder, self._resampler = Decoder(_MAX_RATE), Resampler()
         self._decoded = np.empty(int(longest * _MAX_RATE), np.float32)
-        self._signals = [np.empty(int(longest * rate), np.float32) for rate, _, _ in encoders]
         self._spec = ExcerptSpec("center", max(LENGTHS))
 
     @property
@@ -100,18 +108,30 @@ class Extractor:
         """
         decoded = self._decoder.decode(root / clip.path, [self._spec], self._decoded)
         seconds = len(decoded.samples) / decoded.rate
-        whole = []
-        for (rate, _, _), buffer in zip(self._encoders, self._signals, strict=True):
-            self._resampler.resample(decoded.samples, decoded.rate, rate, buffer)
-            whole.append(buffer[: resampled_length(len(decoded.samples), decoded.rate, rate)])
+        whole = self._at_stage_rates(decoded.samples, decoded.rate)
+        low = {
+            rate: self._at_stage_rates(self._resampled(decoded.samples, decoded.rate, rate), rate) for rate in LOW_RATES
+        }
         found = ClipEmbeddings(clip, seconds)
         for length, most in CUTS:
             for i in range(min(most, int((seconds + _SLACK) // length))):
                 found.cuts.append(self._encode(whole, i * length, length))
+                found.cuts.append(self._encode(low[LOW_RATES[i % len(LOW_RATES)]], i * length, length))
         for length in LENGTHS:
             if seconds >= length - _SLACK:
                 found.lengths[length] = self._encode(whole, max(0.0, (seconds - length) / 2), length)
+        if LOW_RATE_LENGTH in found.lengths:
+            start = max(0.0, (seconds - LOW_RATE_LENGTH) / 2)
+            found.low_rates = {rate: self._encode(signals, start, LOW_RATE_LENGTH) for rate, signals in low.items()}
         return found
+
+    def _at_stage_rates(self, samples: Vector, rate: int) -> list[Vector]:
+        return [self._resampled(samples, rate, stage_rate) for stage_rate, _, _ in self._encoders]
+
+    def _resampled(self, samples: Vector, rate: int, wanted: int) -> Vector:
+        out = np.empty(resampled_length(len(samples), rate, wanted), np.float32)
+        self._resampler.resample(samples, rate, wanted, out)
+        return out
 
     def extract_all(self, root: Path, clips: Sequence[Clip], progress: Callable[[int], None]) -> list[ClipEmbeddings]:
         """:meth:`extract` for every clip; ``progress`` is told how many are done."""

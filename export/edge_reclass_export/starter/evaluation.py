@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.policy import Answer, Policy, Step, decide
-from edge_reclass_export.starter.embeddings import LENGTHS, ClipEmbeddings
+from edge_reclass_export.starter.embeddings import LENGTHS, LOW_RATES, ClipEmbeddings
 from edge_reclass_export.starter.fitting import Head, balanced_weights, fit_mlp, fit_temperature, softmax
 
 __all__ = [
@@ -49,8 +49,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Logits from out of fold: ``logits[stage][length]`` is float64[repeats, clips, genres], NaN where a clip is
-    shorter; and the temperatures fitted on them."""
+    """Logits from out of fold: ``logits[stage][view]`` is float64[repeats, clips, genres], NaN where a clip is too
+    short; a view is a length in seconds, or a low rate in Hz (an int) at LOW_RATE_LENGTH. And the temperatures."""
 
     clips: tuple[ClipEmbeddings, ...]
     labels: NDArray[np.intp]
@@ -58,9 +58,9 @@ class Evaluation:
     logits: Mapping[str, Mapping[float, Array]]
     temperatures: Mapping[str, float]
 
-    def has(self, length: float) -> NDArray[np.bool_]:
+    def has(self, view: float) -> NDArray[np.bool_]:
         """Which clips are long enough."""
-        return np.array([length in clip.lengths for clip in self.clips])
+        return np.array([_row(clip, view) is not None for clip in self.clips])
 
     def probabilities(self, stage: str, length: float) -> Array:
         """Calibrated probabilities float64[repeats, clips of that length, genres]."""
@@ -84,6 +84,11 @@ class Operation:
 
     figures: Figures
     first_exit: float
+
+
+def _row(clip: ClipEmbeddings, view: float) -> NDArray[np.float32] | None:
+    """A clip's embeddings for a length or a low rate; None if it is too short."""
+    return clip.low_rates.get(view) if isinstance(view, int) else clip.lengths.get(view)
 
 
 def columns(stage: str, widths: Sequence[int]) -> slice:
@@ -118,18 +123,18 @@ def cross_validate(
     labels = np.array([genres.index(clip.clip.genre) for clip in clips])
     groups = np.array([clip.clip.group for clip in clips])
     shape = (REPEATS, len(clips), len(genres))
-    logits = {stage: {length: np.full(shape, np.nan) for length in LENGTHS} for stage in STAGES}
+    logits = {stage: {view: np.full(shape, np.nan) for view in (*LENGTHS, *LOW_RATES)} for stage in STAGES}
     for repeat in range(REPEATS):
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=repeat)
         for fold, (train, test) in enumerate(folds.split(labels, labels, groups)):
             progress(f"repeat {repeat + 1} of {REPEATS}, fold {fold + 1} of {FOLDS}")
             for stage in STAGES:
                 head = fit_stage(stage, [clips[i] for i in train], labels[train], len(genres), widths, seed=repeat)
-                for length in LENGTHS:
-                    here = [i for i in test if length in clips[i].lengths]
-                    if here:
-                        rows = np.stack([clips[i].lengths[length] for i in here])[:, columns(stage, widths)]
-                        logits[stage][length][repeat, here] = head.logits(rows)
+                for view, answers in logits[stage].items():
+                    rows = {i: row for i in test if (row := _row(clips[i], view)) is not None}
+                    if rows:
+                        chosen = np.stack(list(rows.values()))[:, columns(stage, widths)]
+                        answers[repeat, list(rows)] = head.logits(chosen)
     temperatures = {stage: _temperature(logits[stage][CHOSEN_LENGTH], labels, len(genres)) for stage in STAGES}
     return Evaluation(tuple(clips), labels, tuple(genres), logits, temperatures)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.audio.excerpt import Decoded, ExcerptSpec, check_fits, check_rate, locate_union
+from edge_reclass.audio.excerpt import MAX_RATE, Decoded, ExcerptSpec, check_fits, check_rate, locate_union
 from edge_reclass.errors import TrackError
 
 __all__ = [
@@ -27,6 +27,9 @@ BLOCK_VALUES: Final = 2 * 65_536
 
 MAX_CHANNELS: Final = 1024
 """As many as libsndfile accepts."""
+
+MAX_PEAK: Final = 1e6
+"""Floating-point files may exceed full scale, but 120 dB above it is no audio, and its power overflows."""
 
 SHORT_SECONDS: Final = 0.1
 """A decoded excerpt may be this much shorter than the container promises."""
@@ -159,6 +162,8 @@ class MonoWriter:
     def _note(self, peak: float, channel_peak: float) -> None:
         if not (math.isfinite(peak) and math.isfinite(channel_peak)):
             raise TrackError("corrupt", "the excerpt holds NaN or infinite samples")
+        if channel_peak > MAX_PEAK:
+            raise TrackError("corrupt", f"the excerpt has a peak of {channel_peak:.1e}, full scale is 1")
         self._peak = max(peak, self._peak)
         self._channel_peak = max(channel_peak, self._channel_peak)
 
@@ -191,7 +196,13 @@ def check_out(out: NDArray[np.float32]) -> None:
         raise ValueError(f"out has to be a writeable, contiguous float32 vector, got {out.dtype} of shape {out.shape}")
 
 
-def mix_excerpt(samples: NDArray[Any], rate: int, specs: Sequence[ExcerptSpec], out: NDArray[np.float32]) -> Decoded:
+def mix_excerpt(
+    samples: NDArray[Any],
+    rate: int,
+    specs: Sequence[ExcerptSpec],
+    out: NDArray[np.float32],
+    max_rate: int = MAX_RATE,
+) -> Decoded:
     """The union of the excerpts of a track that is in memory, mixed to mono into ``out``.
 
     samples: [n] or [n, channels], float32, float64 (full scale 1.0), int16, int32 or uint8 (full scale of the
@@ -200,7 +211,7 @@ def mix_excerpt(samples: NDArray[Any], rate: int, specs: Sequence[ExcerptSpec], 
     out: float32 [capacity]
 
     ValueError for another type or shape. TrackError ``empty`` (no samples), ``unsupported`` (rate outside
-    8-192 kHz), ``too_long`` (more than ``out`` holds), ``corrupt`` (NaN or infinite samples).
+    8 kHz to ``max_rate``), ``too_long`` (more than ``out`` holds), ``corrupt`` (NaN or infinite samples).
     """
     check_out(out)
     if samples.dtype not in FULL_SCALE:
@@ -214,7 +225,7 @@ def mix_excerpt(samples: NDArray[Any], rate: int, specs: Sequence[ExcerptSpec], 
     total, channels = samples.shape
     if total == 0:
         raise TrackError("empty", "no samples")
-    check_rate(rate)
+    check_rate(rate, max_rate)
     start, count = locate_union(total, rate, specs)
     check_fits(count, rate, len(out))
     writer = MonoWriter()

@@ -47,8 +47,8 @@ class OrtBackend:
             session = self._ort.InferenceSession(str(file), self._options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a dozen unrelated classes for a bad file
             raise EngineError(f"{file}: ONNX Runtime {self._ort.__version__} cannot open it: {error}") from error
-        _expect(file, "input", session.get_inputs(), input_name, width, exact=True)
-        _expect(file, "output", session.get_outputs(), output_name, output_width, exact=False)
+        _expect(file, "input", session.get_inputs(), input_name, width, max_batch)
+        _expect(file, "output", session.get_outputs(), output_name, output_width, max_batch)
         return OrtGraph(self._ort, session, file, (input_name, width), (output_name, output_width), max_batch)
 
     def close(self) -> None:
@@ -126,10 +126,10 @@ class OrtGraph:
         self._session = None
 
 
-def _expect(file: Path, kind: str, found: list[onnxruntime.NodeArg], name: str, width: int, *, exact: bool) -> None:
-    """Check name, dtype and shape [batch, width] of a graph's input or output; outputs may have others beside it."""
+def _expect(file: Path, kind: str, found: list[onnxruntime.NodeArg], name: str, width: int, max_batch: int) -> None:
+    """Check name, dtype and shape [batch, width] of a graph's only input, or of one of its outputs."""
     names = [arg.name for arg in found]
-    if name not in names or (exact and len(names) != 1):
+    if name not in names or (kind == "input" and len(names) != 1):
         raise EngineError(f"{file}: expected the {kind} {name!r}, got {', '.join(names)}; export it again")
     arg = found[names.index(name)]
     if arg.type != "tensor(float)":
@@ -139,4 +139,8 @@ def _expect(file: Path, kind: str, found: list[onnxruntime.NodeArg], name: str, 
         raise EngineError(
             f"{file}: {kind} {name!r}: expected the shape [batch, {width}], got {shape}; "
             "the manifest's dimensions and this file do not belong together"
+        )
+    if isinstance(shape[0], int) and not shape[0] == max_batch == 1:
+        raise EngineError(
+            f"{file}: {kind} {name!r}: expected a dynamic batch, got {shape}; export it again with a dynamic batch"
         )

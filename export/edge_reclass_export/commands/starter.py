@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edge_reclass.errors import MissingExtraError
+from edge_reclass_export.commands.common import need, say
 
-__all__ = ["starter"]
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to ``app``."""
+    app.command()(starter)
 
 
 def starter(
@@ -23,17 +27,9 @@ def starter(
 
     Takes about 15 minutes on 2 cores. Exit codes: 0 good, 2 wrong usage, 4 the wheel is not intact.
     """
-    for module in ("onnx", "onnxruntime", "torch", "sklearn"):
-        try:
-            __import__(module)
-        except ImportError as error:
-            raise MissingExtraError(f"export starter needs {module}", "fit") from error
+    need("onnx", "onnxruntime", "torch", "sklearn", extra="fit")
     from edge_reclass_export.musicnn_wheel import MusicnnWheel, fetch_wheel
     from edge_reclass_export.starter.build import build_starter
 
     source = fetch_wheel() if wheel is None else MusicnnWheel(wheel)
-    print(build_starter(data, source, output, threads=threads, say=_say))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(build_starter(data, source, output, threads=threads, say=say))

@@ -1,0 +1,115 @@
+"""``edge-reclass export all``: a bundle's stages one after another, as a YAML file says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import msgspec
+import typer
+import yaml
+
+from edge_reclass.errors import UsageError
+from edge_reclass_export.commands.common import say
+from edge_reclass_export.commands.fma_mlp import fma_mlp
+from edge_reclass_export.commands.mert import mert
+from edge_reclass_export.commands.musicnn import musicnn
+from edge_reclass_export.commands.openjmla import openjmla
+
+__all__ = ["RECIPES", "register"]
+
+Command = Callable[..., None]
+RECIPES: Mapping[str, Command] = {"fma-mlp": fma_mlp, "mert": mert, "openjmla": openjmla, "musicnn": musicnn}
+
+_TOP_KEYS = ("bundle", "genres", "stages")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to ``app``."""
+    app.command(name="all")(assemble)
+
+
+def assemble(
+    config: Annotated[Path, typer.Option(help="YAML file: bundle, stages, and genres for a new bundle.")],
+) -> None:
+    """Export all stages that a YAML file lists, in its order, into one bundle.
+
+    Each entry of `stages` has `recipe` and that recipe's options by their names, without the dashes in front; relative
+    paths count from the file's folder. Everything is checked as far as it can be before the first stage is exported.
+
+    Exit codes: 0 good, 2 wrong usage, 4 a checkpoint, a head or the bundle is invalid.
+    """
+    calls = _calls(config)
+    for number, (recipe, arguments) in enumerate(calls, start=1):
+        say(f"stage {number} of {len(calls)}: {recipe}")
+        RECIPES[recipe](**arguments)
+
+
+def _calls(config: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Recipe and arguments of each stage. Raises ``UsageError`` where the file does not say that."""
+    plain = _read(config)
+    if unknown := [key for key in plain if key not in _TOP_KEYS]:
+        raise UsageError(f"{config}: unknown keys {', '.join(map(str, unknown))}; expected {', '.join(_TOP_KEYS)}")
+    bundle, stages = plain.get("bundle"), plain.get("stages")
+    if not isinstance(bundle, str) or not bundle:
+        raise UsageError(f"{config}: bundle: expected a directory, got {bundle!r}")
+    if not isinstance(stages, list) or not stages:
+        raise UsageError(f"{config}: stages: expected a list of recipes, got {stages!r}")
+    calls = []
+    for number, stage in enumerate(stages):
+        where = f"{config}: stages[{number}]"
+        if not isinstance(stage, dict) or stage.get("recipe") not in RECIPES:
+            found = stage.get("recipe") if isinstance(stage, dict) else stage
+            raise UsageError(f"{where}: recipe: expected one of {', '.join(RECIPES)}, got {found!r}")
+        options = {str(key).replace("-", "_"): value for key, value in stage.items() if key != "recipe"}
+        options["bundle"] = bundle
+        if number == 0 and "genres" in plain:  # the others find them in the bundle
+            options.setdefault("genres", plain["genres"])
+        calls.append((stage["recipe"], _arguments(where, RECIPES[stage["recipe"]], options, config.parent)))
+    return calls
+
+
+def _read(config: Path) -> dict[Any, Any]:
+    try:
+        plain = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {config}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{config}: not valid YAML: {error}") from error
+    if not isinstance(plain, dict):
+        raise UsageError(f"{config}: expected the keys {', '.join(_TOP_KEYS)}")
+    return plain
+
+
+def _arguments(where: str, command: Command, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """``options`` as the command's arguments, each of the type that the command declares."""
+    kinds = get_type_hints(command)
+    parameters = inspect.signature(command).parameters
+    if unknown := [name for name in options if name not in parameters]:
+        known = ", ".join(name.replace("_", "-") for name in parameters)
+        raise UsageError(f"{where}: unknown options {', '.join(unknown)}; expected some of {known}")
+    needed = [name for name, found in parameters.items() if found.default is inspect.Parameter.empty]
+    if missing := [name for name in needed if name not in options]:
+        raise UsageError(f"{where}: {', '.join(missing)} is missing")
+
+    def path(kind: type, value: Any) -> Path:
+        if kind is not Path or not isinstance(value, str):
+            raise ValueError(f"expected a path, got {value!r}")
+        return folder / Path(value).expanduser()
+
+    arguments: dict[str, Any] = {}
+    for name, value in options.items():
+        if name == "genres" and isinstance(value, list):
+            value = ",".join(map(str, value))
+        if kinds[name] is str and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # layer: 6
+        try:
+            arguments[name] = msgspec.convert(value, kinds[name], dec_hook=path)
+        except (msgspec.ValidationError, ValueError) as error:
+            raise UsageError(f"{where}: {name}: {error}, got {value!r}") from error
+        for file in arguments[name] if isinstance(arguments[name], list) else [arguments[name]]:
+            if isinstance(file, Path) and name != "bundle" and not file.exists():
+                raise UsageError(f"{where}: {name}: {file} does not exist")
+    return arguments

@@ -1,0 +1,140 @@
+"""``edge-reclass verify``: does this device give the numbers that the bundle promises? Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from edge_reclass.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_reclass_export.engine.audit import Finding
+
+__all__ = ["verify"]
+
+MISMATCH = 4
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Bundle directory.", metavar="BUNDLE")],
+    device: Annotated[str, typer.Option(help="cpu (ONNX Runtime) or tensorrt.")] = "cpu",
+    engines: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the engines. [default: $EDGE_RECLASS_ENGINES, else BUNDLE/engines]"),
+    ] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="Only this stage; may be repeated.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8. [default: what the device uses]")] = None,
+    reference_audio: Annotated[
+        list[Path] | None,
+        typer.Option(help="Compare on this audio file too, with the FP32 file on the CPU; may be repeated."),
+    ] = None,
+    flavour: Annotated[str, typer.Option(help="With --device tensorrt: auto, tensorrt or tensorrt-rtx.")] = "auto",
+    format: Annotated[str, typer.Option("--format", "-f", help="table | json.")] = "table",
+) -> None:
+    """Compare this device's sessions or engines with the bundle's reference vectors.
+
+    Every encoder runs at its smallest, usual and largest batch; cosine and relative error are the worst row's, "top
+    genre" says on how many reference inputs the heads still choose the same genre. What is found is written into an
+    engine's record; an engine that disagrees is not used again.
+
+    Exit codes: 0 everything that could be compared agrees; 2 wrong usage, or nothing could be compared; 4 a mismatch,
+    an engine that is missing, stale or damaged, or an invalid bundle; 5 the device cannot be used.
+    """
+    from edge_reclass import bundle as bundles
+    from edge_reclass.backends import Backend, open_backend
+    from edge_reclass.bundle import Fma518Entry
+    from edge_reclass.device import usable_cpus
+    from edge_reclass.engines import describe_target, engines_folder, probe_gpu, target_for
+    from edge_reclass_export.engine import audit as audits
+    from edge_reclass_export.engine.library import open_library
+    from edge_reclass_export.engine.report import say
+    from edge_reclass_export.engine.store import EngineStore
+
+    if format not in {"table", "json"}:
+        raise UsageError(f"--format: expected table or json, got {format!r}")
+    loaded = bundles.load(bundle)
+    names = tuple(stage or ())
+    store = EngineStore(engines_folder(loaded.root, engines))
+
+    def on_device() -> Backend:
+        return open_backend(device, threads=usable_cpus())
+
+    if device == "tensorrt":
+        library = open_library(flavour)
+        target = target_for(library.flavour, library.version, gpu=probe_gpu())
+        say(f"verifying engines for {describe_target(target)} in {store.root}")
+        subjects = audits.engine_subjects(loaded, target, store.root, names=names, precision=precision)
+    else:
+        with on_device() as backend:
+            subjects = audits.cpu_subjects(loaded, backend, names=names, precision=precision)
+    findings = []
+    for finding in audits.audit(
+        loaded,
+        subjects,
+        device=on_device,
+        cpu=lambda: open_backend("cpu", threads=usable_cpus()),
+        audio=tuple(reference_audio or ()),
+    ):
+        findings.append(finding)
+        remark = audits.settle(loaded, store, finding)
+        for note in [*finding.notes, *([remark] if remark else [])]:
+            say(f"{finding.subject.stage}: {note}")
+    for entry in loaded.manifest.stages:
+        if isinstance(entry.encoder, Fma518Entry) and (not names or entry.name in names):
+            say(f"{entry.name}: not verified, its features are computed with numpy and have no reference vectors")
+    _print(findings, format)
+    wrong = [finding for finding in findings if finding.status not in ("ok", "not verified")]
+    if wrong:
+        raise typer.Exit(MISMATCH)
+    if not any(finding.status == "ok" for finding in findings):
+        raise UsageError(f"nothing of {loaded.name} could be compared: no stage has a graph with reference vectors")
+
+
+def _print(findings: list[Finding], format: str) -> None:
+    from edge_reclass_export.engine.report import json_text, table
+
+    if format == "json":
+        print(json_text([_plain(finding) for finding in findings]))
+        return
+    rows = []
+    for finding in findings:
+        subject = finding.subject
+        where = "engine" if subject.engine else "onnx"
+        if not finding.checks:
+            rows.append((subject.stage, subject.precision, where, "–", "–", "–", "–", _result(finding)))
+        for check in finding.checks:
+            top = f"{check.heads_agree}/{check.heads}" if check.heads else "–"
+            rows.append(
+                (
+                    subject.stage,
+                    subject.precision,
+                    where,
+                    str(check.batch),
+                    f"{check.cosine:.7f}",
+                    f"{check.relative:.2e}",
+                    top,
+                    _result(finding),
+                )
+            )
+    print(table(("stage", "precision", "runs as", "batch", "cosine", "rel. error", "top genre", "result"), rows))
+
+
+def _result(finding: Finding) -> str:
+    return f"{finding.status}: {finding.detail}" if finding.detail else finding.status
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    subject = finding.subject
+    return {
+        "stage": subject.stage,
+        "precision": subject.precision,
+        "file": None if subject.file is None else str(subject.file),
+        "engine": subject.engine is not None,
+        "status": finding.status,
+        "detail": finding.detail or None,
+        "checks": msgspec.to_builtins(finding.checks),
+        "notes": finding.notes,
+    }

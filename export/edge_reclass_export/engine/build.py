@@ -1,0 +1,322 @@
+"""Builds the engines that are missing or stale, proves each before it counts, and falls back in the open.
+
+The order is FP16, FP16 with float32 islands where the bundle has it, FP32, ONNX Runtime on the CPU. Every precision
+that was not taken leaves a record with the reason, so that neither the runtime nor the next build takes it, and the
+engine that was taken names what it stands in for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from edge_reclass.backends import Backend
+from edge_reclass.bundle import Bundle, WaveformEntry, file_entry
+from edge_reclass.engines import (
+    EngineRecord,
+    Gpu,
+    Rejected,
+    Target,
+    Verification,
+    describe_target,
+    survey,
+)
+from edge_reclass.errors import DeviceError, EngineError, MissingExtraError
+from edge_reclass_export.engine.library import Library
+from edge_reclass_export.engine.process import BuildFailure, BuildJob, Built, Watch, build_engine
+from edge_reclass_export.engine.stages import Candidate, EngineStage, survey_stage
+from edge_reclass_export.engine.store import EngineStore
+from edge_reclass_export.engine.verify import check_graph, faults, open_encoder, open_heads, reference_expected
+
+__all__ = ["Checked", "DeviceCheck", "EngineBuild", "Outcome", "default_timing_cache", "dry_run"]
+
+# A failure of these kinds is the machine's at this moment, not the graph's: another precision would not mend it.
+_NOT_THE_GRAPH = {"memory", "disk", "crash"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one stage, or (in a dry run) would become.
+
+    ``action``: ``build`` or ``keep`` an engine of ``precision``; ``cpu`` where no engine will do and ONNX Runtime takes
+    the stage; ``failed`` where nothing can be said, with the reason in ``detail``.
+    """
+
+    stage: str
+    action: Literal["build", "keep", "cpu", "failed"]
+    precision: str | None
+    detail: str
+    folder: Path | None = None
+    record: EngineRecord | None = None
+    rejected: tuple[Rejected, ...] = ()
+
+    @property
+    def verified(self) -> bool:
+        """Whether the engine ran here and agreed with the reference vectors."""
+        return self.record is not None and self.record.verification is not None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A verification that ran, with its ``faults``; or None and why it could not run."""
+
+    verification: Verification | None
+    faults: tuple[str, ...] = ()
+    not_verified: str | None = None
+
+
+class DeviceCheck:
+    """Runs an engine on this machine's GPU against the bundle's reference vectors, where that can be done.
+
+    ``open_device`` and ``open_cpu`` open the backends of the engines and of the heads.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        target: Target,
+        gpu: Gpu | None,
+        open_device: Callable[[], Backend],
+        open_cpu: Callable[[], Backend],
+    ) -> None:
+        self._bundle, self._target, self._gpu = bundle, target, gpu
+        self._open_device, self._open_cpu = open_device, open_cpu
+
+    def run(self, plan: Path, stage: str, precision: str, batches: Sequence[int]) -> Checked:
+        """Check the engine in ``plan``. A device that fails on it is a fault; a missing device is a reason.
+
+        Raises:
+            BundleError: reference vectors or a head were altered.
+            MemoryError: the device has too little memory for the engine.
+        """
+        if self._gpu is None:
+            return Checked(None, not_verified="this machine has no GPU to run it on")
+        if self._gpu.sm != self._target.sm:
+            return Checked(None, not_verified=f"it is for SM {self._target.sm}, the GPU here has {self._gpu.sm}")
+        references = {
+            entry.name: reference_expected(self._bundle, entry.name) for entry in self._bundle.manifest.stages
+        }
+        expected = references[stage]
+        encoder = self._bundle.manifest.stage(stage).encoder
+        if expected is None or not isinstance(encoder, WaveformEntry) or encoder.reference is None:
+            return Checked(None, not_verified="the bundle has no reference vectors for it; export the encoder again")
+        try:
+            device, cpu = self._open_device(), self._open_cpu()
+        except (DeviceError, MissingExtraError) as error:
+            return Checked(None, not_verified=str(error))
+        with device, cpu, open_heads(self._bundle, stage, references, cpu) as heads:
+            try:
+                graph = open_encoder(device, plan, encoder, max(batches))
+            except EngineError as error:
+                return Checked(None, (f"it cannot be opened: {error}",))
+            try:
+                checks = check_graph(graph, expected, batches, heads)
+            except EngineError as error:
+                return Checked(None, (f"it cannot be run: {error}",))
+            finally:
+                graph.close()
+        digest = self._bundle.manifest.files[encoder.reference].sha256
+        return Checked(Verification(digest, checks), tuple(faults(checks, precision)))
+
+
+def dry_run(store: EngineStore, stages: Sequence[EngineStage], *, rebuild: bool = False) -> Iterator[Outcome]:
+    """What :class:`EngineBuild` would do for each stage, and why. Reads only."""
+    for stage in stages:
+        states = survey_stage(store.root, stage, exact=True)
+        rejected: list[Rejected] = []
+        outcome: Outcome | None = None
+        for candidate, found in states:
+            if found.status == "rejected" and not rebuild:
+                rejected.append(Rejected(candidate.precision, found.reason))
+                continue
+            if found.status == "present" and not rebuild and found.engine is not None:
+                record, folder = found.engine.record, found.engine.folder
+                outcome = Outcome(stage.name, "keep", candidate.precision, f"present, {found.reason}", folder, record)
+            else:
+                why = f"{found.status}: {found.reason}" + ("; --rebuild" if found.status in _HERE else "")
+                outcome = Outcome(stage.name, "build", candidate.precision, why)
+            break
+        yield _with(outcome, rejected) if outcome else _on_cpu(stage.name, rejected)
+
+
+_HERE = {"present", "rejected"}
+
+
+def _with(outcome: Outcome, rejected: Sequence[Rejected]) -> Outcome:
+    return Outcome(
+        outcome.stage,
+        outcome.action,
+        outcome.precision,
+        outcome.detail,
+        outcome.folder,
+        outcome.record,
+        tuple(rejected),
+    )
+
+
+def _on_cpu(stage: str, rejected: Sequence[Rejected]) -> Outcome:
+    reasons = "; ".join(f"{one.precision}: {one.reason}" for one in rejected)
+    return Outcome(stage, "cpu", None, f"no engine will do ({reasons})", rejected=tuple(rejected))
+
+
+def default_timing_cache(root: Path, target: Target) -> Path | None:
+    """Where measured kernel times are kept between builds; None for TensorRT-RTX, which measures nothing."""
+    if target.flavour == "tensorrt-rtx":
+        return None
+    return root / f"timing-{target.version}-sm{target.sm.replace('.', '')}.cache"
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """One run of ``build``: everything that is the same for all stages."""
+
+    bundle: Bundle
+    library: Library
+    target: Target
+    store: EngineStore
+    check: DeviceCheck
+    timing_cache: Path | None = None
+    rebuild: bool = False
+    fallback: bool = True
+
+    def run(self, stage: EngineStage, watch: Watch) -> Outcome:
+        """Keep or build the first candidate that does; every candidate's ONNX file is checked before it is read.
+
+        Raises:
+            BundleError: a file of the bundle was altered.
+            DeviceError: this TensorRT does not build for the target at all.
+            UsageError: the engines' folder cannot be written.
+        """
+        rejected: list[Rejected] = []
+        for candidate in stage.candidates:
+            found = survey(self.store.root, candidate.key, stage=stage.name, precision=candidate.precision, exact=True)
+            if found.engine is not None and found.status == "rejected" and not self.rebuild:
+                rejected.append(Rejected(candidate.precision, found.reason))
+                continue
+            if found.engine is not None and found.status == "present" and not self.rebuild:
+                outcome = self._keep(stage, candidate, found.engine.record, rejected)
+            else:
+                outcome = self._build(stage, candidate, watch, rejected)
+            if outcome is not None:
+                return _with(outcome, rejected)
+        if self.fallback:
+            return _on_cpu(stage.name, rejected)
+        only = rejected[-1]
+        return Outcome(stage.name, "failed", only.precision, only.reason, rejected=tuple(rejected))
+
+    def _keep(
+        self, stage: EngineStage, candidate: Candidate, record: EngineRecord, rejected: list[Rejected]
+    ) -> Outcome | None:
+        """An engine that is there; where it has not been verified yet, that is tried now."""
+        folder = self.store.folder(record)
+        if record.verification is not None:
+            return Outcome(stage.name, "keep", candidate.precision, "present, verified", folder, record)
+        checked = self.check.run(folder / "engine.plan", stage.name, candidate.precision, record.key.profile.batches)
+        if checked.faults:
+            record = msgspec.structs.replace(record, rejected="; ".join(checked.faults), verification=None)
+            self.store.update(record)
+            rejected.append(Rejected(candidate.precision, "; ".join(checked.faults)))
+            return None
+        fresh = msgspec.structs.replace(record, verification=checked.verification, not_verified=checked.not_verified)
+        if fresh != record:
+            self.store.update(fresh)
+        how = "verified" if checked.verification else f"not verified: {checked.not_verified}"
+        return Outcome(stage.name, "keep", candidate.precision, f"present, {how}", folder, fresh)
+
+    def _build(
+        self, stage: EngineStage, candidate: Candidate, watch: Watch, rejected: list[Rejected]
+    ) -> Outcome | None:
+        self.bundle.verify([candidate.file])
+        job = BuildJob(
+            what=f"{stage.name} {candidate.precision} ({candidate.file}) with {describe_target(self.target)}",
+            library=self.library,
+            onnx=self.bundle.path(candidate.file),
+            key=candidate.key,
+            dim=stage.encoder.dim,
+            timing_cache=self.timing_cache,
+        )
+        with self.store.workspace() as work:
+            try:
+                built = build_engine(job, work, watch)
+                checked = self.check.run(built.plan, stage.name, candidate.precision, stage.profile.batches)
+            except BuildFailure as failure:
+                if failure.kind == "device":
+                    raise DeviceError(str(failure)) from failure
+                if failure.kind in _NOT_THE_GRAPH or not self.fallback:
+                    return Outcome(stage.name, "failed", candidate.precision, str(failure))
+                self._reject(work, stage, candidate, failure.reason, rejected)
+                return None
+            except MemoryError as error:
+                return Outcome(
+                    stage.name,
+                    "failed",
+                    candidate.precision,
+                    f"the engine was built, but the device has too little memory to run it ({error});"
+                    " stop other programs or lower --max-batch",
+                )
+            if checked.faults:
+                self._reject(work, stage, candidate, "; ".join(checked.faults), rejected)
+                self._keep_timing_cache(built)
+                return None
+            record = self._record(stage, candidate, built, checked, rejected)
+            self.store.publish(work, built.plan, record)
+            self._keep_timing_cache(built)
+        return Outcome(
+            stage.name, "build", candidate.precision, _how_built(built, record), self.store.folder(record), record
+        )
+
+    def _record(
+        self,
+        stage: EngineStage,
+        candidate: Candidate,
+        built: Built,
+        checked: Checked,
+        rejected: Sequence[Rejected],
+    ) -> EngineRecord:
+        entry = file_entry(built.plan)
+        return EngineRecord(
+            format=1,
+            key=candidate.key,
+            bundle=self.bundle.name,
+            stage=stage.name,
+            precision=candidate.precision,
+            file=candidate.file,
+            sha256=entry.sha256,
+            bytes=entry.bytes,
+            build_seconds=round(built.seconds, 3),
+            build_peak_bytes=built.peak_bytes,
+            verification=checked.verification,
+            not_verified=checked.not_verified,
+            instead_of=tuple(rejected),
+        )
+
+    def _reject(
+        self, work: Path, stage: EngineStage, candidate: Candidate, reason: str, rejected: list[Rejected]
+    ) -> None:
+        rejected.append(Rejected(candidate.precision, reason))
+        record = EngineRecord(
+            format=1,
+            key=candidate.key,
+            bundle=self.bundle.name,
+            stage=stage.name,
+            precision=candidate.precision,
+            file=candidate.file,
+            rejected=reason,
+        )
+        self.store.publish(work, None, record)
+
+    def _keep_timing_cache(self, built: Built) -> None:
+        if built.new_timing_cache is not None and self.timing_cache is not None:
+            self.store.keep_timing_cache(built.new_timing_cache, self.timing_cache)
+
+
+def _how_built(built: Built, record: EngineRecord) -> str:
+    how = "verified" if record.verification else f"not verified: {record.not_verified}"
+    return (
+        f"built in {built.seconds:.1f} s, at most {built.peak_bytes / 1e9:.2f} GB of memory,"
+        f" {record.bytes / 1e6:.1f} MB; {how}"
+    )

@@ -1,0 +1,171 @@
+"""Builds one engine in a child process (``worker``) and says in plain words what to do when that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_reclass.engines import PLAN, EngineKey
+from edge_reclass.errors import EngineError
+from edge_reclass_export.engine.library import Library
+
+__all__ = ["BuildFailure", "BuildJob", "Built", "Watch", "build_engine"]
+
+Watch = Callable[[Mapping[str, Any]], None]
+"""Is told each event of the worker: ``progress`` (done, total, phase, …), ``log`` (level, text), ``note`` (text)."""
+
+OUTPUT = "embedding"
+_NEW_CACHE = "timing.cache"
+_STDERR = "stderr.txt"
+
+_ADVICE = {
+    "memory": (
+        "free memory (stop other programs and the desktop, add swap), lower --max-batch,"
+        " or build --precision fp16 alone"
+    ),
+    "unsupported": (
+        "export the encoder again with this version of edge-reclass (opset 18, eager attention),"
+        " update TensorRT, or run this stage on another device"
+    ),
+    "mismatch": "manifest and ONNX file do not belong together: export the encoder again",
+    "device": "see  edge-reclass build --help  for --flavour and --sm",
+    "build": "run again with --verbose for TensorRT's own messages; another precision or a smaller --max-batch may do",
+    "disk": "name a folder with more room with --engines DIR",
+    "crash": "run again with --verbose; report it with TensorRT's version if it stays",
+}
+
+
+class BuildFailure(EngineError):
+    """No engine was built. ``kind`` is one of ``_ADVICE``; the message ends with what to do next."""
+
+    def __init__(self, what: str, kind: str, reason: str) -> None:
+        self.kind, self.reason = kind, reason
+        words = {"memory": "out of memory", "unsupported": "TensorRT cannot take this graph"}.get(
+            kind, "cannot be built"
+        )
+        super().__init__(f"{what}: {words}: {reason}; next: {_ADVICE[kind]}")
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """One engine to build: ``what`` names it in messages, ``dim`` is the embedding's width."""
+
+    what: str
+    library: Library
+    onnx: Path
+    key: EngineKey
+    dim: int
+    timing_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the build took. ``new_timing_cache`` lies in the build's folder."""
+
+    plan: Path
+    seconds: float
+    peak_bytes: int
+    warnings: tuple[str, ...]
+    new_timing_cache: Path | None
+
+
+@dataclass
+class _Heard:
+    """The worker's events so far."""
+
+    built: dict[str, Any] | None = None
+    problem: tuple[str, str] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def build_engine(job: BuildJob, folder: Path, watch: Watch) -> Built:
+    """Build into ``folder``, which is the caller's to remove. However this call ends, no child is left running.
+
+    Raises:
+        BuildFailure: TensorRT cannot build it, or the child was killed, most often for want of memory.
+    """
+    request = {
+        "flavour": job.library.flavour,
+        "module": job.library.module,
+        "onnx": str(job.onnx.resolve()),
+        "plan": str((folder / PLAN).resolve()),
+        "output": OUTPUT,
+        "dim": job.dim,
+        "profile": msgspec.to_builtins(job.key.profile),
+        "sm": job.key.target.sm,
+        "timing_cache": None if job.timing_cache is None else str(job.timing_cache.resolve()),
+        "new_timing_cache": str((folder / _NEW_CACHE).resolve()),
+    }
+    heard = _Heard()
+    with (folder / _STDERR).open("w+b") as errors:
+        status = _run(request, folder, errors, heard, watch)
+        errors.seek(0)
+        said = errors.read()[-2000:].decode(errors="replace").strip()
+    if heard.problem is not None:
+        raise BuildFailure(job.what, *heard.problem)
+    if status == -signal.SIGKILL:
+        raise BuildFailure(job.what, "memory", "the system ended the build (signal 9), as it does when memory runs out")
+    if status != 0 or heard.built is None:
+        ending = f"signal {-status}" if status < 0 else f"exit code {status}"
+        raise BuildFailure(job.what, "crash", f"the build ended with {ending}: {said[-500:] or 'without a word'}")
+    cache = folder / _NEW_CACHE
+    return Built(
+        plan=folder / PLAN,
+        seconds=float(heard.built["seconds"]),
+        peak_bytes=int(heard.built["peak_bytes"]),
+        warnings=tuple(heard.warnings),
+        new_timing_cache=cache if cache.exists() else None,
+    )
+
+
+def _run(request: dict[str, Any], folder: Path, errors: Any, heard: _Heard, watch: Watch) -> int:
+    # The child starts in its own empty folder, and sees the packages that this process sees.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from edge_reclass_export.engine.worker import main; main()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        cwd=folder,
+        env=environment,
+        encoding="utf-8",
+    )
+    try:
+        if process.stdin is None or process.stdout is None:
+            raise EngineError("the build's child process has no pipes")
+        try:
+            process.stdin.write(json.dumps(request))
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it died at once; its exit code says more
+        for line in process.stdout:
+            _hear(json.loads(line), heard, watch)
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def _hear(event: dict[str, Any], heard: _Heard, watch: Watch) -> None:
+    kind = event["event"]
+    if kind == "built":
+        heard.built = event
+    elif kind == "problem":
+        heard.problem = (event["kind"], event["text"])
+    else:
+        if kind == "log" and event["level"] == "warning":
+            heard.warnings.append(event["text"])
+        watch(event)

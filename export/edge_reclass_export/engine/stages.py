@@ -1,0 +1,119 @@
+"""Which engines a bundle needs: per waveform stage its profile and, in order, the precisions to try."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_reclass.bundle import Bundle, WaveformEntry
+from edge_reclass.engines import EngineKey, Found, Profile, Target, survey
+from edge_reclass.errors import UsageError
+from edge_reclass.plan import DEFAULT_BATCH, compile_plan
+from edge_reclass.policy import Policy, Step
+from edge_reclass.windows import count_windows
+
+__all__ = ["FALLBACKS", "INPUT", "Candidate", "EngineStage", "engine_stages", "graph_stages", "survey_stage"]
+
+INPUT = "waveform"
+FALLBACKS = ("fp16", "fp16-islands", "fp32")
+"""From the fastest to the safest; int8 files are made for ONNX Runtime on the CPU and are not built."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One precision of a stage's encoder, as an engine."""
+
+    precision: str
+    file: str
+    key: EngineKey
+
+
+@dataclass(frozen=True)
+class EngineStage:
+    """A stage with an encoder graph; ``candidates`` stand in the order in which they are tried."""
+
+    name: str
+    encoder: WaveformEntry
+    profile: Profile
+    candidates: tuple[Candidate, ...]
+
+
+def graph_stages(bundle: Bundle, names: Sequence[str] = (), max_batch: int | None = None) -> dict[str, Profile]:
+    """Batch sizes of every waveform stage (or of ``names``): smallest, usual, largest.
+
+    The largest is what the runtime's plan asks for (at most ``max_batch``), the usual one are the windows of an
+    excerpt of full length.
+
+    Raises:
+        UsageError: a stage of ``names`` does not exist or has no graph.
+    """
+    manifest = bundle.manifest
+    entries = {stage.name: stage for stage in manifest.stages}
+    graphs = [stage.name for stage in manifest.stages if isinstance(stage.encoder, WaveformEntry)]
+    for name in names:
+        if name not in entries:
+            raise UsageError(f"--stage: no stage {name!r}: the bundle {bundle.name} has {', '.join(entries)}")
+        if name not in graphs:
+            raise UsageError(f"--stage {name}: it computes fma518 features with numpy and has no graph")
+    everything = Policy("all", "soft", tuple(Step(name, {name: 1.0}) for name in entries))
+    every_precision = [precision for stage in entries.values() for precision in _files(stage.encoder)]
+    plan = compile_plan(bundle, everything, precisions=every_precision, batch=max_batch or DEFAULT_BATCH)
+    profiles = {}
+    for stage in plan.stages:
+        encoder, seconds = stage.encoder, stage.signal.excerpt.seconds
+        if not isinstance(encoder, WaveformEntry) or (names and stage.name not in names):
+            continue
+        usual = stage.max_batch
+        if seconds is not None:
+            usual = count_windows(round(seconds * encoder.rate), encoder.window_samples, encoder.hop_samples)
+        profiles[stage.name] = Profile(INPUT, encoder.window_samples, 1, min(usual, stage.max_batch), stage.max_batch)
+    return profiles
+
+
+def _files(encoder: object) -> dict[str, str]:
+    return {str(key): file for key, file in encoder.files.items()} if isinstance(encoder, WaveformEntry) else {}
+
+
+def engine_stages(
+    bundle: Bundle,
+    target: Target,
+    *,
+    names: Sequence[str] = (),
+    precision: str | None = None,
+    max_batch: int | None = None,
+) -> list[EngineStage]:
+    """The engines that ``bundle`` needs on ``target``; with ``precision``, only that one and no fallback.
+
+    Raises:
+        UsageError: no such stage, or a stage has no file that can become an engine.
+    """
+    stages = []
+    for name, profile in graph_stages(bundle, names, max_batch).items():
+        encoder = bundle.manifest.stage(name).encoder
+        files = _files(encoder)
+        order = FALLBACKS if precision is None else (precision,)
+        candidates = tuple(
+            Candidate(each, files[each], EngineKey(bundle.manifest.files[files[each]].sha256, target, profile))
+            for each in order
+            if each in files
+        )
+        if not candidates:
+            raise UsageError(
+                f"stage {name}: expected a file of precision {' or '.join(order)}, the bundle has {', '.join(files)};"
+                " export it again, or choose another --precision"
+            )
+        if isinstance(encoder, WaveformEntry):
+            stages.append(EngineStage(name, encoder, profile, candidates))
+    return stages
+
+
+def survey_stage(folder: Path, stage: EngineStage, *, exact: bool = False) -> list[tuple[Candidate, Found]]:
+    """What lies in ``folder`` for each candidate, up to and with the first that is present."""
+    found = []
+    for candidate in stage.candidates:
+        state = survey(folder, candidate.key, stage=stage.name, precision=candidate.precision, exact=exact)
+        found.append((candidate, state))
+        if state.status == "present":
+            break
+    return found

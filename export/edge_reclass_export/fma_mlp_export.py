@@ -1,0 +1,151 @@
+"""From a trained MLP to a bundle's stage on the 518 FMA features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reclass.bundle import MANIFEST, ExcerptEntry, Fma518Entry, HeadEntry, StageEntry, load
+from edge_reclass.errors import UsageError
+from edge_reclass.features.layout import FEATURE_COUNT
+from edge_reclass_export.bundle_writer import BundleChange, put_stage
+from edge_reclass_export.excerpt_option import choose_excerpt
+from edge_reclass_export.heads import head_contract
+from edge_reclass_export.mlp_checkpoint import MlpCheckpoint, agreed_genres, read_mlp
+from edge_reclass_export.onnx_writer import model_bytes
+from edge_reclass_export.parity import SEED, Agreement, Tolerance, require_parity, run_graph
+from edge_reclass_export.recipes.fma_mlp import (
+    RMSE_COLUMNS,
+    RMSE_RATIO,
+    Features,
+    FeatureScale,
+    build,
+    choose_scale,
+    runtime_scaler,
+)
+
+__all__ = ["RATE", "STAGE", "export_fma_mlp", "parse_rate"]
+
+STAGE = "fma"
+RATE = 44_100
+"""Rate of the tracks that FMA's features were computed from; the features depend on it."""
+
+_TOLERANCE = Tolerance(cosine=0.999_999, relative=1e-4, max_abs=float("inf"))
+_ROWS = 32
+
+
+def parse_rate(text: str) -> int | Literal["native"]:
+    """Hz, or ``native``. Raises ``UsageError`` where ``text`` is neither."""
+    if text == "native":
+        return "native"
+    if not text.isdecimal() or not 8_000 <= int(text) <= 192_000:
+        raise UsageError(f"--rate: expected 8000 to 192000 Hz or native, got {text!r}")
+    return int(text)
+
+
+def export_fma_mlp(
+    checkpoint: Path,
+    root: Path,
+    *,
+    stage: str = STAGE,
+    features: Features = "auto",
+    genres: Sequence[str] = (),
+    excerpt: str | None = None,
+    rate: int | Literal["native"] = RATE,
+) -> BundleChange:
+    """Puts the head and its stage into the bundle ``root``; the change's notes say on which features it stands.
+
+    ``genres`` name the classes where neither checkpoint nor bundle does. ``excerpt`` is the text of ``--excerpt``; by
+    default a head from FMA's table, which was computed on whole tracks, gets the full track, others the bundle's.
+
+    Raises:
+        UsageError: a file cannot be read or written, the scale of the features or the classes' names are missing.
+        CheckpointError: the checkpoint is damaged or does not fit.
+        BundleError: the bundle that is there is not valid.
+        ParityError: the head's graph does not give what the checkpoint gives.
+    """
+    head = read_mlp(checkpoint)
+    scale = choose_scale(head, features)
+    names = agreed_genres(head, genres or _bundle_genres(root))
+    content = model_bytes(build(head, scale), expect=head_contract(head.layers))
+    proved = _prove(head, scale, content)
+    default = ExcerptEntry(full=True) if scale.features == "fma-csv" else None
+    entry = StageEntry(
+        name=stage,
+        encoder=Fma518Entry(rate=rate),
+        head=HeadEntry(file=f"heads/{stage}.onnx", inputs=[stage]),
+        excerpt=choose_excerpt(excerpt, default, root, stage),
+    )
+    change = put_stage(
+        root,
+        entry,
+        {entry.head.file: content},
+        provenance=_provenance(head, scale, proved),
+        genres=names,
+    )
+    return replace(change, notes=(_scale_note(scale), *_missing_scaler(head), *change.notes))
+
+
+def _bundle_genres(root: Path) -> list[str]:
+    return load(root).manifest.genres if (root / MANIFEST).exists() else []
+
+
+def _prove(head: MlpCheckpoint, scale: FeatureScale, content: bytes) -> Agreement:
+    """The graph against the checkpoint in float64, on features as the runtime has them."""
+    runtime = runtime_scaler(head.scaler, scale)
+    inputs = np.random.default_rng(SEED).standard_normal((_ROWS, FEATURE_COUNT))
+    if runtime is not None:
+        inputs = runtime.mean + runtime.scale * inputs
+    rows = inputs.astype(np.float32)
+    got = run_graph(content, rows)[0]
+    return require_parity(_answer(head, scale, rows), got, _TOLERANCE, f"the head made from {head.path}")
+
+
+def _answer(head: MlpCheckpoint, scale: FeatureScale, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The checkpoint's own arithmetic: features on its scale, its scaler, its layers."""
+    value = rows.astype(np.float64)
+    if scale.features == "fma-csv":
+        value[:, RMSE_COLUMNS] *= RMSE_RATIO
+    if head.scaler is not None:
+        value = (value - head.scaler.mean) / head.scaler.scale
+    for number, layer in enumerate(head.layers):
+        value = (np.maximum(value, 0.0) if number else value) @ layer.kernel + layer.bias
+    return value
+
+
+def _provenance(head: MlpCheckpoint, scale: FeatureScale, proved: Agreement) -> dict[str, object]:
+    return {
+        "recipe": "fma-mlp",
+        "source": head.path.name,
+        "source_sha256": head.sha256,
+        "licence": "not stated in the checkpoint",
+        "features": scale.features,
+        "features_because": scale.why,
+        "rmse_factor": round(RMSE_RATIO, 6) if scale.features == "fma-csv" else 1.0,
+        "scaler": head.scaler is not None,
+        "checkpoint_says": dict(head.notes),
+        "parity": {"fp32": {key: float(f"{value:.9g}") for key, value in asdict(proved).items()}},
+    }
+
+
+def _scale_note(scale: FeatureScale) -> str:
+    if scale.features == "fma-csv":
+        return (
+            f"features: FMA's published table ({scale.why}): rmse columns 393-396 and 398 are multiplied by"
+            f" {RMSE_RATIO:.2f} inside the head"
+        )
+    return f"features: as librosa 0.11 and this package compute them ({scale.why}): the rmse columns stay as they are"
+
+
+def _missing_scaler(head: MlpCheckpoint) -> tuple[str, ...]:
+    if head.scaler is not None:
+        return ()
+    return (
+        "warning: the checkpoint has no scaler; if the head was trained on standardised features, its answers will be"
+        " wrong without it",
+    )

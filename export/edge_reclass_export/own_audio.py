@@ -1,0 +1,76 @@
+"""``--reference-audio``: windows of the user's own files among an encoder's reference vectors.
+
+They go into the bundle as 16-bit samples, because no other machine could make them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reclass.audio import Decoder, ExcerptSpec, Resampler, resampled_length
+from edge_reclass.errors import TrackError, UsageError
+from edge_reclass_export.errors import ParityError
+from edge_reclass_export.exported import ExportedEncoder
+from edge_reclass_export.parity import open_graph, reference_vectors
+
+__all__ = ["read_windows", "with_own_audio"]
+
+_MAX_RATE = 192_000
+_STEPS = 32_768
+
+
+def read_windows(files: Sequence[Path], rate: int, samples: int) -> NDArray[np.int16]:
+    """One window from the middle of each file, int16[files, samples].
+
+    Raises ``UsageError`` where a file cannot be decoded or is shorter than a window.
+    """
+    windows = [_window(file, rate, samples) for file in files]
+    return np.stack(windows) if windows else np.empty((0, samples), np.int16)
+
+
+def with_own_audio(
+    encoder: ExportedEncoder, files: Sequence[Path], windows: NDArray[np.int16] | None = None
+) -> ExportedEncoder:
+    """``encoder`` with a window of each file added to its reference vectors.
+
+    ``windows`` are what ``read_windows`` took from ``files`` already. Raises what that raises, and ``ParityError``
+    where an embedding is not finite.
+    """
+    if not files:
+        return encoder
+    windows = read_windows(files, encoder.rate, encoder.window_samples) if windows is None else windows
+    made = encoder.reference or reference_vectors(encoder.model, rate=encoder.rate, samples=encoder.window_samples)
+    run = open_graph(encoder.model)
+    answers = np.concatenate([run(row[None].astype(np.float32) / np.float32(_STEPS))[0] for row in windows])
+    if not np.isfinite(answers).all():
+        raise ParityError("the exported graph gives NaN or infinity for one of the --reference-audio files")
+    reference = replace(
+        made,
+        embedding=np.concatenate([made.embedding, answers]),
+        own=windows,
+        own_names=tuple(file.name for file in files),
+    )
+    return replace(encoder, reference=reference)
+
+
+def _window(file: Path, rate: int, samples: int) -> NDArray[np.int16]:
+    spec = ExcerptSpec("center", (samples + 2) / rate)  # rounding in the resampler may take a sample
+    capacity = int(spec.seconds * _MAX_RATE) + 2 if spec.seconds else 0
+    try:
+        decoded = Decoder(_MAX_RATE).decode(file, [spec], np.empty(capacity, np.float32))
+    except TrackError as error:
+        raise UsageError(f"--reference-audio {file}: {error}") from error
+    resampled = np.empty(resampled_length(len(decoded.samples), decoded.rate, rate) + 2, np.float32)
+    count = Resampler().resample(decoded.samples, decoded.rate, rate, resampled)
+    if count < samples:
+        raise UsageError(
+            f"--reference-audio {file}: expected at least {samples / rate:.2f} s, got {count / rate:.2f} s"
+        )
+    grid = np.clip(np.rint(resampled[:samples] * _STEPS), -_STEPS, _STEPS - 1)
+    window: NDArray[np.int16] = grid.astype(np.int16)
+    return window

@@ -1,0 +1,166 @@
+"""Half precision inside the graph: the network's middle in float16, its two ends and chosen islands in float32.
+
+An encoder for export is an ``EncoderModule``: ``front`` (waveform → features: normalisation, log-mel, whatever
+sums over thousands of samples), ``body`` (the network), ``pool`` (tokens → embedding). In half precision only
+the body's weights and arithmetic become float16; waveform and embedding stay float32. Strongly typed engines
+take every precision from the graph, so nothing else has to be said to them.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from edge_reclass_export.errors import ContractError, ParityError
+
+__all__ = ["FLOAT16_MAX", "EncoderModule", "Float32Island", "half_precision", "largest_value"]
+
+FLOAT16_MAX = 65_504.0
+
+
+class EncoderModule(nn.Module):
+    """``waveform[batch, window_samples] float32 → embedding[batch, dim] float32`` in three parts, made for export."""
+
+    def __init__(self, front: nn.Module, body: nn.Module, pool: nn.Module) -> None:
+        super().__init__()
+        self.front, self.body, self.pool = front, body, pool
+        self.eval()
+        self.requires_grad_(False)
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """The embedding of each window."""
+        embedding: torch.Tensor = self.pool(self.body(self.front(waveform)))
+        return embedding
+
+
+class HalfEncoderModule(EncoderModule):
+    """The same with a float16 body."""
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """The embedding of each window; two casts around the body."""
+        embedding: torch.Tensor = self.pool(self.body(self.front(waveform).half()).float())
+        return embedding
+
+
+class Float32Island(nn.Module):
+    """A float32 module inside a float16 network: casts what comes in and what goes out."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        """What ``inner`` gives for the same arguments, computed in float32."""
+        result = self.inner(
+            *(_cast(value, torch.float32) for value in arguments),
+            **{name: _cast(value, torch.float32) for name, value in named.items()},
+        )
+        if isinstance(result, tuple):
+            return tuple(_cast(value, torch.float16) for value in result)
+        return _cast(result, torch.float16)
+
+
+def half_precision(module: EncoderModule, islands: Sequence[str] = ()) -> EncoderModule:
+    """A copy of ``module`` whose body computes in float16; ``module`` stays as it is.
+
+    ``islands``: patterns (``fnmatch``) of names of the body's submodules that stay float32, e.g.
+    ``layers.*.attention``. Raises ``ContractError`` where a pattern matches none, and ``ParityError`` where a weight
+    does not fit float16.
+    """
+    outermost = _outermost(module.body, islands)
+    kept = {id(tensor) for name in outermost for tensor in _tensors(module.body.get_submodule(name))}
+    # The memo makes deepcopy take the float16 tensors: no float32 copy of a large body ever exists.
+    memo: dict[int, Any] = {}
+    for tensor in _tensors(module.body):
+        if tensor.is_floating_point() and id(tensor) not in kept:
+            half = tensor.detach().half()
+            if not torch.isfinite(half).all():
+                raise ParityError(
+                    f"a weight of {tensor.abs().max().item():.4g} does not fit float16, whose largest number is"
+                    f" {FLOAT16_MAX:g}; keep its layer in float32"
+                )
+            memo[id(tensor)] = nn.Parameter(half, requires_grad=False) if isinstance(tensor, nn.Parameter) else half
+    body = copy.deepcopy(module.body, memo)
+    for name in outermost:
+        parent, _, last = name.rpartition(".")
+        setattr(body.get_submodule(parent), last, Float32Island(body.get_submodule(name)))
+    return HalfEncoderModule(module.front, body, module.pool)
+
+
+def largest_value(
+    module: EncoderModule, features: torch.Tensor, islands: Sequence[str] = ()
+) -> tuple[torch.Tensor, float]:
+    """What the float32 body makes of ``features``, and the largest magnitude that it met outside ``islands``.
+
+    Above ``FLOAT16_MAX`` the float16 body would overflow. That ONNX Runtime's CPU graph agrees proves nothing here: it
+    computes float16 graphs in float32. NaN counts as infinite.
+    """
+    with (
+        _Peak() as peak,
+        peak.paused_in([module.body.get_submodule(name) for name in _outermost(module.body, islands)]),
+    ):
+        result: torch.Tensor = module.body(features)
+    return result, float(peak.value)
+
+
+class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees the result of every operator while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.value = 0.0
+        self._paused = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not self._paused and not func.is_view:
+            for tensor in tree_leaves(result):
+                if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel():
+                    low, high = (bound.item() for bound in torch.aminmax(tensor))
+                    self.value = max(self.value, -low, high, math.inf if math.isnan(low) else 0.0)
+        return result
+
+    @contextmanager
+    def paused_in(self, modules: Sequence[nn.Module]) -> Iterator[None]:
+        def enter(*_: Any) -> None:
+            self._paused += 1
+
+        def leave(*_: Any) -> None:
+            self._paused -= 1
+
+        hooks = [module.register_forward_pre_hook(enter) for module in modules]
+        hooks += [module.register_forward_hook(leave) for module in modules]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _outermost(body: nn.Module, islands: Sequence[str]) -> list[str]:
+    """Names of the submodules that match a pattern and lie in no other that does."""
+    names = [name for name, _ in body.named_modules() if name]
+    for pattern in islands:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ContractError(f"no submodule of the body matches the island {pattern!r}; it has {names[:20]}")
+    matching = [name for name in names if any(fnmatchcase(name, pattern) for pattern in islands)]
+    return [name for name in matching if not any(name.startswith(other + ".") for other in matching)]
+
+
+def _tensors(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value

@@ -1,0 +1,291 @@
+"""Keys, folders and refusals of engines, and the probe of the GPU, without TensorRT or a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from edge_reclass.engines import (
+    PLAN,
+    RECORD,
+    EngineKey,
+    EngineRecord,
+    Gpu,
+    Profile,
+    StoredEngine,
+    Target,
+    describe_target,
+    differences,
+    engine_bytes,
+    engines_folder,
+    probe_gpu,
+    stored_engines,
+    survey,
+    target_for,
+)
+from edge_reclass.errors import DeviceError, EngineError, UsageError
+
+ORIN = Gpu("Orin", "8.7", "l4t-36.4.3")
+TARGET = Target("tensorrt", "10.3.0", "linux-aarch64", "8.7", "Orin", "l4t-36.4.3")
+KEY = EngineKey("a" * 64, TARGET, Profile("waveform", 16_000, 1, 6, 7))
+CONTENT = b"compiled"
+
+
+def changed(key: EngineKey = KEY, *, profile: dict[str, Any] | None = None, **parts: Any) -> EngineKey:
+    """``key`` with other parts; those of the target by their names."""
+    own = {name: parts.pop(name) for name in ("onnx_sha256", "flags") if name in parts}
+    return msgspec.structs.replace(
+        key,
+        target=msgspec.structs.replace(key.target, **parts),
+        profile=msgspec.structs.replace(key.profile, **(profile or {})),
+        **own,
+    )
+
+
+def store(folder: Path, key: EngineKey = KEY, *, content: bytes = CONTENT, **fields: Any) -> StoredEngine:
+    record = EngineRecord(
+        **{
+            "format": 1,
+            "key": key,
+            "bundle": "b",
+            "stage": "mert",
+            "precision": "fp16",
+            "file": "encoders/mert.fp16.onnx",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": len(content),
+            "not_verified": "no GPU",
+            **fields,
+        }
+    )
+    engine = StoredEngine(folder / key.name, record)
+    engine.folder.mkdir(parents=True)
+    (engine.folder / RECORD).write_text(record.to_json(), encoding="utf-8")
+    if record.rejected is None:
+        engine.plan.write_bytes(content)
+    return engine
+
+
+def found(folder: Path, key: EngineKey = KEY, **options: Any) -> tuple[str, str]:
+    state = survey(folder, key, stage="mert", precision="fp16", **options)
+    return state.status, state.reason
+
+
+def test_the_folder_of_a_key_is_readable_and_stable() -> None:
+    assert KEY.name == "tensorrt-10.3.0-sm87-" + KEY.name[-16:]
+    assert KEY.name == msgspec.json.decode(msgspec.json.encode(KEY), type=EngineKey).name
+    assert "/" not in changed(version="10.3/../x").name
+    # Written down, so that a change of the key's form cannot silently orphan every engine in the field.
+    assert KEY.name[-16:] == "118986df49d63dd0"
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"onnx_sha256": "b" * 64}, "the ONNX file has changed: built from aaaaaaaaaaaa, now bbbbbbbbbbbb"),
+        ({"flavour": "tensorrt-rtx"}, "flavour: built for tensorrt, here tensorrt-rtx"),
+        ({"version": "10.16.1"}, "TensorRT version: built for 10.3.0, here 10.16.1"),
+        ({"platform": "linux-x86_64"}, "platform: built for linux-aarch64, here linux-x86_64"),
+        ({"sm": "11.0"}, r"compute capability \(SM\): built for 8.7, here 11.0"),
+        ({"gpu": "Thor"}, "GPU: built for Orin, here Thor"),
+        ({"driver": "l4t-36.5.0"}, "driver: built for l4t-36.4.3, here l4t-36.5.0"),
+        ({"profile": {"max": 16}}, r"profile: built for waveform\[1/6/7, 16000\], wanted waveform\[1/6/16, 16000\]"),
+        ({"profile": {"width": 8_000}}, "profile: built for"),
+        ({"flags": ("strongly-typed",)}, "flags: built with strongly-typed, no-tf32, wanted strongly-typed"),
+    ],
+)
+def test_every_part_of_the_key_counts(part: dict[str, Any], words: str, tmp_path: Path) -> None:
+    other = changed(**part)
+    assert other.name != KEY.name
+    store(tmp_path)
+    status, reason = found(tmp_path, other)
+    assert status == "stale"
+    assert re.search(words, reason), reason
+    assert len(differences(KEY, other)) == 1
+
+
+def test_a_larger_profile_serves_unless_it_must_be_exact(tmp_path: Path) -> None:
+    engine = store(tmp_path, changed(profile={"opt": 8, "max": 16}))
+    assert found(tmp_path)[0] == "present"
+    assert found(tmp_path, exact=True)[0] == "stale"
+    exact = store(tmp_path)
+    state = survey(tmp_path, KEY, stage="mert", precision="fp16")
+    assert state.engine is not None and state.engine.folder == exact.folder != engine.folder
+
+
+def test_states(tmp_path: Path) -> None:
+    assert found(tmp_path / "absent") == ("missing", f"no engine of mert fp16 in {tmp_path / 'absent'}")
+    assert found(tmp_path)[0] == "missing"
+    engine = store(tmp_path)
+    assert found(tmp_path) == ("present", "not verified: no GPU")
+    assert engine_bytes(engine) == CONTENT
+    # Another encoder's engines are no reason to call this one's stale.
+    assert survey(tmp_path, changed(onnx_sha256="c" * 64), stage="jmla", precision="fp16").status == "missing"
+
+
+def test_an_engine_that_works_goes_before_one_that_was_rejected(tmp_path: Path) -> None:
+    store(tmp_path, rejected="batch 7: cosine 0.5", sha256=None, bytes=0)
+    assert found(tmp_path) == ("rejected", "batch 7: cosine 0.5")
+    store(tmp_path, changed(profile={"max": 16}))
+    assert found(tmp_path)[0] == "present"
+
+
+def flip(engine: StoredEngine) -> None:
+    content = bytearray(engine.plan.read_bytes())
+    content[3] ^= 1
+    engine.plan.write_bytes(content)
+
+
+DAMAGE = {
+    "flipped byte": (flip, r"engine\.plan: expected sha256 [0-9a-f]{64}, got [0-9a-f]{64}"),
+    "cut off": (lambda engine: engine.plan.write_bytes(CONTENT[:-1]), r"engine\.plan: expected 8 bytes, got 7"),
+    "gone": (lambda engine: engine.plan.unlink(), r"engine\.plan: cannot be read \(No such file"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_engines_are_refused(damage: str, tmp_path: Path) -> None:
+    spoil, words = DAMAGE[damage]
+    engine = store(tmp_path)
+    spoil(engine)
+    status, reason = found(tmp_path)
+    assert status == "damaged"
+    with pytest.raises(EngineError, match=words + ".*edge-reclass build BUNDLE --stage mert"):
+        engine_bytes(engine)
+    assert "build it again: edge-reclass build BUNDLE --stage mert" in reason
+
+
+def test_a_rejected_engine_is_never_loaded(tmp_path: Path) -> None:
+    engine = store(tmp_path, rejected="batch 7: cosine 0.5", sha256=None, bytes=0)
+    with pytest.raises(EngineError, match=r"mert was rejected here: batch 7: cosine 0\.5"):
+        engine_bytes(engine)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "no record of an engine"),
+        (b"{}", "no record of an engine"),
+        (b'{"format": 2}', "no record of an engine"),
+        (b"\xff\xfe", "no record of an engine"),
+        (None, r"no record of an engine .*No such file"),
+    ],
+)
+def test_broken_records(content: bytes | None, words: str, tmp_path: Path) -> None:
+    engine = store(tmp_path)
+    if content is None:
+        (engine.folder / RECORD).unlink()
+    else:
+        (engine.folder / RECORD).write_bytes(content)
+    status, reason = found(tmp_path)
+    assert status == "damaged"
+    assert re.search(words, reason)
+
+
+def test_a_record_of_another_key_is_noticed(tmp_path: Path) -> None:
+    """A folder that was renamed, or a record in which the version was edited."""
+    engine = store(tmp_path)
+    other = changed(version="10.16.1")
+    text = (engine.folder / RECORD).read_text(encoding="utf-8").replace("10.3.0", "10.16.1")
+    (engine.folder / RECORD).write_text(text, encoding="utf-8")
+    assert found(tmp_path) == (
+        "damaged",
+        f"{engine.folder / RECORD}: this record belongs to {other.name}; it was altered or moved",
+    )
+
+
+def test_hidden_folders_and_files_are_no_engines(tmp_path: Path) -> None:
+    (tmp_path / ".building-x").mkdir()
+    (tmp_path / "timing.cache").write_bytes(b"")
+    assert list(stored_engines(tmp_path)) == []
+    with pytest.raises(UsageError, match=r"cannot be read from .*--engines DIR"):
+        list(stored_engines(tmp_path / "timing.cache"))
+
+
+def test_where_engines_lie(tmp_path: Path) -> None:
+    variable = {"EDGE_RECLASS_ENGINES": "/var/engines"}
+    assert engines_folder(tmp_path, None, {}) == tmp_path / "engines"
+    assert engines_folder(tmp_path, None, variable) == Path("/var/engines")
+    assert engines_folder(tmp_path, Path("given"), variable) == Path("given")
+    assert engines_folder(tmp_path, None, {"EDGE_RECLASS_ENGINES": ""}) == tmp_path / "engines"
+
+
+def test_targets() -> None:
+    exact = target_for("tensorrt", "10.3.0", gpu=ORIN)
+    assert (exact.sm, exact.gpu, exact.driver) == ("8.7", "Orin", "l4t-36.4.3")
+    assert describe_target(exact) == "TensorRT 10.3.0 for SM 8.7 (Orin, l4t-36.4.3)"
+    portable = target_for("tensorrt-rtx", "1.7.1.116", gpu=None, sm="8.6")
+    assert (portable.sm, portable.gpu, portable.driver) == ("8.6", "", "")
+    assert portable == target_for("tensorrt-rtx", "1.7.1.116", gpu=Gpu("RTX 3060", "8.6", "driver-580.1"))
+    with pytest.raises(DeviceError, match="no GPU here: say which compute capability"):
+        target_for("tensorrt-rtx", "1.7.1.116", gpu=None)
+    with pytest.raises(DeviceError, match=r"measures on the GPU.*--flavour tensorrt-rtx --sm"):
+        target_for("tensorrt", "10.3.0", gpu=None, sm="8.7")
+    with pytest.raises(DeviceError, match=r"Orin \(SM 8\.7\), not for SM 8\.6"):
+        target_for("tensorrt", "10.3.0", gpu=ORIN, sm="8.6")
+
+
+class FakeCuda:
+    """libcuda's functions that the probe calls, with one GPU of SM 8.7; ``statuses`` makes one fail."""
+
+    def __init__(self, devices: int = 1, **statuses: int) -> None:
+        self._devices, self._statuses = devices, statuses
+
+    def __getattr__(self, name: str) -> Any:
+        values = {
+            "cuInit": lambda flags: None,
+            "cuDeviceGetCount": lambda count: setattr(count._obj, "value", self._devices),
+            "cuDeviceGet": lambda device, ordinal: setattr(device._obj, "value", ordinal),
+            "cuDeviceGetAttribute": lambda value, which, device: setattr(value._obj, "value", {75: 8, 76: 7}[which]),
+            "cuDriverGetVersion": lambda version: setattr(version._obj, "value", 12_060),
+            "cuDeviceGetName": lambda buffer, size, device: setattr(buffer, "value", b"Orin"),
+        }
+
+        def call(*arguments: Any) -> int:
+            values[name](*arguments)
+            return self._statuses.get(name, 0)
+
+        return call
+
+
+TEGRA = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 2025\n"
+OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs-builder)\n"
+CLOSED = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "driver"),
+    [
+        ("etc/nv_tegra_release", TEGRA, "l4t-36.4.3"),
+        ("proc/driver/nvidia/version", OPEN, "driver-580.95.05"),
+        ("proc/driver/nvidia/version", CLOSED, "driver-535.183.01"),
+        ("proc/driver/nvidia/version", "something else\n", "cuda-12.6"),
+        (None, "", "cuda-12.6"),
+    ],
+)
+def test_probe(file: str | None, text: str, driver: str, tmp_path: Path) -> None:
+    if file is not None:
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    assert probe_gpu(tmp_path, lambda name: FakeCuda()) == Gpu("Orin", "8.7", driver)
+
+
+def test_probe_says_why_there_is_none(tmp_path: Path) -> None:
+    def absent(name: str) -> Any:
+        return ctypes.CDLL("no-such-library.so")
+
+    with pytest.raises(DeviceError, match=r"driver cannot be loaded .*no-such-library"):
+        probe_gpu(tmp_path, absent)
+    with pytest.raises(DeviceError, match=r"counts none.*CUDA_VISIBLE_DEVICES"):
+        probe_gpu(tmp_path, lambda name: FakeCuda(devices=0))
+    with pytest.raises(DeviceError, match="cuInit gives CUDA error 100"):
+        probe_gpu(tmp_path, lambda name: FakeCuda(cuInit=100))
+
+
+def test_file_names() -> None:
+    assert (PLAN, RECORD) == ("engine.plan", "engine.json")

@@ -158,7 +158,7 @@ def _source(checkpoint: Checkpoint, config: MertConfig, preprocessing: Preproces
         "source": f"{checkpoint.path.resolve().parent.name}/{checkpoint.path.name}",
         "source_sha256": checkpoint.sha256,
         "stored_dtypes": list(network.stored_dtypes),
-        "licence": "that of the checkpoint; m-a-p publishes MERT-v1 under CC BY-NC 4.0",
+        "licence": "that of the checkpoint: see its model card",
     }
     if ignored:  # other heads, or what stands beside the model's prefix
         provenance["ignored_tensors"] = list(ignored)
@@ -185,7 +185,7 @@ def read_config(path: Path) -> MertConfig:
 
 _NO_CQT = (
     "feature_extractor_cqt: this recipe has no CQT branch (a constant-Q spectrum of nnAudio, concatenated to the"
-    " convolutions' features); the published 95M and 330M models have none"
+    " convolutions' features before the projection); export a checkpoint that was trained without it"
 )
 
 

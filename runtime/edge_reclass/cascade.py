@@ -248,7 +248,7 @@ class Cascade:
                 "silent",
                 "the channels cancel when mixed to mono"
                 if cancels
-                else f"the excerpt's peak is {decoded.peak:.1e}, at most {SILENCE:.1e} counts as silence",
+                else f"the excerpt's peak is {abs(decoded.peak):.1e}, at most {SILENCE:.1e} counts as silence",
             )
 
     def _slice(self, decoded: Decoded, signal: Signal) -> tuple[NDArray[np.float32], int]:

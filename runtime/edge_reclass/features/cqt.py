@@ -40,7 +40,7 @@ _STRIDE: Final = 64
 _GROUP_LIMIT: Final = 8
 _SLACK: Final = 8192
 """Room beyond a chunk: what is left of the last one (a kernel and a hop at most) and the zeros after the end."""
-_CACHED_KERNELS: Final = 64
+_CACHED_KERNELS: Final = 128
 _COLUMNS: Final = 2 * PITCH_CLASSES
 
 

@@ -48,7 +48,8 @@ _PROJECTED: Final = 128
 _CHUNK: Final = 2048
 """Frames that the steps after the spectrogram take at a time."""
 _CACHED_RATES: Final = 8
-_CACHED_TUNINGS: Final = 64
+_CACHED_TUNINGS: Final = 128
+"""More than the 101 values that an estimate can take: short windows of one track differ in theirs."""
 _RESAMPLE_CHUNK: Final = 1 << 16
 
 _DECIBEL: Final = np.float32(10 / math.log(10))

@@ -111,8 +111,8 @@ def test_fma_clips_from_elsewhere(cascade: Cascade, data: Path) -> None:
 def test_the_genre_does_not_depend_on_rate_or_container(cascade: Cascade, data: Path, tmp_path: Path) -> None:
     """Real music at 22.05 kHz, resampled up and in other containers: the same genre and nearly the same score.
 
-    Lossy coding and 16 bits change the samples themselves, so there a few clips may change their genre. A clip whose two best
-    scores are within 0.1 is no test of any of this and is left out.
+    Lossy coding and 16 bits change the samples themselves, so there a few clips may change their genre. A clip whose
+    two best scores are within 0.1 is no test of any of this and is left out.
     """
     decoder, resampler = Decoder(), Resampler()
     buffer = np.empty(31 * 192_000, np.float32)

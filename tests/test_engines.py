@@ -35,6 +35,7 @@ ORIN = Gpu("Orin", "8.7", "l4t-36.4.3")
 TARGET = Target("tensorrt", "10.3.0", "linux-aarch64", "8.7", "Orin", "l4t-36.4.3")
 KEY = EngineKey("a" * 64, TARGET, Profile("waveform", 16_000, 1, 6, 7))
 CONTENT = b"compiled"
+BUNDLE = Path("/srv/my bundle")
 
 
 def changed(key: EngineKey = KEY, *, profile: dict[str, Any] | None = None, **parts: Any) -> EngineKey:
@@ -72,7 +73,7 @@ def store(folder: Path, key: EngineKey = KEY, *, content: bytes = CONTENT, **fie
 
 
 def found(folder: Path, key: EngineKey = KEY, **options: Any) -> tuple[str, str]:
-    state = survey(folder, key, stage="mert", precision="fp16", **options)
+    state = survey(folder, key, bundle=BUNDLE, stage="mert", precision="fp16", **options)
     return state.status, state.reason
 
 
@@ -94,8 +95,8 @@ def test_the_folder_of_a_key_is_readable_and_stable() -> None:
         ({"sm": "11.0"}, r"compute capability \(SM\): built for 8.7, here 11.0"),
         ({"gpu": "Thor"}, "GPU: built for Orin, here Thor"),
         ({"driver": "l4t-36.5.0"}, "driver: built for l4t-36.4.3, here l4t-36.5.0"),
-        ({"profile": {"max": 16}}, r"profile: built for waveform\[1/6/7, 16000\], wanted waveform\[1/6/16, 16000\]"),
-        ({"profile": {"width": 8_000}}, "profile: built for"),
+        ({"profile": {"width": 8_000}}, r"profile: built for waveform\[1/6/7, 16000\], wanted waveform\[1/6/7, 8000\]"),
+        ({"profile": {"input": "audio"}}, r"profile: built for waveform\[1/6/7, 16000\], wanted audio"),
         ({"flags": ("strongly-typed",)}, "flags: built with strongly-typed, no-tf32, wanted strongly-typed"),
     ],
 )
@@ -109,13 +110,29 @@ def test_every_part_of_the_key_counts(part: dict[str, Any], words: str, tmp_path
     assert len(differences(KEY, other)) == 1
 
 
-def test_a_larger_profile_serves_unless_it_must_be_exact(tmp_path: Path) -> None:
-    engine = store(tmp_path, changed(profile={"opt": 8, "max": 16}))
+@pytest.mark.parametrize("largest", [1, 4, 16])
+def test_another_largest_batch_serves_unless_the_profile_must_be_exact(largest: int, tmp_path: Path) -> None:
+    store(tmp_path, changed(profile={"opt": 1, "max": largest}))
     assert found(tmp_path)[0] == "present"
-    assert found(tmp_path, exact=True)[0] == "stale"
-    exact = store(tmp_path)
-    state = survey(tmp_path, KEY, stage="mert", precision="fp16")
-    assert state.engine is not None and state.engine.folder == exact.folder != engine.folder
+    status, reason = found(tmp_path, exact=True)
+    assert status == "stale"
+    assert reason == f"profile: built for waveform[1/1/{largest}, 16000], wanted waveform[1/6/7, 16000]"
+
+
+def test_an_engine_that_takes_no_single_window_does_not_serve(tmp_path: Path) -> None:
+    store(tmp_path, changed(profile={"min": 4}))
+    assert found(tmp_path)[0] == "stale"
+
+
+def test_the_smallest_engine_for_the_batch_goes_first_then_the_largest_below_it(tmp_path: Path) -> None:
+    for largest in (2, 4, 16, 12, 3):
+        store(tmp_path, changed(profile={"opt": 1, "max": largest}))
+    taken = []
+    for wanted in (1, 4, 5, 16, 20):
+        state = survey(tmp_path, changed(profile={"max": wanted}), bundle=BUNDLE, stage="mert", precision="fp16")
+        assert state.engine is not None
+        taken.append(state.engine.record.key.profile.max)
+    assert taken == [2, 4, 12, 16, 16]
 
 
 def test_states(tmp_path: Path) -> None:
@@ -123,9 +140,12 @@ def test_states(tmp_path: Path) -> None:
     assert found(tmp_path)[0] == "missing"
     engine = store(tmp_path)
     assert found(tmp_path) == ("present", "not verified: no GPU")
-    assert engine_bytes(engine) == CONTENT
+    assert engine_bytes(engine, BUNDLE) == CONTENT
     # Another encoder's engines are no reason to call this one's stale.
-    assert survey(tmp_path, changed(onnx_sha256="c" * 64), stage="jmla", precision="fp16").status == "missing"
+    assert (
+        survey(tmp_path, changed(onnx_sha256="c" * 64), bundle=BUNDLE, stage="jmla", precision="fp16").status
+        == "missing"
+    )
 
 
 def test_an_engine_that_works_goes_before_one_that_was_rejected(tmp_path: Path) -> None:
@@ -155,15 +175,17 @@ def test_damaged_engines_are_refused(damage: str, tmp_path: Path) -> None:
     spoil(engine)
     status, reason = found(tmp_path)
     assert status == "damaged"
-    with pytest.raises(EngineError, match=words + ".*edge-reclass build BUNDLE --stage mert"):
-        engine_bytes(engine)
-    assert "build it again: edge-reclass build BUNDLE --stage mert" in reason
+    with pytest.raises(EngineError, match=words + ".*edge-reclass build '/srv/my bundle' --stage mert"):
+        engine_bytes(engine, BUNDLE)
+    assert "build it again: edge-reclass build '/srv/my bundle' --stage mert" in reason
 
 
 def test_a_rejected_engine_is_never_loaded(tmp_path: Path) -> None:
     engine = store(tmp_path, rejected="batch 7: cosine 0.5", sha256=None, bytes=0)
-    with pytest.raises(EngineError, match=r"mert was rejected here: batch 7: cosine 0\.5"):
-        engine_bytes(engine)
+    with pytest.raises(
+        EngineError, match=r"mert was rejected here: batch 7: cosine 0\.5; .*'/srv/my bundle' .*--rebuild"
+    ):
+        engine_bytes(engine, BUNDLE)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,7 @@ class EngineKey(Struct, frozen=True, forbid_unknown_fields=True):
 class BatchCheck(Struct, frozen=True, forbid_unknown_fields=True):
     """One comparison with reference vectors: the worst row's figures (see ``reference.Agreement``) at one batch size.
 
+    ``median_cosine`` is the median row's: by it, INT8 is judged, as at export.
     ``heads`` counts the rows on which a head's top genre was compared, ``heads_agree`` those where it was the same.
     """
 
@@ -116,6 +118,7 @@ class BatchCheck(Struct, frozen=True, forbid_unknown_fields=True):
     max_abs: float
     heads: int
     heads_agree: int
+    median_cosine: float
 
 
 class Verification(Struct, frozen=True, forbid_unknown_fields=True):
@@ -263,7 +266,8 @@ def stored_engines(folder: Path) -> Iterator[StoredEngine | str]:
 def differences(have: EngineKey, want: EngineKey, *, exact: bool = False) -> list[str]:
     """What keeps an engine of key ``have`` from being used where ``want`` is asked for; empty where nothing does.
 
-    A profile with a larger maximum serves too, unless ``exact``.
+    Unless ``exact``, any profile of the same input and width that takes single windows serves: who runs the engine
+    asks it for no more than its own maximum at a time.
     """
     wrong = []
     if have.onnx_sha256 != want.onnx_sha256:
@@ -281,8 +285,8 @@ def differences(have: EngineKey, want: EngineKey, *, exact: bool = False) -> lis
         if before != now:
             wrong.append(f"{label}: built for {before or 'any'}, here {now or 'any'}")
     one, other = have.profile, want.profile
-    covers = (one.input, one.width) == (other.input, other.width) and one.min <= other.min and one.max >= other.max
-    if one != other if exact else not covers:
+    serves = (one.input, one.width) == (other.input, other.width) and one.min <= 1 <= one.max
+    if one != other if exact else not serves:
         wrong.append(f"profile: built for {_profile(one)}, wanted {_profile(other)}")
     if have.flags != want.flags:
         wrong.append(f"flags: built with {', '.join(have.flags)}, wanted {', '.join(want.flags)}")
@@ -293,10 +297,12 @@ def _profile(profile: Profile) -> str:
     return f"{profile.input}[{profile.min}/{profile.opt}/{profile.max}, {profile.width}]"
 
 
-def survey(folder: Path, want: EngineKey, *, stage: str, precision: str, exact: bool = False) -> Found:
+def survey(folder: Path, want: EngineKey, *, bundle: Path, stage: str, precision: str, exact: bool = False) -> Found:
     """What lies in ``folder`` for ``want``: the plan's size and sha256 are checked too.
 
-    ``stage`` and ``precision`` tell which engines of other keys are this encoder's, for the reason.
+    ``stage`` and ``precision`` tell which engines of other keys are this encoder's, for the reason. Unless ``exact``,
+    the engine's largest batch (``engine.record.key.profile.max``) may be another than the wanted one; it is the
+    largest at which it may be run. ``bundle`` is the bundle's folder, for the command in the reason.
 
     Raises:
         UsageError: the folder cannot be read.
@@ -313,12 +319,11 @@ def survey(folder: Path, want: EngineKey, *, stage: str, precision: str, exact: 
         else:
             fitting.append(entry)
     if fitting:
-        # An engine that can be used goes before one that was rejected; then the one with the smallest buffers.
-        engine = min(fitting, key=lambda one: (one.record.rejected is not None, one.record.key.profile.max))
+        engine = min(fitting, key=lambda one: _preference(one.record, want.profile.max))
         if engine.record.rejected is not None:
             return Found("rejected", engine.record.rejected, engine)
         try:
-            _check_plan(engine)
+            _check_plan(engine, bundle)
         except EngineError as error:
             return Found("damaged", str(error), engine)
         reason = "verified" if engine.record.verification else f"not verified: {engine.record.not_verified}"
@@ -331,23 +336,35 @@ def survey(folder: Path, want: EngineKey, *, stage: str, precision: str, exact: 
     return Found("missing", f"no engine of {stage} {precision} in {folder}")
 
 
-def engine_bytes(engine: StoredEngine) -> bytes:
-    """The plan, read once and checked, so that what was hashed is what is loaded.
+def _preference(record: EngineRecord, batch: int) -> tuple[bool, bool, int]:
+    """Sorts a usable engine before a rejected one, one that takes ``batch`` before one that does not.
+
+    Of those that do, the smallest buffers are best; of those that do not, the largest batch.
+    """
+    most = record.key.profile.max
+    return record.rejected is not None, most < batch, most if most >= batch else -most
+
+
+def engine_bytes(engine: StoredEngine, bundle: Path) -> bytes:
+    """The plan, read once and checked, so that what was hashed is what is loaded. ``bundle`` is for the message.
 
     Raises:
         EngineError: the engine was rejected, or its plan is missing, cut off or altered.
     """
     if engine.record.rejected is not None:
-        raise EngineError(f"{engine.folder}: {engine.record.stage} was rejected here: {engine.record.rejected}")
+        raise EngineError(
+            f"{engine.folder}: {engine.record.stage} was rejected here: {engine.record.rejected};"
+            f" edge-reclass build {shlex.quote(str(bundle))} --stage {engine.record.stage} --rebuild  tries again"
+        )
     try:
         content = engine.plan.read_bytes()
     except OSError as error:
-        raise EngineError(f"{engine.plan}: cannot be read ({error.strerror}); {_mend(engine)}") from error
-    _compare(engine, len(content), hashlib.sha256(content).hexdigest())
+        raise EngineError(f"{engine.plan}: cannot be read ({error.strerror}); {_mend(engine, bundle)}") from error
+    _compare(engine, bundle, len(content), hashlib.sha256(content).hexdigest())
     return content
 
 
-def _check_plan(engine: StoredEngine) -> None:
+def _check_plan(engine: StoredEngine, bundle: Path) -> None:
     """As :func:`engine_bytes`, without holding the plan in memory."""
     digest = hashlib.sha256()
     try:
@@ -357,20 +374,20 @@ def _check_plan(engine: StoredEngine) -> None:
                 while block := file.read(1 << 20):
                     digest.update(block)
     except OSError as error:
-        raise EngineError(f"{engine.plan}: cannot be read ({error.strerror}); {_mend(engine)}") from error
-    _compare(engine, size, digest.hexdigest())
+        raise EngineError(f"{engine.plan}: cannot be read ({error.strerror}); {_mend(engine, bundle)}") from error
+    _compare(engine, bundle, size, digest.hexdigest())
 
 
-def _compare(engine: StoredEngine, size: int, digest: str) -> None:
+def _compare(engine: StoredEngine, bundle: Path, size: int, digest: str) -> None:
     record = engine.record
     if size != record.bytes:
-        raise EngineError(f"{engine.plan}: expected {record.bytes} bytes, got {size}; {_mend(engine)}")
+        raise EngineError(f"{engine.plan}: expected {record.bytes} bytes, got {size}; {_mend(engine, bundle)}")
     if digest != record.sha256:
-        raise EngineError(f"{engine.plan}: expected sha256 {record.sha256}, got {digest}; {_mend(engine)}")
+        raise EngineError(f"{engine.plan}: expected sha256 {record.sha256}, got {digest}; {_mend(engine, bundle)}")
 
 
-def _mend(engine: StoredEngine) -> str:
-    return f"build it again: edge-reclass build BUNDLE --stage {engine.record.stage}"
+def _mend(engine: StoredEngine, bundle: Path) -> str:
+    return f"build it again: edge-reclass build {shlex.quote(str(bundle))} --stage {engine.record.stage}"
 
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h

@@ -25,7 +25,7 @@ from edge_reclass_export.engine.build import DeviceCheck, EngineBuild, Outcome, 
 from edge_reclass_export.engine.library import open_library
 from edge_reclass_export.engine.stages import engine_stages, graph_stages
 from edge_reclass_export.engine.store import EngineStore
-from export.engine_bundles import engine_bundle, refresh_hashes
+from export.engine_bundles import DIM, engine_bundle, refresh_hashes, write_head
 from export.fake_device import ORIN, FakeDevice, Spoil, header
 
 FAKES = Path(__file__).parent / "fakes"
@@ -71,7 +71,7 @@ class Setup:
         store = EngineStore(self.engines)
         stages = engine_stages(bundle, target, precision=precision, max_batch=max_batch)
         if dry:
-            return list(dry_run(store, stages, rebuild=rebuild))
+            return list(dry_run(bundle, library, store, stages, rebuild=rebuild))
         run = EngineBuild(
             bundle,
             library,
@@ -173,7 +173,7 @@ def test_wrong_numbers_at_any_batch_fall_back_in_the_open(setup: Setup, batch: i
     # The next build trusts the record and measures nothing again; the runtime's lookup refuses the engine.
     (again,) = setup.build()
     assert (again.action, again.precision, [one.precision for one in again.rejected]) == ("keep", "fp32", ["fp16"])
-    state = survey(setup.engines, records["mert fp16"].key, stage="mert", precision="fp16")
+    state = survey(setup.engines, records["mert fp16"].key, bundle=setup.root, stage="mert", precision="fp16")
     assert state.status == "rejected"
     (retried,) = setup.build(rebuild=True)
     assert (retried.action, retried.precision) == ("build", "fp16")
@@ -188,7 +188,13 @@ def test_nothing_right_means_the_cpu(setup: Setup) -> None:
     assert not [path for path in setup.left() if path.endswith(".plan")]
     assert [one.action for one in setup.build(dry=True)] == ["cpu"]
     (only,) = setup.build(spoil=nan, precision="fp16", rebuild=True)
-    assert only.action == "failed" and "cosine -1" in only.detail
+    assert only.action == "failed" and only.detail.startswith("mert fp16: batch 1: ") and "cosine -1" in only.detail
+    assert only.detail.endswith("; next: leave --precision out, so that another one is tried")
+    (earlier,) = setup.build(spoil=nan, precision="fp16")
+    assert earlier.action == "failed" and earlier.detail.startswith("mert fp16: batch 1: ")
+    assert earlier.detail.endswith(
+        f"(rejected by an earlier run); next: edge-reclass build {setup.root} --stage mert --rebuild  tries again"
+    )
 
 
 @pytest.mark.parametrize("fail", ["unsupported", "null"])
@@ -200,6 +206,10 @@ def test_a_precision_that_cannot_be_built_falls_back(
     assert (outcome.action, outcome.precision) == ("build", "fp32")
     words = {"unsupported": "node 'layer_3/attention' (Attention): No importer", "null": "any implementation for node"}
     assert words[fail] in outcome.rejected[0].reason
+    assert "; next: " in outcome.rejected[0].reason
+    # Only what TensorRT cannot take is a verdict about the graph; what it failed to build is tried again.
+    assert ("mert fp16" in setup.records()) == (fail == "unsupported")
+    assert [one.precision for one in setup.records()["mert fp32"].instead_of] == ["fp16"]
     fake_tensorrt(fail=fail)
     (only,) = setup.build(precision="fp16", rebuild=True)
     assert only.action == "failed" and "next: " in only.detail
@@ -281,9 +291,18 @@ def test_onnx_altered_after_export(setup: Setup) -> None:
 def test_a_manifest_of_other_dimensions(setup: Setup) -> None:
     text = (setup.root / "bundle.yaml").read_text(encoding="utf-8")
     (setup.root / "bundle.yaml").write_text(text.replace("window_samples: 8000", "window_samples: 8008"), "utf-8")
-    (outcome,) = setup.build(precision="fp16")
-    assert outcome.action == "failed"
-    assert "expected the input waveform[batch, 8008], got [('waveform', (-1, 8000))]" in outcome.detail
+    for precision in ("fp16", None):
+        words = r"expected the input waveform\[batch, 8008\], got \[\('waveform', \(-1, 8000\)\)\]; next: manifest and"
+        with pytest.raises(BundleError, match=words):
+            setup.build(precision=precision)
+        assert not setup.engines.exists()
+
+
+def test_a_head_that_does_not_fit_is_the_bundles_fault(setup: Setup) -> None:
+    write_head(setup.root / "heads/mert.onnx", DIM + 1, seed=3)
+    refresh_hashes(setup.root)
+    with pytest.raises(BundleError, match=r"heads/mert\.onnx: the head of mert does not fit the bundle: .*features"):
+        setup.build()
     assert not setup.engines.exists()
 
 
@@ -304,6 +323,8 @@ def test_a_damaged_engine_is_built_again(setup: Setup, how: str, words: str) -> 
     setup.build()
     damage(setup, how)
     (planned,) = setup.build(dry=True)
+    setup.build(max_batch=2)
+    assert setup.build(dry=True) == [planned]  # another engine that serves does not hide what is wrong with this one
     assert planned.action == "build" and planned.detail.startswith("damaged: ") and words in planned.detail
     assert setup.build()[0].action == "build"
     assert setup.build(dry=True)[0].action == "keep"
@@ -324,6 +345,9 @@ def test_dry_run_says_which_part_differs(setup: Setup, fake_tensorrt: Callable[.
         "stale: profile: built for waveform[1/4/5, 8000], wanted waveform[1/2/2, 8000]"
         in setup.build(dry=True, max_batch=2)[0].detail
     )
+    assert setup.build(dry=True, max_batch=2)[0].detail.endswith(
+        "only that differs, so verify and the runtime can use it as it is"
+    )
     assert setup.build(dry=True, rebuild=True)[0].detail == "present: verified; --rebuild"
     (setup.root / "encoders" / "mert.fp16.onnx").write_bytes(
         (setup.root / "encoders" / "mert.fp32.onnx").read_bytes() + b"\x00\x00"
@@ -331,6 +355,25 @@ def test_dry_run_says_which_part_differs(setup: Setup, fake_tensorrt: Callable[.
     refresh_hashes(setup.root)
     assert setup.build(dry=True)[0].detail.startswith("stale: the ONNX file has changed: built from ")
     assert setup.left() == before
+
+
+def test_nothing_built_in_any_precision_is_no_verdict(setup: Setup, fake_tensorrt: Callable[..., None]) -> None:
+    """The CPU takes a stage only where every precision was judged; else verify would miss an engine."""
+    fake_tensorrt(fail="null")
+    (outcome,) = setup.build()
+    assert outcome.action == "failed" and outcome.detail.startswith("mert: no engine could be built (fp16: cannot be")
+    assert "; fp32: cannot be built: " in outcome.detail and not setup.engines.exists()
+    fake_tensorrt(fail="unsupported")
+    assert setup.build()[0].action == "cpu"
+
+
+def test_dry_run_refuses_what_the_build_would_refuse(setup: Setup) -> None:
+    setup.build()
+    file = setup.root / "encoders" / "mert.fp16.onnx"
+    file.write_bytes(file.read_bytes() + b"\x00")
+    assert setup.build(dry=True)[0].action == "keep"  # nothing would be read
+    with pytest.raises(BundleError, match=r"mert\.fp16\.onnx: expected \d+ bytes"):
+        setup.build(dry=True, rebuild=True)
 
 
 def test_the_timing_cache_is_read_written_and_made_anew(setup: Setup, fake_tensorrt: Callable[..., None]) -> None:

@@ -103,6 +103,18 @@ def test_build_and_verify(run: Cli, bundle: Path) -> None:
     assert status == 0 and "fp16       engine   5" in out
 
 
+def test_the_advice_to_lower_the_batch_leads_to_an_engine_that_verifies(run: Cli, bundle: Path) -> None:
+    assert run("build", bundle, "--max-batch", "4")[0] == 0
+    status, out, _ = run("verify", bundle, "--device", "tensorrt", "--format", "json")
+    (plain,) = json.loads(out)
+    assert (status, plain["status"], [check["batch"] for check in plain["checks"]]) == (0, "ok", [1, 4])
+    (planned,) = json.loads(run("build", bundle, "--dry-run", "--format", "json")[1])
+    assert planned["detail"] == (
+        "stale: profile: built for waveform[1/4/4, 8000], wanted waveform[1/4/5, 8000];"
+        " only that differs, so verify and the runtime can use it as it is"
+    )
+
+
 def test_dry_run_writes_nothing(run: Cli, bundle: Path) -> None:
     status, out, _ = run("build", bundle, "--dry-run")
     assert status == 0 and "mert   fp16       would build  missing: no engine" in out
@@ -122,7 +134,7 @@ def test_a_fallback_is_said_aloud(run: Cli, bundle: Path) -> None:
     assert status == 0 and json.loads(out)[0]["action"] == "cpu"
     assert "warning: mert has no engine on this device and runs with ONNX Runtime on the CPU" in err
     status, out, err = run("build", bundle, "--precision", "fp32", "--rebuild")
-    assert status == 4 and "error: batch 1: relative error 1" in err
+    assert status == 4 and "error: mert fp32: batch 1: relative error 1" in err
 
 
 def test_without_a_gpu_the_device_is_not_usable(run: Cli, bundle: Path) -> None:

@@ -182,6 +182,7 @@ def test_from_bundle_to_engine_on_the_command_line(run: Cli, bundle: Path) -> No
     assert re.search(r"tiny +fp16 +built +built in [\d.]+ s, at most [\d.]+ GB of memory, [\d.]+ MB; not verified", out)
     assert "engines will be built but not verified: no NVIDIA GPU" in err
     assert "the engine was built for SM 8.6 but not verified: this machine has no GPU" in err
+    warned = err
     (folder,) = (bundle / "engines").iterdir()
     assert folder.name.startswith("tensorrt-rtx-1.") and "-sm86-" in folder.name
     record = msgspec.json.decode((folder / "engine.json").read_bytes(), type=EngineRecord)
@@ -194,6 +195,9 @@ def test_from_bundle_to_engine_on_the_command_line(run: Cli, bundle: Path) -> No
     assert status == 5 and "does not build for SM 9.0" in err
     status, _, err = run("verify", bundle, "--device", "tensorrt", "--flavour", "tensorrt-rtx")
     assert status == 5 and "no NVIDIA GPU" in err
+    status, _, err = run("build", bundle, "--flavour", "tensorrt-rtx", "--sm", "9.0", "--dry-run")
+    assert status == 5 and "does not build for SM 9.0" in err
+    assert f"on the device, run  edge-reclass verify {bundle} --device tensorrt" in warned
     assert [path.name for path in (bundle / "engines").iterdir()] == [folder.name]
 
 

@@ -22,6 +22,7 @@ from edge_reclass.engines import BatchCheck
 from edge_reclass.errors import BundleError, DeviceError, EngineError, UsageError
 from edge_reclass_export.commands.verify import verify
 from edge_reclass_export.engine.verify import (
+    LIMITS,
     Expected,
     check_graph,
     faults,
@@ -29,6 +30,7 @@ from edge_reclass_export.engine.verify import (
     open_heads,
     reference_expected,
 )
+from edge_reclass_export.quantise import LEAST_MEDIAN
 from export.engine_bundles import DIM, engine_bundle, refresh_hashes, write_head
 from export.fake_device import FakeDevice
 from export.test_engine_build import ORIN, Setup, damage, fake_tensorrt, wrong_at
@@ -100,11 +102,11 @@ def test_one_wrong_row_of_one_batch_size_is_found(row: int) -> None:
 @pytest.mark.parametrize(
     ("check", "words"),
     [
-        (BatchCheck(4, 0.99, 1e-3, 0.1, 8, 8), ["batch 4: cosine 0.990000 (at least 0.999)"]),
-        (BatchCheck(4, 0.9999, 0.1, 0.1, 8, 8), ["batch 4: relative error 0.1 (at most 0.05)"]),
-        (BatchCheck(4, 0.9999, 0.01, 0.1, 8, 7), ["batch 4: top genre the same on 7 of 8 rows"]),
-        (BatchCheck(4, float("nan"), float("nan"), 0.1, 0, 0), ["batch 4: cosine nan", "relative error nan"]),
-        (BatchCheck(4, 0.9999, 0.01, 0.1, 0, 0), []),
+        (BatchCheck(4, 0.99, 1e-3, 0.1, 8, 8, 1.0), ["batch 4: cosine 0.990000 (at least 0.999)"]),
+        (BatchCheck(4, 0.9999, 0.1, 0.1, 8, 8, 1.0), ["batch 4: relative error 0.1 (at most 0.05)"]),
+        (BatchCheck(4, 0.9999, 0.01, 0.1, 8, 7, 1.0), ["batch 4: top genre the same on 7 of 8 rows"]),
+        (BatchCheck(4, float("nan"), float("nan"), 0.1, 0, 0, 1.0), ["batch 4: cosine nan", "relative error nan"]),
+        (BatchCheck(4, 0.9999, 0.01, 0.1, 0, 0, 1.0), []),
     ],
 )
 def test_limits(check: BatchCheck, words: list[str]) -> None:
@@ -113,8 +115,26 @@ def test_limits(check: BatchCheck, words: list[str]) -> None:
 
 
 def test_fp32_is_held_to_more() -> None:
-    check = BatchCheck(1, 0.9999, 0.014, 0.1, 8, 8)
+    check = BatchCheck(1, 0.9999, 0.014, 0.1, 8, 8, 1.0)
     assert faults([check], "fp32") and not faults([check], "fp16")
+
+
+def test_int8_is_judged_by_the_median_row_as_at_export() -> None:
+    assert faults([BatchCheck(4, 0.5, 1.1, 0.1, 8, 7, 0.985)], "int8") == []
+    assert faults([BatchCheck(4, 0.5, 1.1, 0.1, 8, 8, 0.97)], "int8") == [
+        "batch 4: median cosine 0.970000 (at least 0.98)"
+    ]
+    lost = BatchCheck(4, -1.0, float("inf"), float("inf"), 8, 8, 0.99)
+    assert faults([lost], "int8") == ["batch 4: values that are no numbers"]
+    assert LIMITS["int8"].median_cosine == LEAST_MEDIAN
+
+
+def test_one_wrong_row_leaves_the_median() -> None:
+    def spoil(batch: int, output: np.ndarray) -> None:
+        output[2] *= -1.0
+
+    (check,) = check_graph(Table(EXPECTED, 8, spoil), EXPECTED, [8], [])
+    assert (check.cosine, check.median_cosine) == (pytest.approx(-1.0), pytest.approx(1.0))
 
 
 def heads_of(bundle: Bundle, stage: str) -> tuple[list[str], list[str]]:
@@ -219,6 +239,10 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
         run(root)
     with pytest.raises(UsageError, match="expected fp16, the bundle has fp32"):
         run(root, "--precision", "fp16")
+    with pytest.raises(UsageError, match="--precision: expected one of fp32, fp16, int8, got 'bogus'"):
+        run(root, "--precision", "bogus")
+    with pytest.raises(UsageError, match="--precision: expected one of fp16, fp32, got 'int8'"):
+        run(root, "--precision", "int8", "--device", "tensorrt")
     with pytest.raises(UsageError, match="no stage 'x'"):
         run(root, "--stage", "x")
 
@@ -296,10 +320,41 @@ def test_an_engine_that_disagrees_is_not_used_again(tmp_path: Path, device: Call
     device(setup.scratch, wrong_at(4))
     result = on_engines(setup)
     assert result.exit_code == 4
-    assert "mismatch: batch 4: cosine -1.0" in result.stdout and "build --rebuild tries again" in result.stderr
+    assert (
+        "mismatch: batch 4: cosine -1.0" in result.stdout
+        and f"build {setup.root} --stage mert --rebuild  tries" in result.stderr
+    )
     assert setup.records()["mert fp16"].rejected is not None
     again = on_engines(setup)
     assert again.exit_code == 4 and "missing: no engine of mert fp32" in again.stdout
+
+
+@pytest.mark.parametrize("largest", [1, 4, 3])
+def test_engines_of_a_smaller_batch_are_verified_up_to_it(
+    largest: int, tmp_path: Path, device: Callable[..., None]
+) -> None:
+    setup = Setup(tmp_path)
+    setup.build(gpu=None, max_batch=largest)
+    device(setup.scratch)
+    result = on_engines(setup)
+    assert result.exit_code == 0, result.stdout
+    assert [(row[3], row[-1]) for row in rows(result)] == [(str(b), "ok") for b in dict.fromkeys((1, largest))]
+    record = setup.records()["mert fp16"]
+    assert record.verification is not None and record.key.profile.max == largest
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_head_that_does_not_fit_is_the_bundles_fault(
+    on_device: bool, tmp_path: Path, device: Callable[..., None]
+) -> None:
+    setup = Setup(tmp_path)
+    setup.build()
+    device(setup.scratch)
+    write_head(setup.root / "heads/mert.onnx", DIM + 1, seed=3)
+    refresh_hashes(setup.root)
+    with pytest.raises(BundleError, match=r"heads/mert\.onnx: the head of mert does not fit the bundle: "):
+        on_engines(setup) if on_device else run(setup.root)
+    assert setup.records()["mert fp16"].rejected is None
 
 
 REFUSALS: dict[str, tuple[Callable[[Setup], object], str]] = {

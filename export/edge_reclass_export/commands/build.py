@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ def build(
     if not stages:
         raise UsageError(f"nothing to build: no stage of {loaded.name} has a graph")
     if dry_run:
-        outcomes = list(builder.dry_run(store, stages, rebuild=rebuild))
+        outcomes = list(builder.dry_run(loaded, library, store, stages, rebuild=rebuild))
         _print(outcomes, format, dry=True)
         return
     store.require_writable()
@@ -114,7 +115,7 @@ def build(
         for each in stages:
             with watching(each.name, verbose=verbose) as watch:
                 outcomes.append(run.run(each, watch))
-            for line in _remarks(outcomes[-1]):
+            for line in _remarks(outcomes[-1], loaded.root):
                 say(line)
     _print(outcomes, format, dry=False)
     if any(outcome.action == "failed" for outcome in outcomes):
@@ -156,7 +157,7 @@ def _timing_cache(given: Path | None, default: Path | None) -> Path | None:
     return given or default
 
 
-def _remarks(outcome: Outcome) -> list[str]:
+def _remarks(outcome: Outcome, root: Path) -> list[str]:
     lines = [f"{outcome.stage}: {one.precision} was not taken: {one.reason}" for one in outcome.rejected]
     if outcome.action == "cpu":
         lines.append(f"warning: {outcome.stage} has no engine on this device and runs with ONNX Runtime on the CPU")
@@ -165,7 +166,8 @@ def _remarks(outcome: Outcome) -> list[str]:
     elif not outcome.verified and outcome.record is not None:
         lines.append(
             f"warning: {outcome.stage}: the engine was built for SM {outcome.record.key.target.sm} but not verified:"
-            f" {outcome.record.not_verified}; on the device, run  edge-reclass verify BUNDLE --device tensorrt"
+            f" {outcome.record.not_verified}; on the device, run"
+            f"  edge-reclass verify {shlex.quote(str(root))} --device tensorrt"
         )
     return lines
 

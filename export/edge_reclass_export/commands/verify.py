@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import msgspec
 import typer
@@ -36,9 +36,10 @@ def verify(
 ) -> None:
     """Compare this device's sessions or engines with the bundle's reference vectors.
 
-    Every encoder runs at its smallest, usual and largest batch; cosine and relative error are the worst row's, "top
-    genre" says on how many reference inputs the heads still choose the same genre. What is found is written into an
-    engine's record; an engine that disagrees is not used again.
+    Every encoder runs at its smallest, usual and largest batch (an engine: its own); cosine and relative error are the
+    worst row's, "median" is the median row's cosine, by which INT8 is judged, and "top genre" says on how many
+    reference inputs the heads still choose the same genre. What is found is written into an engine's record; an engine
+    that disagrees is not used again.
 
     Exit codes: 0 everything that could be compared agrees; 2 wrong usage, or nothing could be compared; 4 a mismatch,
     an engine that is missing, stale or damaged, or an invalid bundle; 5 the device cannot be used.
@@ -51,10 +52,14 @@ def verify(
     from edge_reclass_export.engine import audit as audits
     from edge_reclass_export.engine.library import open_library
     from edge_reclass_export.engine.report import say
+    from edge_reclass_export.engine.stages import FALLBACKS
     from edge_reclass_export.engine.store import EngineStore
 
     if format not in {"table", "json"}:
         raise UsageError(f"--format: expected table or json, got {format!r}")
+    known = FALLBACKS if device == "tensorrt" else get_args(bundles.Precision)
+    if precision is not None and precision not in known:
+        raise UsageError(f"--precision: expected one of {', '.join(known)}, got {precision!r}")
     loaded = bundles.load(bundle)
     names = tuple(stage or ())
     store = EngineStore(engines_folder(loaded.root, engines))
@@ -104,7 +109,7 @@ def _print(findings: list[Finding], format: str) -> None:
         subject = finding.subject
         where = "engine" if subject.engine else "onnx"
         if not finding.checks:
-            rows.append((subject.stage, subject.precision, where, "–", "–", "–", "–", _result(finding)))
+            rows.append((subject.stage, subject.precision, where, *["–"] * 5, _result(finding)))
         for check in finding.checks:
             top = f"{check.heads_agree}/{check.heads}" if check.heads else "–"
             rows.append(
@@ -114,12 +119,15 @@ def _print(findings: list[Finding], format: str) -> None:
                     where,
                     str(check.batch),
                     f"{check.cosine:.7f}",
+                    f"{check.median_cosine:.7f}",
                     f"{check.relative:.2e}",
                     top,
                     _result(finding),
                 )
             )
-    print(table(("stage", "precision", "runs as", "batch", "cosine", "rel. error", "top genre", "result"), rows))
+    print(
+        table(("stage", "precision", "runs as", "batch", "cosine", "median", "rel. error", "top genre", "result"), rows)
+    )
 
 
 def _result(finding: Finding) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -139,7 +140,7 @@ def audit(
 
     Raises:
         DeviceError: the device cannot be used.
-        BundleError: a file of the bundle was altered.
+        BundleError: a file of the bundle was altered, or a head does not fit.
         UsageError: a file of ``audio`` cannot be used.
     """
     references = {entry.name: reference_expected(bundle, entry.name) for entry in bundle.manifest.stages}
@@ -251,7 +252,10 @@ def settle(bundle: Bundle, store: EngineStore, finding: Finding) -> str | None:
     record, remark = engine.record, None
     if finding.status == "mismatch":
         record = msgspec.structs.replace(record, rejected=finding.detail, verification=None)
-        remark = f"{engine.folder} is marked as rejected; build --rebuild tries again"
+        remark = (
+            f"{engine.folder} is marked as rejected;"
+            f" edge-reclass build {shlex.quote(str(bundle.root))} --stage {record.stage} --rebuild  tries again"
+        )
     elif finding.status == "ok" and finding.checks:
         verification = Verification(bundle.manifest.files[encoder.reference].sha256, finding.checks)
         record = msgspec.structs.replace(record, verification=verification, not_verified=None)

@@ -1,14 +1,15 @@
 """Builds the engines that are missing or stale, proves each before it counts, and falls back in the open.
 
-The order is FP16, FP16 with float32 islands where the bundle has it, FP32, ONNX Runtime on the CPU. Every precision
-that was not taken leaves a record with the reason, so that neither the runtime nor the next build takes it, and the
-engine that was taken names what it stands in for.
+The order is FP16, FP32, ONNX Runtime on the CPU; parts that need float32 inside FP16 are the graph's own, chosen at
+export. A precision that gave wrong numbers, or whose graph TensorRT cannot take, leaves a record with the reason, so
+that neither the runtime nor the next build takes it, and the engine that was taken names what it stands in for.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -18,19 +19,21 @@ from edge_reclass.backends import Backend
 from edge_reclass.bundle import Bundle, WaveformEntry, file_entry
 from edge_reclass.engines import (
     EngineRecord,
+    Found,
     Gpu,
     Rejected,
     Target,
     Verification,
     describe_target,
-    survey,
+    differences,
 )
-from edge_reclass.errors import DeviceError, EngineError, MissingExtraError
+from edge_reclass.errors import BundleError, DeviceError, EngineError, MissingExtraError
 from edge_reclass_export.engine.library import Library
 from edge_reclass_export.engine.process import BuildFailure, BuildJob, Built, Watch, build_engine
-from edge_reclass_export.engine.stages import Candidate, EngineStage, survey_stage
+from edge_reclass_export.engine.stages import Candidate, EngineStage, survey_candidate, survey_stage
 from edge_reclass_export.engine.store import EngineStore
 from edge_reclass_export.engine.verify import check_graph, faults, open_encoder, open_heads, reference_expected
+from edge_reclass_export.engine.worker import BuildProblem, compute_capability
 
 __all__ = ["Checked", "DeviceCheck", "EngineBuild", "Outcome", "default_timing_cache", "dry_run"]
 
@@ -90,7 +93,7 @@ class DeviceCheck:
         """Check the engine in ``plan``. A device that fails on it is a fault; a missing device is a reason.
 
         Raises:
-            BundleError: reference vectors or a head were altered.
+            BundleError: reference vectors or a head were altered, or a head does not fit.
             MemoryError: the device has too little memory for the engine.
         """
         if self._gpu is None:
@@ -123,13 +126,19 @@ class DeviceCheck:
         return Checked(Verification(digest, checks), tuple(faults(checks, precision)))
 
 
-def dry_run(store: EngineStore, stages: Sequence[EngineStage], *, rebuild: bool = False) -> Iterator[Outcome]:
-    """What :class:`EngineBuild` would do for each stage, and why. Reads only."""
+def dry_run(
+    bundle: Bundle, library: Library, store: EngineStore, stages: Sequence[EngineStage], *, rebuild: bool = False
+) -> Iterator[Outcome]:
+    """What :class:`EngineBuild` would do for each stage, and why. Reads only.
+
+    Raises:
+        BundleError: an ONNX file that would be read was altered.
+        DeviceError: this TensorRT would not build for the target.
+    """
     for stage in stages:
-        states = survey_stage(store.root, stage, exact=True)
         rejected: list[Rejected] = []
         outcome: Outcome | None = None
-        for candidate, found in states:
+        for candidate, found in survey_stage(store.root, stage, exact=True):
             if found.status == "rejected" and not rebuild:
                 rejected.append(Rejected(candidate.precision, found.reason))
                 continue
@@ -137,10 +146,33 @@ def dry_run(store: EngineStore, stages: Sequence[EngineStage], *, rebuild: bool 
                 record, folder = found.engine.record, found.engine.folder
                 outcome = Outcome(stage.name, "keep", candidate.precision, f"present, {found.reason}", folder, record)
             else:
-                why = f"{found.status}: {found.reason}" + ("; --rebuild" if found.status in _HERE else "")
-                outcome = Outcome(stage.name, "build", candidate.precision, why)
+                bundle.verify([candidate.file])
+                _require_target(library, candidate.key.target)
+                outcome = Outcome(stage.name, "build", candidate.precision, _why(store, stage, candidate, found))
             break
         yield _with(outcome, rejected) if outcome else _on_cpu(stage.name, rejected)
+
+
+def _require_target(library: Library, target: Target) -> None:
+    """TensorRT says only on the GPU what it builds for; TensorRT-RTX has a list."""
+    if library.flavour == "tensorrt-rtx":
+        try:
+            compute_capability(library.api, target.sm)
+        except BuildProblem as problem:
+            raise DeviceError(str(problem)) from problem
+
+
+def _why(store: EngineStore, stage: EngineStage, candidate: Candidate, found: Found) -> str:
+    why = f"{found.status}: {found.reason}"
+    if found.status in _HERE:
+        return f"{why}; --rebuild"
+    if found.status != "stale":
+        return why
+    other = survey_candidate(store.root, stage, candidate)
+    if other.status == "present" and other.engine is not None:
+        differs = "; ".join(differences(other.engine.record.key, candidate.key, exact=True))
+        return f"stale: {differs}; only that differs, so verify and the runtime can use it as it is"
+    return why
 
 
 _HERE = {"present", "rejected"}
@@ -170,6 +202,18 @@ def default_timing_cache(root: Path, target: Target) -> Path | None:
     return root / f"timing-{target.version}-sm{target.sm.replace('.', '')}.cache"
 
 
+@dataclass
+class _Tried:
+    """The precisions of one stage that were not taken, of this run and of earlier ones.
+
+    ``recorded`` is false once one of them has left no record, so that the runtime does not know of it.
+    """
+
+    rejected: list[Rejected] = field(default_factory=list)
+    recorded: bool = True
+    earlier: bool = False
+
+
 @dataclass(frozen=True)
 class EngineBuild:
     """One run of ``build``: everything that is the same for all stages."""
@@ -187,30 +231,39 @@ class EngineBuild:
         """Keep or build the first candidate that does; every candidate's ONNX file is checked before it is read.
 
         Raises:
-            BundleError: a file of the bundle was altered.
+            BundleError: a file of the bundle was altered, or manifest, encoder and head do not fit together.
             DeviceError: this TensorRT does not build for the target at all.
             UsageError: the engines' folder cannot be written.
         """
-        rejected: list[Rejected] = []
+        tried = _Tried()
         for candidate in stage.candidates:
-            found = survey(self.store.root, candidate.key, stage=stage.name, precision=candidate.precision, exact=True)
+            found = survey_candidate(self.store.root, stage, candidate, exact=True)
             if found.engine is not None and found.status == "rejected" and not self.rebuild:
-                rejected.append(Rejected(candidate.precision, found.reason))
+                tried.rejected.append(Rejected(candidate.precision, found.reason))
+                tried.earlier = True
                 continue
             if found.engine is not None and found.status == "present" and not self.rebuild:
-                outcome = self._keep(stage, candidate, found.engine.record, rejected)
+                outcome = self._keep(stage, candidate, found.engine.record, tried)
             else:
-                outcome = self._build(stage, candidate, watch, rejected)
+                outcome = self._build(stage, candidate, watch, tried)
             if outcome is not None:
-                return _with(outcome, rejected)
-        if self.fallback:
-            return _on_cpu(stage.name, rejected)
-        only = rejected[-1]
-        return Outcome(stage.name, "failed", only.precision, only.reason, rejected=tuple(rejected))
+                return _with(outcome, tried.rejected)
+        if self.fallback and tried.recorded:
+            return _on_cpu(stage.name, tried.rejected)
+        return self._failed(stage, tried)
 
-    def _keep(
-        self, stage: EngineStage, candidate: Candidate, record: EngineRecord, rejected: list[Rejected]
-    ) -> Outcome | None:
+    def _failed(self, stage: EngineStage, tried: _Tried) -> Outcome:
+        reasons = "; ".join(f"{one.precision}: {one.reason}" for one in tried.rejected)
+        if self.fallback:
+            detail = f"{stage.name}: no engine could be built ({reasons})"
+        elif tried.earlier:
+            again = f"edge-reclass build {shlex.quote(str(self.bundle.root))} --stage {stage.name} --rebuild"
+            detail = f"{stage.name} {reasons} (rejected by an earlier run); next: {again}  tries again"
+        else:
+            detail = f"{stage.name} {reasons}; next: leave --precision out, so that another one is tried"
+        return Outcome(stage.name, "failed", tried.rejected[-1].precision, detail, rejected=tuple(tried.rejected))
+
+    def _keep(self, stage: EngineStage, candidate: Candidate, record: EngineRecord, tried: _Tried) -> Outcome | None:
         """An engine that is there; where it has not been verified yet, that is tried now."""
         folder = self.store.folder(record)
         if record.verification is not None:
@@ -219,7 +272,7 @@ class EngineBuild:
         if checked.faults:
             record = msgspec.structs.replace(record, rejected="; ".join(checked.faults), verification=None)
             self.store.update(record)
-            rejected.append(Rejected(candidate.precision, "; ".join(checked.faults)))
+            tried.rejected.append(Rejected(candidate.precision, "; ".join(checked.faults)))
             return None
         fresh = msgspec.structs.replace(record, verification=checked.verification, not_verified=checked.not_verified)
         if fresh != record:
@@ -227,9 +280,7 @@ class EngineBuild:
         how = "verified" if checked.verification else f"not verified: {checked.not_verified}"
         return Outcome(stage.name, "keep", candidate.precision, f"present, {how}", folder, fresh)
 
-    def _build(
-        self, stage: EngineStage, candidate: Candidate, watch: Watch, rejected: list[Rejected]
-    ) -> Outcome | None:
+    def _build(self, stage: EngineStage, candidate: Candidate, watch: Watch, tried: _Tried) -> Outcome | None:
         self.bundle.verify([candidate.file])
         job = BuildJob(
             what=f"{stage.name} {candidate.precision} ({candidate.file}) with {describe_target(self.target)}",
@@ -246,9 +297,16 @@ class EngineBuild:
             except BuildFailure as failure:
                 if failure.kind == "device":
                     raise DeviceError(str(failure)) from failure
+                if failure.kind == "mismatch":
+                    raise BundleError(str(failure)) from failure
                 if failure.kind in _NOT_THE_GRAPH or not self.fallback:
                     return Outcome(stage.name, "failed", candidate.precision, str(failure))
-                self._reject(work, stage, candidate, failure.reason, rejected)
+                if failure.kind == "unsupported":
+                    self._reject(work, stage, candidate, failure.verdict, tried)
+                else:
+                    # TensorRT took the graph and built nothing from it, which may be for want of memory.
+                    tried.rejected.append(Rejected(candidate.precision, failure.verdict))
+                    tried.recorded = False
                 return None
             except MemoryError as error:
                 return Outcome(
@@ -259,10 +317,10 @@ class EngineBuild:
                     " stop other programs or lower --max-batch",
                 )
             if checked.faults:
-                self._reject(work, stage, candidate, "; ".join(checked.faults), rejected)
+                self._reject(work, stage, candidate, "; ".join(checked.faults), tried)
                 self._keep_timing_cache(built)
                 return None
-            record = self._record(stage, candidate, built, checked, rejected)
+            record = self._record(stage, candidate, built, checked, tried.rejected)
             self.store.publish(work, built.plan, record)
             self._keep_timing_cache(built)
         return Outcome(
@@ -294,10 +352,8 @@ class EngineBuild:
             instead_of=tuple(rejected),
         )
 
-    def _reject(
-        self, work: Path, stage: EngineStage, candidate: Candidate, reason: str, rejected: list[Rejected]
-    ) -> None:
-        rejected.append(Rejected(candidate.precision, reason))
+    def _reject(self, work: Path, stage: EngineStage, candidate: Candidate, reason: str, tried: _Tried) -> None:
+        tried.rejected.append(Rejected(candidate.precision, reason))
         record = EngineRecord(
             format=1,
             key=candidate.key,

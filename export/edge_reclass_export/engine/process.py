@@ -45,14 +45,18 @@ _ADVICE = {
 
 
 class BuildFailure(EngineError):
-    """No engine was built. ``kind`` is one of ``_ADVICE``; the message ends with what to do next."""
+    """No engine was built. ``kind`` is one of ``_ADVICE``.
+
+    ``verdict`` is the reason and what to do next; the message names the engine before it.
+    """
 
     def __init__(self, what: str, kind: str, reason: str) -> None:
-        self.kind, self.reason = kind, reason
+        self.kind = kind
         words = {"memory": "out of memory", "unsupported": "TensorRT cannot take this graph"}.get(
             kind, "cannot be built"
         )
-        super().__init__(f"{what}: {words}: {reason}; next: {_ADVICE[kind]}")
+        self.verdict = f"{words}: {reason}; next: {_ADVICE[kind]}"
+        super().__init__(f"{what}: {self.verdict}")
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,19 @@ from edge_reclass.plan import DEFAULT_BATCH, compile_plan
 from edge_reclass.policy import Policy, Step
 from edge_reclass.windows import count_windows
 
-__all__ = ["FALLBACKS", "INPUT", "Candidate", "EngineStage", "engine_stages", "graph_stages", "survey_stage"]
+__all__ = [
+    "FALLBACKS",
+    "INPUT",
+    "Candidate",
+    "EngineStage",
+    "engine_stages",
+    "graph_stages",
+    "survey_candidate",
+    "survey_stage",
+]
 
 INPUT = "waveform"
-FALLBACKS = ("fp16", "fp16-islands", "fp32")
+FALLBACKS = ("fp16", "fp32")
 """From the fastest to the safest; int8 files are made for ONNX Runtime on the CPU and are not built."""
 
 
@@ -31,8 +40,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class EngineStage:
-    """A stage with an encoder graph; ``candidates`` stand in the order in which they are tried."""
+    """A stage of the bundle in folder ``bundle``; ``candidates`` stand in the order in which they are tried."""
 
+    bundle: Path
     name: str
     encoder: WaveformEntry
     profile: Profile
@@ -104,15 +114,22 @@ def engine_stages(
                 " export it again, or choose another --precision"
             )
         if isinstance(encoder, WaveformEntry):
-            stages.append(EngineStage(name, encoder, profile, candidates))
+            stages.append(EngineStage(bundle.root, name, encoder, profile, candidates))
     return stages
+
+
+def survey_candidate(folder: Path, stage: EngineStage, candidate: Candidate, *, exact: bool = False) -> Found:
+    """What lies in ``folder`` for one candidate of ``stage``; see :func:`edge_reclass.engines.survey`."""
+    return survey(
+        folder, candidate.key, bundle=stage.bundle, stage=stage.name, precision=candidate.precision, exact=exact
+    )
 
 
 def survey_stage(folder: Path, stage: EngineStage, *, exact: bool = False) -> list[tuple[Candidate, Found]]:
     """What lies in ``folder`` for each candidate, up to and with the first that is present."""
     found = []
     for candidate in stage.candidates:
-        state = survey(folder, candidate.key, stage=stage.name, precision=candidate.precision, exact=exact)
+        state = survey_candidate(folder, stage, candidate, exact=exact)
         found.append((candidate, state))
         if state.status == "present":
             break

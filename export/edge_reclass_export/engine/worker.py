@@ -25,7 +25,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BuildProblem", "build", "main"]
+__all__ = ["BuildProblem", "build", "compute_capability", "main"]
 
 Tell = Callable[..., None]
 """Sends one event: its name and JSON values."""
@@ -133,7 +133,12 @@ def _add_profile(builder: Any, config: Any, wanted: dict[str, Any], problems: li
         raise BuildProblem("build", _last(problems, f"the optimisation profile {wanted} was refused"))
 
 
-def _set_compute_capability(trt: Any, config: Any, sm: str) -> None:
+def compute_capability(trt: Any, sm: str) -> Any:
+    """TensorRT-RTX's name for compute capability ``sm``, such as ``8.6``. Needs no GPU and no builder.
+
+    Raises:
+        BuildProblem: it does not build for that one.
+    """
     capabilities = getattr(trt, "ComputeCapability", None)
     if capabilities is None:
         raise BuildProblem("device", "this TensorRT-RTX cannot build for a chosen compute capability; update it")
@@ -141,8 +146,13 @@ def _set_compute_capability(trt: Any, config: Any, sm: str) -> None:
     known = [member for member in capabilities.__members__ if member.startswith("SM")]
     if name not in known:
         raise BuildProblem("device", f"TensorRT-RTX {trt.__version__} does not build for SM {sm}: {', '.join(known)}")
+    return capabilities.__members__[name]
+
+
+def _set_compute_capability(trt: Any, config: Any, sm: str) -> None:
+    wanted = compute_capability(trt, sm)
     config.num_compute_capabilities = 1
-    if not config.set_compute_capability(capabilities.__members__[name], 0):
+    if not config.set_compute_capability(wanted, 0):
         raise BuildProblem("device", f"TensorRT-RTX {trt.__version__} refuses to build for SM {sm}")
 
 

@@ -10,6 +10,7 @@ that asks the stages in the order in which they were added; it follows further s
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +36,13 @@ from edge_reclass.bundle import (
     manifest_text,
 )
 from edge_reclass.errors import UsageError
+from edge_reclass_export.bundle_files import delete_files, write_together
+from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.exported import ExportedEncoder
-from edge_reclass_export.heads import read_head
-from edge_reclass_export.onnx_writer import write_bytes
+from edge_reclass_export.heads import head_shape, read_head
 from edge_reclass_export.parity import reference_vectors
 
-__all__ = ["ACCEPT", "BundleChange", "put_encoder", "put_stage", "stage_head"]
+__all__ = ["ACCEPT", "BundleChange", "StageHead", "check_bundle", "put_encoder", "put_stage", "stage_head"]
 
 ACCEPT = 0.9
 """Confidence above which the made policy ``soft`` stops before its last stage."""
@@ -61,6 +63,44 @@ class BundleChange:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class StageHead:
+    """A head that fits: its ONNX bytes, its provenance, and the names of its classes in order."""
+
+    content: bytes
+    source: dict[str, object]
+    genres: list[str]
+
+
+def check_bundle(
+    root: Path, stage: str, *, genres: Sequence[str] = (), dim: int | None = None, new_head: bool = False
+) -> None:
+    """What is cheap to know before minutes of export: whether ``stage`` could be put into the bundle ``root``.
+
+    ``dim`` is the width of the stage's embedding, where it is known; then the heads that take it have to fit, the
+    stage's own only where no ``new_head`` replaces it. ``genres`` are those that the caller was given, perhaps none.
+
+    Raises:
+        UsageError: the stage's name is none, ``root`` is no directory that can be written, or genres contradict it.
+        CheckpointError: a head that is kept does not fit.
+        BundleError: the manifest that is there is not valid.
+    """
+    _stage_name(stage)
+    there = next(folder for folder in (root, *root.resolve().parents) if folder.exists())
+    if not there.is_dir():
+        raise UsageError(f"the bundle cannot be {root}: {there} is no directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"the bundle cannot be {root}: {there} cannot be written")
+    before = _read(root, genres, new_stage=False)
+    if before is None or dim is None:
+        return
+    old_stage = _stage(before, stage)
+    if old_stage is not None and not new_head:
+        _kept_head(root, dim, stage, old_stage, before.genres)
+    others = [entry for entry in before.stages if entry.name != stage or not new_head]
+    _check_widths(root, others, stage, {**_dims(before.stages), stage: dim}, {})
+
+
 def put_encoder(
     root: Path,
     encoder: ExportedEncoder,
@@ -73,21 +113,25 @@ def put_encoder(
 ) -> BundleChange:
     """Writes an encoder in all its precisions, reference vectors and licence, and enters them in the manifest.
 
-    ``stage`` is the stage's name, by default the encoder's. A ``head`` (a file, or the bytes of an ONNX head that
-    was checked already) makes or replaces the stage; without one, an existing stage keeps its head, and where there
-    is none only the files are written. ``head_source`` is the provenance of a head given as bytes; a file's name and
+    ``stage`` is the stage's name, by default the encoder's. A ``head`` (a file, or the bytes of an ONNX head that was
+    checked already) makes or replaces the stage; without one, an existing stage keeps its head, and where there is
+    none only the files are written. ``head_source`` is the provenance of a head given as bytes; a file's name and
     sha256 are its own, and a head that is kept keeps what is known of it. ``genres`` name the head's classes and are
-    needed for a new bundle only. ``excerpt`` is the stage's own; None keeps what the stage has. Nothing is written
-    before everything fits.
+    needed for a new bundle only, unless the head's file names them. ``excerpt`` is the stage's own; None keeps what
+    the stage has. Nothing is written before everything fits.
 
     Raises:
         UsageError: genres are missing or contradict the bundle; the stage's name is none; the directory cannot be
             written.
-        CheckpointError: the head cannot be used, or does not fit the encoder and the genres.
+        CheckpointError: the head cannot be used, or does not fit the encoder and the genres; or another stage's head,
+            which takes this encoder's embedding too, would no longer fit.
         BundleError: the manifest that is there is not valid, or the new one would not be.
     """
     name = _stage_name(stage or encoder.name)
-    before = _read(root, genres, new_stage=head is not None)
+    before = _read(root, genres, new_stage=isinstance(head, bytes))
+    if isinstance(head, Path):
+        read = stage_head(root, head, encoder.dim, genres)
+        head, head_source, genres = read.content, read.source, read.genres
     classes = before.genres if before else genres
     contents = _encoder_files(encoder, name)
     files: dict[Precision, str] = {"fp32": f"encoders/{name}.fp32.onnx"}
@@ -103,27 +147,38 @@ def put_encoder(
     )
     known = dict(before.provenance.get(name) or {}).get("head") if before else None
     if head is not None:
-        known = _head_source(head) if isinstance(head, Path) else head_source
-        contents[f"heads/{name}.onnx"] = head if isinstance(head, bytes) else _read_head(head, encoder.dim, classes)
+        known = head_source
+        contents[f"heads/{name}.onnx"] = head
         head_entry: HeadEntry | None = HeadEntry(file=f"heads/{name}.onnx", inputs=[name])
     else:
-        head_entry = _kept_head(root, encoder, name, _stage(before, name), classes)
+        old_stage = _stage(before, name)
+        head_entry = _kept_head(root, encoder.dim, name, old_stage, classes) if old_stage is not None else None
     if head_entry is not None:
         complete = StageEntry(name=name, encoder=entry, head=head_entry, excerpt=excerpt)
         provenance = {**encoder.provenance, **({"head": dict(known)} if known else {})}
         return put_stage(root, complete, contents, provenance=provenance, genres=genres)
-    _write(root, contents)
+    write_together(root, contents)
     note = f"no head for the stage {name!r}: the manifest is left as it is; give --head, or enter the stage"
     return BundleChange(_fragment(name, entry, None, encoder.provenance, _file_entries(contents)), False, (note,))
 
 
-def stage_head(root: Path, head: Path, dim: int, genres: Sequence[str] = ()) -> tuple[bytes, dict[str, object]]:
+def stage_head(root: Path, head: Path, dim: int, genres: Sequence[str] = ()) -> StageHead:
     """A head file as ``put_encoder`` would read it, and its provenance: to refuse a misfit before a long export.
 
-    Raises ``UsageError``, ``CheckpointError`` and ``BundleError`` as ``put_encoder`` does.
+    For a new bundle, ``genres`` may be left out where the head's file names its classes. Raises ``UsageError``,
+    ``CheckpointError`` and ``BundleError`` as ``put_encoder`` does.
     """
-    before = _read(root, genres, new_stage=True)
-    return _read_head(head, dim, before.genres if before else genres), _head_source(head)
+    before = _read(root, genres, new_stage=False)
+    source = _head_source(head)
+    names = list(before.genres if before else genres)
+    if head.suffix.lower() in {".onnx", ".npz"}:
+        if before is None:
+            _require_genres(root, names)
+        return StageHead(read_head(head, dim, len(names)), source, names)
+    from edge_reclass_export.mlp_checkpoint import head_file  # needs torch
+
+    content, names = head_file(head, dim, names)
+    return StageHead(content, source, names)
 
 
 def put_stage(
@@ -133,16 +188,19 @@ def put_stage(
     *,
     provenance: Mapping[str, object],
     genres: Sequence[str] = (),
+    keep_excerpt: bool = True,
 ) -> BundleChange:
     """Writes the files ``contents`` (by their names in the bundle) and enters ``stage`` in the manifest, the last.
 
-    A stage of that name is replaced, but keeps its excerpt where ``stage`` has none. ``genres`` are needed for a new
-    bundle only. Raises ``UsageError`` and ``BundleError`` as ``put_encoder`` does.
+    A stage of that name is replaced; where ``stage`` has no excerpt, it keeps that of the old one, unless
+    ``keep_excerpt`` says that the bundle's is meant. Files of the old stage that nothing uses any more are deleted.
+    ``genres`` are needed for a new bundle only. Raises ``UsageError``, ``CheckpointError`` and ``BundleError`` as
+    ``put_encoder`` does.
     """
     _stage_name(stage.name)
     before = _read(root, genres, new_stage=True)
     old = _stage(before, stage.name)
-    if old is not None and stage.excerpt is None:
+    if old is not None and stage.excerpt is None and keep_excerpt:
         stage = msgspec.structs.replace(stage, excerpt=old.excerpt)
     files = _file_entries(contents)
     notes: list[str] = []
@@ -162,7 +220,16 @@ def put_stage(
         if old is None:
             after, note = _with_policy(before, after)
             notes.append(note)
-    _write(root, {**contents, MANIFEST: manifest_text(after).encode("utf-8")})
+        elif old.head.temperature != stage.head.temperature:
+            notes.append(
+                f"the temperature {old.head.temperature:g} of the stage {stage.name!r} belonged to the replaced head:"
+                f" it is {stage.head.temperature:g} now; set it again in {MANIFEST} after measuring"
+            )
+    text = manifest_text(after)
+    _check_widths(root, after.stages, stage.name, _dims(after.stages), contents, len(after.genres))
+    write_together(root, {**contents, MANIFEST: text.encode("utf-8")})
+    if before is not None:
+        notes += delete_files(root, [file for file in before.files if file not in after.files])
     return BundleChange(_fragment(stage.name, stage.encoder, stage, provenance, files), True, tuple(notes))
 
 
@@ -171,11 +238,20 @@ def _read(root: Path, genres: Sequence[str], *, new_stage: bool) -> Manifest | N
     before = load(root).manifest if (root / MANIFEST).exists() else None
     if before and genres and list(genres) != before.genres:
         raise UsageError(
-            f"{root / MANIFEST} has the genres {before.genres}, --genres says {list(genres)}; leave it out"
+            f"{root / MANIFEST} has the genres {before.genres}, given are {list(genres)}; leave it out:"
+            " --genres, or genres: in the file of export all"
         )
-    if before is None and new_stage and len(genres) < 2:
-        raise UsageError(f"{root} is a new bundle: name the classes of the head with --genres A,B,...")
+    if before is None and new_stage:
+        _require_genres(root, genres)
     return before
+
+
+def _require_genres(root: Path, genres: Sequence[str]) -> None:
+    if len(genres) < 2:
+        raise UsageError(
+            f"{root} is a new bundle: name the classes of the head with --genres A,B,..., or genres: [A, B, ...] in the"
+            " file of export all"
+        )
 
 
 def _stage(manifest: Manifest | None, name: str) -> StageEntry | None:
@@ -212,29 +288,45 @@ def _head_source(path: Path) -> dict[str, object]:
     return {"source": path.name, "source_sha256": digest}
 
 
-def _read_head(path: Path, features: int, genres: Sequence[str]) -> bytes:
-    if path.suffix in {".onnx", ".npz"}:
-        return read_head(path, features, len(genres))
-    from edge_reclass_export.mlp_checkpoint import head_file  # needs torch
+def _kept_head(root: Path, dim: int, name: str, old_stage: StageEntry, genres: Sequence[str]) -> HeadEntry:
+    """The head of the stage that is there, if it fits an encoder that gives ``dim`` values.
 
-    return head_file(path, features, genres)
-
-
-def _kept_head(
-    root: Path, encoder: ExportedEncoder, name: str, old_stage: StageEntry | None, genres: Sequence[str]
-) -> HeadEntry | None:
-    """The head of the stage that is there, if it fits the new encoder."""
-    if old_stage is None:
-        return None
+    A head that takes other embeddings too is looked at with all the others, by ``_check_widths``.
+    """
     if old_stage.head.inputs == [name]:
-        read_head(root / old_stage.head.file, encoder.dim, len(genres))
-    elif isinstance(old_stage.encoder, WaveformEntry) and old_stage.encoder.dim != encoder.dim:
-        raise UsageError(
-            f"the head of stage {name!r} takes {', '.join(old_stage.head.inputs)} with"
-            f" {old_stage.encoder.dim} values of {name}, the new encoder gives {encoder.dim};"
-            " give a head with --head"
-        )
+        read_head(root / old_stage.head.file, dim, len(genres))
     return old_stage.head
+
+
+def _dims(stages: Sequence[StageEntry]) -> dict[str, int]:
+    return {entry.name: entry.encoder.dim for entry in stages}
+
+
+def _check_widths(
+    root: Path,
+    stages: Sequence[StageEntry],
+    changed: str,
+    dims: Mapping[str, int],
+    contents: Mapping[str, bytes],
+    classes: int | None = None,
+) -> None:
+    """Refuses heads that take the embedding of the stage ``changed`` and no longer fit, or answer other classes."""
+    for entry in stages:
+        if changed not in {entry.name, *entry.head.inputs}:
+            continue
+        file = entry.head.file
+        features, answers = head_shape(contents.get(file, root / file))
+        width = sum(dims[name] for name in entry.head.inputs)
+        if features != width:
+            mend = "give a head with --head" if entry.name == changed else "take that stage out of the bundle first"
+            raise CheckpointError(
+                f"the head of the stage {entry.name!r} ({file}) takes {features} values,"
+                f" {' and '.join(entry.head.inputs)} would give {width}; {mend}, or choose another name with --stage"
+            )
+        if classes is not None and answers != classes:
+            raise CheckpointError(
+                f"the head of the stage {entry.name!r} ({file}) has {answers} classes, the bundle {classes} genres"
+            )
 
 
 def _extended(
@@ -245,20 +337,28 @@ def _extended(
     provenance: Mapping[str, object],
 ) -> Manifest:
     name = new_stage.name
-    kept = dict(before.files)
-    if old_stage is not None and isinstance(old_stage.encoder, WaveformEntry):
-        # Other precisions of the replaced encoder were made from other weights.
-        for file in old_stage.encoder.files.values():
-            kept.pop(file, None)
     stages = [new_stage if entry.name == name else entry for entry in before.stages]
     if old_stage is None:
         stages.append(new_stage)
-    return msgspec.structs.replace(
-        before,
-        stages=stages,
-        files={**kept, **files},
-        provenance={**before.provenance, name: dict(provenance)},
-    )
+    known = {**before.provenance, name: dict(provenance)}
+    dropped: set[str] = set()
+    if old_stage is not None:
+        dropped = _own_files(old_stage, before.provenance) - {
+            file for entry in stages for file in _own_files(entry, known)
+        }
+    kept = {file: entry for file, entry in before.files.items() if file not in dropped}
+    return msgspec.structs.replace(before, stages=stages, files={**kept, **files}, provenance=known)
+
+
+def _own_files(stage: StageEntry, provenance: Mapping[str, Any]) -> set[str]:
+    """The files that a stage names, and its recipe's licence text, which stages of one recipe share."""
+    files = {stage.head.file}
+    if isinstance(stage.encoder, WaveformEntry):
+        files |= {*stage.encoder.files.values(), *filter(None, [stage.encoder.reference])}
+    known = provenance.get(stage.name)
+    if isinstance(known, Mapping) and "recipe" in known:
+        files.add(f"LICENSE.{known['recipe']}")
+    return files
 
 
 def _with_policy(before: Manifest, after: Manifest) -> tuple[Manifest, str]:
@@ -287,11 +387,6 @@ def _file_entries(contents: Mapping[str, bytes]) -> dict[str, FileEntry]:
         file: FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
         for file, content in contents.items()
     }
-
-
-def _write(root: Path, contents: Mapping[str, bytes]) -> None:
-    for file, content in contents.items():
-        write_bytes(content, root / file)
 
 
 def _fragment(

@@ -37,7 +37,7 @@ FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 
 _SHOWN = 5
 _ZIP_MAGIC = b"PK\x03\x04"
-_GLOBAL = re.compile(r"(?:GLOBAL|class|function) ([\w.]+)")
+_GLOBAL = re.compile(r"(?:GLOBAL|class|function) '?([\w.]+)")
 _Value = TypeVar("_Value")
 
 
@@ -200,7 +200,7 @@ def load_state(path: Path, *, wrappers: Sequence[str] = WRAPPERS) -> Checkpoint:
         raise UsageError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     if not start:
         raise CheckpointError(f"{path}: the file is empty")
-    if path.suffix == ".safetensors" or _is_safetensors(start):
+    if path.suffix.lower() == ".safetensors" or _is_safetensors(start):
         tensors, extras = _read_safetensors(path)
     else:
         tensors, extras = _state_dict(path, _read_torch(path, start), wrappers)

@@ -61,7 +61,8 @@ def export_fma_mlp(
     """Puts the head and its stage into the bundle ``root``; the change's notes say on which features it stands.
 
     ``genres`` name the classes where neither checkpoint nor bundle does. ``excerpt`` is the text of ``--excerpt``; by
-    default a head from FMA's table, which was computed on whole tracks, gets the full track, others the bundle's.
+    default a head from FMA's table, which was computed on whole tracks, gets the full track, others the bundle's. A
+    stage that is there keeps its excerpt, unless the new head's features are on the other scale.
 
     Raises:
         UsageError: a file cannot be read or written, the scale of the features or the classes' names are missing.
@@ -75,11 +76,13 @@ def export_fma_mlp(
     content = model_bytes(build(head, scale), expect=head_contract(head.layers))
     proved = _prove(head, scale, content)
     default = ExcerptEntry(full=True) if scale.features == "fma-csv" else None
+    before = _features_before(root, stage)
+    rescaled = excerpt is None and before is not None and before != scale.features
     entry = StageEntry(
         name=stage,
         encoder=Fma518Entry(rate=rate),
         head=HeadEntry(file=f"heads/{stage}.onnx", inputs=[stage]),
-        excerpt=choose_excerpt(excerpt, default, root, stage),
+        excerpt=default if rescaled else choose_excerpt(excerpt, default, root, stage),
     )
     change = put_stage(
         root,
@@ -87,8 +90,24 @@ def export_fma_mlp(
         {entry.head.file: content},
         provenance=_provenance(head, scale, proved),
         genres=names,
+        keep_excerpt=not rescaled,
     )
-    return replace(change, notes=(_scale_note(scale), *_missing_scaler(head), *change.notes))
+    notes = [_scale_note(scale), *_missing_scaler(head)]
+    if rescaled:
+        notes.append(
+            f"the stage's features were {before} before: its excerpt is now"
+            f" {'the full track' if default else 'that of the bundle'}, as for a new stage; --excerpt says otherwise"
+        )
+    return replace(change, notes=(*notes, *change.notes))
+
+
+def _features_before(root: Path, stage: str) -> str | None:
+    """The feature scale of the stage of that name that is there; None where there is none or it does not say."""
+    if not (root / MANIFEST).exists():
+        return None
+    known = load(root).manifest.provenance.get(stage)
+    found = known.get("features") if isinstance(known, dict) else None
+    return found if found in ("fma-csv", "librosa-0.11") else None
 
 
 def _bundle_genres(root: Path) -> list[str]:

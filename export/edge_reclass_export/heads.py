@@ -24,7 +24,7 @@ from edge_reclass_export.errors import CheckpointError, ContractError
 from edge_reclass_export.graph import GraphBuilder
 from edge_reclass_export.onnx_writer import BATCH, GraphContract, model_bytes
 
-__all__ = ["LinearLayer", "Scaler", "head_contract", "head_mlp", "read_head"]
+__all__ = ["LinearLayer", "Scaler", "head_contract", "head_mlp", "head_shape", "read_head"]
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def read_head(path: Path, features: int, classes: int) -> bytes:
     """
     expect = GraphContract.head(features, classes)
     try:
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             model = _linear_head(path)
-        elif path.suffix == ".onnx":
+        elif path.suffix.lower() == ".onnx":
             model = onnx.load_model(path)
         else:
             raise UsageError(f"{path}: expected a head as .onnx or .npz")
@@ -97,6 +97,27 @@ def read_head(path: Path, features: int, classes: int) -> bytes:
         raise CheckpointError(f"{path}: no ONNX file: {error}") from error
     except ContractError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def head_shape(head: bytes | Path) -> tuple[int, int]:
+    """Number of features and of classes of an ONNX head, given as bytes or as its file.
+
+    Raises ``UsageError`` where it cannot be read and ``CheckpointError`` where it is no head.
+    """
+    where = str(head) if isinstance(head, Path) else "the new head"
+    try:
+        graph = onnx.load_model_from_string(head if isinstance(head, bytes) else head.read_bytes()).graph
+        (features,), (logits,) = graph.input, graph.output
+        return _width(features), _width(logits)
+    except OSError as error:
+        raise UsageError(f"cannot read the head {where}: {error.strerror or error}") from error
+    except (DecodeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{where}: no head as ONNX, features[batch, k] to logits[batch, classes]") from error
+
+
+def _width(value: onnx.ValueInfoProto) -> int:
+    """The second dimension."""
+    return int(value.type.tensor_type.shape.dim[1].dim_value)
 
 
 def _linear_head(path: Path) -> onnx.ModelProto:

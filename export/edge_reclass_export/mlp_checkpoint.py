@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edge_reclass.errors import UsageError
 from edge_reclass_export.checkpoints import Checkpoint, load_state
 from edge_reclass_export.errors import CheckpointError
-from edge_reclass_export.heads import LinearLayer, Scaler, head_contract, head_mlp, read_head
+from edge_reclass_export.heads import LinearLayer, Scaler, head_contract, head_mlp
 from edge_reclass_export.onnx_writer import model_bytes
 
 __all__ = ["TORCH_SUFFIXES", "MlpCheckpoint", "agreed_genres", "head_file", "read_mlp"]
@@ -68,23 +68,22 @@ def read_mlp(path: Path) -> MlpCheckpoint:
     return MlpCheckpoint(path, checkpoint.sha256, layers, scaler, genres, notes)
 
 
-def head_file(path: Path, features: int, genres: Sequence[str]) -> bytes:
-    """A head from whatever file it stands in, as the bytes of an ONNX head for ``features`` values.
+def head_file(path: Path, features: int, genres: Sequence[str]) -> tuple[bytes, list[str]]:
+    """A torch or safetensors head as the bytes of an ONNX head for ``features`` values, and its classes' names.
 
-    Like ``heads.read_head``, and torch or safetensors checkpoints too. A checkpoint that names its classes has to
-    name them in the order of ``genres``.
+    A checkpoint that names its classes has to name them in the order of ``genres``, where those are given.
 
     Raises:
         UsageError: the file cannot be read, or is of no known kind.
         CheckpointError: it does not fit ``features`` and ``genres``.
     """
-    if path.suffix not in TORCH_SUFFIXES:
-        return read_head(path, features, len(genres))
+    if path.suffix.lower() not in TORCH_SUFFIXES:
+        raise UsageError(f"{path}: expected a head as .onnx, .npz, {', '.join(TORCH_SUFFIXES)}")
     head = read_mlp(path)
     if head.inputs != features:
         raise CheckpointError(f"{path}: the head takes {head.inputs} values, the encoder gives {features}")
-    agreed_genres(head, genres)
-    return model_bytes(head_mlp(head.layers, head.scaler), expect=head_contract(head.layers))
+    names = agreed_genres(head, genres)
+    return model_bytes(head_mlp(head.layers, head.scaler), expect=head_contract(head.layers)), names
 
 
 def agreed_genres(head: MlpCheckpoint, given: Sequence[str]) -> list[str]:
@@ -98,7 +97,10 @@ def agreed_genres(head: MlpCheckpoint, given: Sequence[str]) -> list[str]:
         raise CheckpointError(f"{head.path}: its classes are {list(head.genres)}, expected {list(given)}")
     names = list(head.genres or given)
     if not names:
-        raise UsageError(f"{head.path} does not name its {head.classes} classes: name them with --genres A,B,...")
+        raise UsageError(
+            f"{head.path} does not name its {head.classes} classes: name them with --genres A,B,...,"
+            " or genres: [A, B, ...] in the file of export all"
+        )
     if len(names) != head.classes:
         raise CheckpointError(f"{head.path}: the head has {head.classes} classes, but there are {len(names)} names")
     return names

@@ -12,6 +12,7 @@ import onnx
 import torch
 
 from edge_reclass.bundle import ExcerptEntry
+from edge_reclass.plan import DEFAULT_BATCH
 from edge_reclass_export.checkpoints import load_state
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.quantise import quantised
@@ -40,9 +41,6 @@ STAGE = "jmla"
 """The stage's name by default: the policies of the older project know it by this one."""
 
 RANDOM_SEED = 20_231_016
-
-_PROVED_BATCH = 4
-"""The largest batch that is proved; the graphs take any, but a batch of 30 s windows takes much memory."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def openjmla_encoder(source: OpenJmlaSource, options: OpenJmlaOptions | None = N
         window_samples=geometry.window_samples,
         dim=geometry.width,
         wider_islands=WIDER_ISLANDS,
-        max_batch=_PROVED_BATCH,
+        max_batch=DEFAULT_BATCH,
     )
     parity: dict[str, object] = dict(export.parity)
     others: dict[Literal["fp16", "int8"], bytes] = {"fp16": export.models["fp16"]}
@@ -126,6 +124,7 @@ def openjmla_encoder(source: OpenJmlaSource, options: OpenJmlaOptions | None = N
             "pool": options.pool,
             "tools": {"torch": torch.__version__.partition("+")[0], "onnx": onnx.__version__},
             "parity": parity,
+            "batches_proved": [int(key.removeprefix("batch_")) for key in export.parity["fp32"] if "batch" in key],
         },
     )
 

@@ -129,3 +129,19 @@ def test_files_that_do_not_say_it(text: str, message: str, tmp_path: Path) -> No
 def test_an_absent_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
         run(tmp_path / "absent.yaml")
+
+
+def test_numbers_and_times_of_an_excerpt(tmp_path: Path) -> None:
+    (tmp_path / "msd.pth").touch()
+    for value, expected in (("30", "30"), ("12.5", "12.5"), ("10:20", "10:20"), ("0:30.5", "0:30.5"), ("full", "full")):
+        config = written(tmp_path, f"bundle: a\nstages: [{{recipe: fma-mlp, checkpoint: msd.pth, excerpt: {value}}}]")
+        assert assemble._calls(config)[0][1]["excerpt"] == expected
+
+
+def test_messages_say_how_the_file_names_the_genres(wheel_beside: Path) -> None:
+    stage = "{recipe: musicnn, wheel: wheels/musicnn-0.1.0-py3-none-any.whl, head: head.npz}"
+    with pytest.raises(UsageError, match=r"genres: \[A, B, \.\.\.\] in the file of export all"):
+        run(written(wheel_beside, f"bundle: mine\nstages: [{stage}]"))
+    run(written(wheel_beside, f"bundle: mine\ngenres: [A, B, C]\nstages: [{stage}]"))
+    with pytest.raises(UsageError, match=r"given are .*leave it out: .*genres: in the file of export all"):
+        run(written(wheel_beside, f"bundle: mine\ngenres: [A, B, D]\nstages: [{stage}]"))

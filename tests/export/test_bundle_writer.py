@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
@@ -14,11 +15,12 @@ from edge_reclass import Cascade
 from edge_reclass.bundle import ExcerptEntry, Fma518Entry, HeadEntry, StageEntry, WaveformEntry, load
 from edge_reclass.errors import BundleError, UsageError
 from edge_reclass.reference import CASES, ReferenceVectors, agreement, load_reference
-from edge_reclass_export.bundle_writer import put_encoder, put_stage, stage_head
+from edge_reclass_export import bundle_files
+from edge_reclass_export.bundle_writer import check_bundle, put_encoder, put_stage, stage_head
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.graph import GraphBuilder
-from edge_reclass_export.onnx_writer import BATCH, GraphContract, model_bytes, write_bytes
+from edge_reclass_export.onnx_writer import BATCH, GraphContract, WrittenFile, model_bytes, write_bytes
 from edge_reclass_export.parity import run_graph
 
 GENRES = ["Blues", "No", "Rock"]
@@ -151,6 +153,7 @@ def test_all_precisions_and_known_reference_vectors(tmp_path: Path) -> None:
     entry = load(root).manifest.stage("small").encoder
     assert isinstance(entry, WaveformEntry) and set(entry.files) == {"fp32"}
     assert "encoders/small.fp16.onnx" not in load(root).manifest.files
+    assert not (root / "encoders/small.fp16.onnx").exists()
 
 
 def test_an_own_excerpt_stays(tmp_path: Path) -> None:
@@ -168,8 +171,8 @@ def test_what_is_known_of_a_head_is_kept(tmp_path: Path) -> None:
     put_encoder(tmp_path, small_encoder(), head=head, genres=GENRES)
     put_encoder(tmp_path, small_encoder())
     assert load(tmp_path).manifest.provenance["small"]["head"] == {"source": "head.npz", "source_sha256": digest}
-    content, source = stage_head(tmp_path, head, 4)
-    put_encoder(tmp_path, small_encoder(), head=content, head_source={**source, "note": "given as bytes"})
+    read = stage_head(tmp_path, head, 4)
+    put_encoder(tmp_path, small_encoder(), head=read.content, head_source={**read.source, "note": "given as bytes"})
     assert load(tmp_path).manifest.provenance["small"]["head"]["note"] == "given as bytes"
 
 
@@ -187,7 +190,9 @@ def test_a_head_can_be_refused_before_the_export(tmp_path: Path) -> None:
 
 def test_a_stage_of_features(tmp_path: Path) -> None:
     root = tmp_path / "mine"
-    head = write_bytes(stage_head(root, head_file(tmp_path / "head.npz", features=518), 518, GENRES)[0], tmp_path / "h")
+    head = write_bytes(
+        stage_head(root, head_file(tmp_path / "head.npz", features=518), 518, GENRES).content, tmp_path / "h"
+    )
     stage = StageEntry(
         name="fma", encoder=Fma518Entry(rate=44_100), head=HeadEntry(file="heads/fma.onnx", inputs=["fma"])
     )
@@ -235,3 +240,163 @@ def test_misfits_change_nothing(tmp_path: Path) -> None:
     (root / "bundle.yaml").write_text("format: 1\n")
     with pytest.raises(BundleError):
         put_encoder(root, small_encoder())
+
+
+def failing_write(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The write of that number fails, as on a full disk."""
+    seen: list[Path] = []
+
+    def write(content: bytes, path: Path) -> WrittenFile:
+        seen.append(path)
+        if len(seen) == number:
+            raise UsageError(f"cannot write {path}: No space left on device")
+        return write_bytes(content, path)
+
+    monkeypatch.setattr(bundle_files, "write_bytes", write)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_an_export_that_fails_midway_leaves_the_old_bundle_whole(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, head = tmp_path / "mine", head_file(tmp_path / "head.npz")
+    put_encoder(root, small_encoder(), head=head, genres=GENRES)
+    before = contents(root)
+    failing_write(monkeypatch, number)
+    graph = GraphBuilder("small")
+    kernel = graph.weight(np.ones((2000, 4)), "kernel")
+    value = graph.op("MatMul", graph.input("waveform", (BATCH, 2000)), kernel, name="product")
+    graph.output(value, "embedding", (BATCH, 4))
+    other = model_bytes(graph.model(), expect=GraphContract.encoder(2000, 4))
+    with pytest.raises(UsageError, match="No space left"):
+        put_encoder(root, replace(small_encoder(), model=other))
+    assert contents(root) == before, "nothing changed, nothing beside"
+    load(root).verify()
+    monkeypatch.undo()
+    put_encoder(root, replace(small_encoder(), model=other))
+    load(root).verify()
+    assert contents(root) != before and set(contents(root)) == set(before)
+
+
+def test_a_new_bundle_that_fails_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = head_file(tmp_path / "head.npz")
+    failing_write(monkeypatch, 2)
+    with pytest.raises(UsageError, match="No space left"):
+        put_encoder(tmp_path / "new" / "mine", small_encoder(), head=head, genres=GENRES)
+    assert [file.name for file in tmp_path.iterdir()] == ["head.npz"]
+
+
+def test_a_directory_in_the_place_of_a_file(tmp_path: Path) -> None:
+    root, head = tmp_path / "mine", head_file(tmp_path / "head.npz")
+    put_encoder(root, small_encoder(), head=head, genres=GENRES)
+    before = contents(root)
+    (root / "heads" / "other.onnx").mkdir()
+    with pytest.raises(UsageError, match=r"other\.onnx: it is a directory"):
+        put_encoder(root, small_encoder(name="other"), head=head)
+    assert contents(root) == before
+
+
+@pytest.fixture
+def fused(tmp_path: Path) -> Path:
+    """A bundle of small (4 values) and both, whose head takes small and its own 5 values."""
+    root = tmp_path / "fused"
+    put_encoder(root, small_encoder(), head=head_file(tmp_path / "head.npz"), genres=GENRES)
+    put_encoder(root, small_encoder(5, "both"), head=head_file(tmp_path / "head.npz", features=5))
+    stage = load(root).manifest.stage("both")
+    head = stage_head(root, head_file(tmp_path / "nine.npz", features=9), 9)
+    entry = msgspec.structs.replace(stage, head=HeadEntry(file="heads/both.onnx", inputs=["small", "both"]))
+    put_stage(root, entry, {"heads/both.onnx": head.content}, provenance={"recipe": "small"})
+    load(root).verify()
+    return root
+
+
+def test_a_fused_head_of_another_stage_has_to_fit_still(fused: Path, tmp_path: Path) -> None:
+    head = head_file(tmp_path / "six.npz", features=6)
+    before = contents(fused)
+    message = r"stage 'both' \(heads/both\.onnx\) takes 9 values, small and both would give 11.*take that stage out"
+    with pytest.raises(CheckpointError, match=message):
+        put_encoder(fused, small_encoder(6), head=head)
+    with pytest.raises(CheckpointError, match=message):
+        check_bundle(fused, "small", dim=6, new_head=True)
+    with pytest.raises(CheckpointError, match=r"takes 9 values, small and both would give 8; give a head"):
+        put_encoder(fused, small_encoder(4, "both"))
+    assert contents(fused) == before
+    check_bundle(fused, "small", dim=4)
+    check_bundle(fused, "both", dim=6, new_head=True)
+    put_encoder(fused, small_encoder())
+    put_encoder(fused, small_encoder(6, "both"), head=head)
+    assert load(fused).manifest.stage("both").head.inputs == ["both"]
+
+
+def test_a_head_of_other_classes_is_not_entered(fused: Path, tmp_path: Path) -> None:
+    two = stage_head(tmp_path / "new", head_file(tmp_path / "two.npz", classes=2), 4, ["A", "B"])
+    before = contents(fused)
+    stage = load(fused).manifest.stage("small")
+    with pytest.raises(CheckpointError, match="has 2 classes, the bundle 3 genres"):
+        put_stage(fused, stage, {"heads/small.onnx": two.content}, provenance={})
+    assert contents(fused) == before
+
+
+def test_what_is_cheap_to_know_before_an_export(tmp_path: Path) -> None:
+    root, head = tmp_path / "mine", head_file(tmp_path / "head.npz")
+    check_bundle(root, "small", genres=GENRES, dim=4, new_head=True)
+    assert not root.exists()
+    put_encoder(root, small_encoder(), head=head, genres=GENRES)
+    check_bundle(root, "small", genres=GENRES, dim=4)
+    check_bundle(root, "small", dim=5, new_head=True)
+    check_bundle(root, "other", dim=5)
+    with pytest.raises(UsageError, match="cannot be called"):
+        check_bundle(root, "Small")
+    with pytest.raises(UsageError, match="leave it out"):
+        check_bundle(root, "small", genres=["A", "B"])
+    with pytest.raises(CheckpointError, match=r"float32\[batch, 4\].*float32\[batch, 5\]"):
+        check_bundle(root, "small", dim=5)
+    for path in (head, head / "below"):
+        with pytest.raises(UsageError, match=r"head\.npz is no directory"):
+            check_bundle(path, "small")
+    (root / "bundle.yaml").write_text("format: 1\n")
+    with pytest.raises(BundleError):
+        check_bundle(root, "small")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    with pytest.raises(UsageError, match="cannot be written"):
+        check_bundle(tmp_path / "a" / "b", "small")
+
+
+def test_a_stage_of_another_kind_leaves_no_files_behind(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    put_encoder(root, small_encoder(), head=head_file(tmp_path / "head.npz"), genres=GENRES)
+    put_encoder(root, small_encoder(name="other"), head=head_file(tmp_path / "head.npz"))
+    head = stage_head(root, head_file(tmp_path / "wide.npz", features=518), 518)
+    entry = StageEntry("other", Fma518Entry(rate=44_100), HeadEntry(file="heads/other.onnx", inputs=["other"]))
+    put_stage(root, entry, {"heads/other.onnx": head.content}, provenance={"recipe": "features"})
+    load(root).verify()
+    there = set(contents(root))
+    assert there == {"bundle.yaml", *load(root).manifest.files}
+    assert not any("other" in file for file in there - {"heads/other.onnx", "LICENSE.other"})
+    # A licence text goes with the last stage of its recipe.
+    put_encoder(root, replace(small_encoder(), licence_file=""))
+    assert "LICENSE.small" in load(root).manifest.files
+    entry = StageEntry("small", Fma518Entry(rate=44_100), HeadEntry(file="heads/small.onnx", inputs=["small"]))
+    put_stage(root, entry, {"heads/small.onnx": head.content}, provenance={"recipe": "features"})
+    assert "LICENSE.small" not in load(root).manifest.files and not (root / "LICENSE.small").exists()
+
+
+def test_a_temperature_goes_with_its_head_and_is_not_lost_silently(tmp_path: Path) -> None:
+    root, head = tmp_path / "mine", head_file(tmp_path / "head.npz")
+    put_encoder(root, small_encoder(), head=head, genres=GENRES)
+    text = (root / "bundle.yaml").read_text()
+    assert text.count("temperature: 1.0") == 1
+    (root / "bundle.yaml").write_text(text.replace("temperature: 1.0", "temperature: 1.7"))
+    assert not put_encoder(root, small_encoder()).notes
+    assert load(root).manifest.stage("small").head.temperature == 1.7
+    assert "the temperature 1.7 of the stage 'small'" in put_encoder(root, small_encoder(), head=head).notes[0]
+    assert load(root).manifest.stage("small").head.temperature == 1.0
+
+
+def test_suffixes_may_be_in_capitals(tmp_path: Path) -> None:
+    shouted = head_file(tmp_path / "head.npz").rename(tmp_path / "HEAD.NPZ")
+    put_encoder(tmp_path / "mine", small_encoder(), head=shouted, genres=GENRES)
+    load(tmp_path / "mine").verify()

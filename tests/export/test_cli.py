@@ -97,3 +97,26 @@ def test_a_fetched_file_is_checked_before_it_is_kept(monkeypatch: pytest.MonkeyP
     with pytest.raises(CheckpointError, match="expected f38a4890"):
         fetch_wheel(keep=tmp_path / "kept.whl")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--stage", "First"), "cannot be called"),
+        (("--bundle", "head.npz"), "is no directory"),
+        (("--head", "head.npz"), "--genres"),
+        (("--head", "head.npz", "--genres", "A,B,C", "--embedding", "pool"), r"batch, 200\].*batch, 1506\]"),
+    ],
+)
+def test_misfits_are_refused_before_the_wheel_is_fetched(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never() -> None:
+        pytest.fail("the wheel was fetched")
+
+    monkeypatch.setattr(musicnn_wheel, "fetch_wheel", never)
+    monkeypatch.chdir(tmp_path)
+    head_file(tmp_path / "head.npz", features=200)
+    with pytest.raises((UsageError, CheckpointError), match=message):
+        run("musicnn", *(() if "--bundle" in arguments else ("--bundle", "mine")), *arguments)
+    assert [file.name for file in tmp_path.iterdir()] == ["head.npz"]

@@ -21,6 +21,7 @@ from edge_reclass_export.parity import agreement, run_graph
 
 torch = pytest.importorskip("torch", reason="reading checkpoints needs torch")
 
+from edge_reclass_export import fma_mlp_export
 from edge_reclass_export.cli import app
 from edge_reclass_export.excerpt_option import parse_excerpt
 from edge_reclass_export.fma_mlp_export import export_fma_mlp
@@ -328,3 +329,33 @@ def test_wrong_usage(arguments: tuple[str, ...], message: str, tmp_path: Path) -
     with pytest.raises(UsageError, match=message):
         run(msd_model(tmp_path / "msd_model.pth"), "--bundle", tmp_path / "bundle", *arguments)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_another_scale_of_the_features_brings_its_excerpt(tmp_path: Path) -> None:
+    root = tmp_path / "bundle"
+    published = msd_model(tmp_path / "msd_model.pth")
+    own = msd_model(tmp_path / "own.pth", published=False)
+
+    def excerpt() -> ExcerptEntry | None:
+        return load(root).manifest.stage("fma").excerpt
+
+    export_fma_mlp(own, root)
+    assert excerpt() is None
+    change = export_fma_mlp(published, root)
+    assert excerpt() == ExcerptEntry(full=True)
+    assert "librosa-0.11 before: its excerpt is now the full track" in change.notes[1]
+    change = export_fma_mlp(own, root)
+    assert excerpt() is None
+    assert "fma-csv before: its excerpt is now that of the bundle" in change.notes[1]
+    change = export_fma_mlp(published, root, excerpt="30")
+    assert excerpt() == ExcerptEntry(start="center", seconds=30.0) and len(change.notes) == 1
+
+
+def test_a_bundle_that_cannot_be_is_refused_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        pytest.fail("the checkpoint was read")
+
+    monkeypatch.setattr(fma_mlp_export, "read_mlp", never)
+    path = msd_model(tmp_path / "msd_model.pth")
+    with pytest.raises(UsageError, match="is no directory"):
+        run(path, "--bundle", path)

@@ -31,11 +31,12 @@ torch = pytest.importorskip("torch", reason="the export needs torch")
 from torch.nn.utils import parametrize
 from transformers import HubertModel, Wav2Vec2FeatureExtractor
 
+from edge_reclass_export import mert_export
 from edge_reclass_export.bundle_writer import put_encoder
 from edge_reclass_export.cli import app
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.exported import ExportedEncoder
-from edge_reclass_export.mert_export import WIDER_ISLANDS, MertOptions, mert_encoder
+from edge_reclass_export.mert_export import WIDER_ISLANDS, MertOptions, mert_encoder, proved_batch
 from edge_reclass_export.parity import run_graph
 from edge_reclass_export.precision import half_precision
 from edge_reclass_export.recipes.mert import (
@@ -313,6 +314,14 @@ def change_preprocessor(**changes: Any) -> Callable[[Path], None]:
     return spoil
 
 
+def both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        for change in changes:
+            change(folder)
+
+    return spoil
+
+
 def change_state(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         state = mert_maker.tensors(mert_maker.hubert(mert_maker.config()))
@@ -391,7 +400,11 @@ MISFITS: dict[str, tuple[Callable[[Path], None], str]] = {
     "type": (change_config(hidden_size="48"), "hidden_size is '48', expected a positive integer"),
     "boolean": (change_config(conv_bias=0), "conv_bias is 0, expected true or false"),
     "lengths": (change_config(conv_stride=[5, 2]), r"have \[7, 7, 2\] entries"),
-    "rates": (change_config(sample_rate=16_000), "config.json says 16000 Hz, preprocessor_config.json 24000 Hz"),
+    "rates": (change_config(sample_rate=16_000), "config.json says 16000 Hz, preprocessor_config.json says 24000 Hz"),
+    "default rate": (
+        both(change_config(sample_rate=None), change_preprocessor(sampling_rate=16_000)),
+        "config.json has no sample_rate, so MERT's default of 24000 Hz, preprocessor_config.json says 16000 Hz",
+    ),
     "no normalisation": (change_preprocessor(do_normalize=None), "do_normalize is None, expected true or false"),
     "no rate": (change_preprocessor(sampling_rate="24k"), "sampling_rate is '24k'"),
     "no preprocessor": (
@@ -460,6 +473,64 @@ def test_wrong_usage(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_long_windows_are_proved_in_batches_too() -> None:
+    assert [proved_batch(seconds) for seconds in (0.25, 5.0, 10.0, 30.0, 60.0, 120.0)] == [16, 16, 8, 3, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--stage", "First"), "cannot be called"),
+        (("--bundle", "{head}"), "is no directory"),
+        (("--bundle", "{made}", "--genres", "A,B"), "leave it out"),
+        (("--bundle", "{made}"), r"batch, 48\].*batch, 64\]"),
+    ],
+)
+def test_what_is_cheap_to_know_is_known_before_the_export(
+    arguments: tuple[str, ...],
+    message: str,
+    folders: dict[str, Path],
+    encoders: dict[str, ExportedEncoder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object) -> None:
+        pytest.fail("the export began")
+
+    head = mert_maker.write_head(tmp_path / "head.pth", features=48)
+    put_encoder(tmp_path / "made", encoders["95m"], head=head, genres=GENRES.split(","))
+    monkeypatch.setattr(mert_export, "mert_encoder", never)
+    given = [argument.format(head=head, made=tmp_path / "made") for argument in arguments]
+    with pytest.raises((UsageError, CheckpointError), match=message):
+        run(
+            "mert",
+            folders["330m"],
+            "--window-seconds",
+            "0.25",
+            *(() if "--bundle" in given else ("--bundle", tmp_path / "b")),
+            *given,
+        )
+
+
+def test_a_heads_own_names_serve_for_a_new_bundle(
+    folders: dict[str, Path], encoders: dict[str, ExportedEncoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = mert_maker.write_head(tmp_path / "bare.pth", features=48)
+    head = tmp_path / "named.pth"
+    torch.save({"model": torch.load(bare, weights_only=True), "genres": ["A", "B", "C"]}, head)
+    monkeypatch.setattr(mert_export, "mert_encoder", lambda *_: encoders["95m"])
+    arguments = (folders["95m"], "--window-seconds", "0.25", "--bundle", tmp_path / "mine", "--head")
+    with pytest.raises(UsageError, match=r"bare\.pth does not name its 3 classes"):
+        run("mert", *arguments, bare)
+    run("mert", *arguments, head)
+    assert load(tmp_path / "mine").manifest.genres == ["A", "B", "C"]
+    put_encoder(tmp_path / "direct", encoders["95m"], head=head)
+    assert load(tmp_path / "direct").manifest.genres == ["A", "B", "C"]
+    torch.save({"model": torch.load(bare, weights_only=True), "genres": ["A", "C", "B"]}, head)
+    with pytest.raises(CheckpointError, match=r"its classes are \['A', 'C', 'B'\], expected \['A', 'B', 'C'\]"):
+        run("mert", *arguments, head)
+
+
 def test_layer_names() -> None:
     assert [parse_layer(text) for text in ("last", "mean-of-all", "0", "12")] == ["last", "mean-of-all", 0, 12]
     for text in ("", "-1", "1.5", "first"):
@@ -514,6 +585,7 @@ def test_the_bundle_is_complete(bundle: Path) -> None:
     assert provenance["source"] == "330m/model.safetensors" and "random_init" not in provenance
     assert provenance["parity"]["fp32"]["batch_16"]["cosine"] >= 0.999999
     assert provenance["parity"]["fp16"]["batch_16"]["cosine"] >= 0.9999
+    assert provenance["batches_proved"] == [1, 3, 16]
     assert provenance["network"]["num_hidden_layers"] == 2
     for file in loaded.manifest.files:
         if file.endswith(".onnx"):

@@ -384,6 +384,7 @@ def test_command_makes_a_bundle_with_everything(state: State, tmp_path: Path) ->
     assert said["network"]["parameters"] == sum(value.numel() for value in state.values())
     assert said["parity"]["fp32"]["batch_1"]["cosine"] >= 0.999_999
     assert "random_init" not in said
+    assert said["batches_proved"] == [1, 3, 16]
     assert yaml.safe_load(text)["stages"][0]["name"] == "jmla"
     assert stage.encoder.reference is not None
     vectors = load_reference(bundle.path(stage.encoder.reference))
@@ -434,3 +435,18 @@ def test_wrong_usage_leaves_nothing(
     with pytest.raises(error, match=message):
         run(*(files.get(argument, argument) for argument in arguments), "--bundle", root)
     assert not root.exists()
+
+
+def test_a_bundle_that_does_not_fit_is_refused_before_the_export(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        pytest.fail("the export began")
+
+    monkeypatch.setattr(openjmla_export, "openjmla_encoder", never)
+    source = maker.write_large_file(tmp_path / "epoch_4.pth", state)
+    with pytest.raises(UsageError, match="is no directory"):
+        run(source, "--bundle", source)
+    with pytest.raises(UsageError, match="cannot be called"):
+        run(source, "--bundle", tmp_path / "b", "--stage", "First")
+    assert not (tmp_path / "b").exists()

@@ -47,16 +47,19 @@ def fma_mlp(
     Exit codes: 0 good, 2 wrong usage, 4 the checkpoint or the bundle is invalid.
     """
     need("onnx", "torch", "safetensors")
+    from edge_reclass_export.bundle_writer import check_bundle
     from edge_reclass_export.fma_mlp_export import export_fma_mlp, parse_rate
     from edge_reclass_export.recipes.fma_mlp import parse_features
 
+    names, chosen_features, chosen_rate = split_genres(genres), parse_features(features), parse_rate(rate)
+    check_bundle(bundle, stage, genres=names)
     change = export_fma_mlp(
         checkpoint,
         bundle,
         stage=stage,
-        features=parse_features(features),
-        genres=split_genres(genres),
+        features=chosen_features,
+        genres=names,
         excerpt=excerpt,
-        rate=parse_rate(rate),
+        rate=chosen_rate,
     )
     print_change(change)

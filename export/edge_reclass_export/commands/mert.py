@@ -61,7 +61,7 @@ def mert(
         raise UsageError("give either a CHECKPOINT_DIR or --random-init 95m|330m")
     need("onnx", "torch", "transformers", "safetensors")
     from edge_reclass.bundle import MANIFEST, load
-    from edge_reclass_export.bundle_writer import put_encoder, stage_head
+    from edge_reclass_export.bundle_writer import check_bundle, put_encoder, stage_head
     from edge_reclass_export.mert_export import MertOptions, mert_encoder, random_head, random_source, window_samples
     from edge_reclass_export.own_audio import read_windows, with_own_audio
     from edge_reclass_export.recipes.mert import parse_layer, read_source
@@ -71,12 +71,15 @@ def mert(
     source = random_source(random_init or "") if checkpoint is None else read_source(checkpoint)
     width = source.config.hidden_size
     # Whatever does not fit is to be known before the minutes that the export takes.
+    new_head = head is not None or random_init is not None
+    check_bundle(bundle, stage, genres=names, dim=width, new_head=new_head)
     own = reference_audio or []
     windows = read_windows(own, source.preprocessing.sampling_rate, window_samples(source, options))
     head_content: bytes | None = None
     head_source: dict[str, object] | None = None
     if head is not None:
-        head_content, head_source = stage_head(bundle, head, width, names)
+        read = stage_head(bundle, head, width, names)
+        head_content, head_source, names = read.content, read.source, read.genres
     elif random_init is not None:
         if (bundle / MANIFEST).exists():
             classes = len(load(bundle).manifest.genres)

@@ -54,7 +54,7 @@ def musicnn(
     need("onnx")
     import yaml
 
-    from edge_reclass_export.bundle_writer import put_encoder
+    from edge_reclass_export.bundle_writer import check_bundle, put_encoder, stage_head
     from edge_reclass_export.musicnn_export import musicnn_encoder, parse_variant
     from edge_reclass_export.musicnn_wheel import WHEEL_REQUIREMENT, MusicnnWheel, fetch_wheel
     from edge_reclass_export.onnx_writer import write_bytes
@@ -62,6 +62,15 @@ def musicnn(
 
     options = MusicnnOptions(parse_embedding(embedding), tags, float16_cast)
     chosen = parse_variant(variant)
+    names = split_genres(genres)
+    head_content: bytes | None = None
+    head_source: dict[str, object] | None = None
+    if bundle is not None:
+        name = stage if stage is not None else f"musicnn-{chosen}"
+        check_bundle(bundle, name, genres=names, dim=options.dim, new_head=head is not None)
+        if head is not None:
+            read = stage_head(bundle, head, options.dim, names)
+            head_content, head_source, names = read.content, read.source, read.genres
     if wheel is None:
         say(f"fetching {WHEEL_REQUIREMENT} with pip, without its dependencies")
     source = fetch_wheel() if wheel is None else MusicnnWheel(wheel)
@@ -71,8 +80,9 @@ def musicnn(
             bundle,
             encoder,
             stage=stage,
-            head=head,
-            genres=split_genres(genres),
+            head=head_content,
+            head_source=head_source,
+            genres=names,
         )
         print_change(change)
     elif output is not None:

@@ -58,7 +58,7 @@ def openjmla(
         raise UsageError("give either a CHECKPOINT or --random-init")
     need("onnx", "onnxscript", "torch", "safetensors")
     from edge_reclass.bundle import MANIFEST, load
-    from edge_reclass_export.bundle_writer import put_encoder, stage_head
+    from edge_reclass_export.bundle_writer import check_bundle, put_encoder, stage_head
     from edge_reclass_export.excerpt_option import choose_excerpt
     from edge_reclass_export.openjmla_export import (
         OpenJmlaOptions,
@@ -76,13 +76,15 @@ def openjmla(
     source = random_source() if checkpoint is None else read_source(checkpoint)
     geometry = source.weights.geometry
     # Whatever does not fit is to be known before the minutes that the export takes.
+    check_bundle(bundle, stage, genres=names, dim=geometry.width, new_head=head is not None or random_init)
     own = reference_audio or []
     windows = read_windows(own, SAMPLE_RATE, geometry.window_samples)
     chosen_excerpt = choose_excerpt(excerpt, one_window(geometry.window_samples), bundle, stage)
     head_content: bytes | None = None
     head_source: dict[str, object] | None = None
     if head is not None:
-        head_content, head_source = stage_head(bundle, head, geometry.width, names)
+        read = stage_head(bundle, head, geometry.width, names)
+        head_content, head_source, names = read.content, read.source, read.genres
     elif random_init:
         from edge_reclass_export.mert_export import random_head
 

@@ -133,8 +133,9 @@ def read_source(folder: Path) -> MertSource:
     config = read_config(folder / "config.json")
     preprocessing = _read_preprocessing(folder / "preprocessor_config.json")
     if preprocessing.sampling_rate != config.sample_rate:
+        said = "says" if "sample_rate" in _json(folder / "config.json") else "has no sample_rate, so MERT's default of"
         raise CheckpointError(
-            f"{folder}: config.json says {config.sample_rate} Hz, preprocessor_config.json"
+            f"{folder}: config.json {said} {config.sample_rate} Hz, preprocessor_config.json says"
             f" {preprocessing.sampling_rate} Hz"
         )
     source = _source(load_state(file), config, preprocessing)

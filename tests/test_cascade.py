@@ -198,6 +198,18 @@ def test_too_long_counts_in_seconds_at_every_rate(tmp_path: Path) -> None:
     assert "expected at most 5 s" in verdict.error
 
 
+def test_an_excerpt_that_low_rates_round_up_still_fits(tmp_path: Path) -> None:
+    """4.00007 s are 32 000.56 samples at 8 kHz: the one that is rounded up is six at 44.1 kHz."""
+    windowed = bundles.waveform_stage("a", rate=44_100, window=44_104)
+    native = bundles.fma_stage("b", rate="native")
+    excerpt = {"start": "center", "seconds": 4.00007}
+    root = bundles.make_bundle(tmp_path, [windowed, native], accept=1.0, excerpt=excerpt)
+    with Cascade.open(root) as cascade:
+        for rate in (8_000, 11_025, 44_100, 192_000):
+            verdict = cascade.classify_samples(noise(6, rate), rate)
+            assert verdict.status == "ok", (rate, verdict.error)
+
+
 def test_max_seconds_is_for_full_tracks_only(two: Path) -> None:
     with Cascade.open(two, max_seconds=1) as cascade:
         verdict = cascade.classify_samples(noise(6), RATE)

@@ -90,7 +90,7 @@ def classify(
     output, everything else to standard error.
 
     Exit codes: 0 all tracks have an answer, 2 wrong usage or no audio found, 3 some tracks failed, 4 the bundle is
-    invalid, 5 the device cannot be used, 130 interrupted.
+    invalid, 5 the device cannot be used, 130 interrupted, 143 terminated.
     """
     from edge_reclass.library import find_tracks
     from edge_reclass.parallel import CascadePool

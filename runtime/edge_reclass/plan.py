@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_reclass.audio import ExcerptSpec, resampled_length
+from edge_reclass.audio import MAX_RATE, MIN_RATE, ExcerptSpec
 from edge_reclass.bundle import Bundle, ExcerptEntry, Fma518Entry, StageEntry, WaveformEntry
 from edge_reclass.errors import BundleError, UsageError
 from edge_reclass.policy import PRESETS, Policy, Step, check, preset
@@ -29,7 +29,7 @@ __all__ = [
     "untrained",
 ]
 
-DEFAULT_MAX_RATE = 192_000
+DEFAULT_MAX_RATE = MAX_RATE
 DEFAULT_MAX_SECONDS = 1200.0
 DEFAULT_BATCH = 16
 
@@ -75,7 +75,6 @@ class Plan:
     signals: dict[Signal, int]
     """Capacity of each signal's buffer in samples; native signals are views of the decoded samples and not listed."""
     max_rate: int
-    max_seconds: float
     decode_seconds: float
     """Longest decoded excerpt: the union of the stages' excerpts."""
     decode_samples: int
@@ -155,8 +154,8 @@ def compile_plan(
         UsageError: a limit is out of range.
         BundleError: an encoder has none of the precisions.
     """
-    if not 8_000 <= max_rate <= 192_000:
-        raise UsageError(f"max_rate: expected 8000 to 192000 Hz, got {max_rate}")
+    if not MIN_RATE <= max_rate <= MAX_RATE:
+        raise UsageError(f"max_rate: expected {MIN_RATE} to {MAX_RATE} Hz, got {max_rate}")
     if not (math.isfinite(max_seconds) and max_seconds > 0):
         raise UsageError(f"max_seconds: expected a number above 0, got {max_seconds}")
     if batch < 1:
@@ -172,9 +171,7 @@ def compile_plan(
         rate = None if encoder.rate == "native" else encoder.rate
         signal = Signal(excerpt, rate)
         seconds = max_seconds if excerpt.seconds is None else excerpt.seconds
-        decoded = math.ceil(seconds * max_rate) + 1
-        # At a lower native rate rounding may give one sample more than at the highest.
-        length = decoded if rate is None else resampled_length(decoded, max_rate, rate) + 2
+        length = _capacity(seconds, max_rate if rate is None else rate)
         if rate is not None:
             signals[signal] = length
         window, hop = encoder.window_samples, encoder.hop_samples
@@ -204,9 +201,8 @@ def compile_plan(
         excerpts=excerpts,
         signals=signals,
         max_rate=max_rate,
-        max_seconds=max_seconds,
         decode_seconds=decode_seconds,
-        decode_samples=math.ceil(decode_seconds * max_rate) + 1,
+        decode_samples=_capacity(decode_seconds, max_rate),
         min_seconds=max(stage.encoder.min_seconds for stage in stages),
     )
 
@@ -215,6 +211,14 @@ def _spec(entry: ExcerptEntry) -> ExcerptSpec:
     if entry.full:
         return ExcerptSpec(start=0.0, seconds=None)
     return ExcerptSpec(start="center" if entry.start is None else entry.start, seconds=entry.seconds)
+
+
+def _capacity(seconds: float, rate: int) -> int:
+    """Samples at ``rate`` Hz that an excerpt of ``seconds`` can become, whatever its file's rate.
+
+    At its own rate an excerpt is rounded up by less than two samples; at the lowest rate these are the longest.
+    """
+    return math.ceil(seconds * rate) + 2 * -(-rate // MIN_RATE) + 1
 
 
 def _union_seconds(excerpts: Sequence[ExcerptSpec], max_seconds: float) -> float:

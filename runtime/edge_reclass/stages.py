@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edge_reclass.backends import Backend, Graph
 from edge_reclass.bundle import Fma518Entry, WaveformEntry
 from edge_reclass.errors import EngineError, TrackError
-from edge_reclass.features import Fma518
+from edge_reclass.features import FEATURE_COUNT, Fma518
 from edge_reclass.plan import Plan, StagePlan
 from edge_reclass.windows import ShortRule, fill_window, windows
 
@@ -61,7 +61,7 @@ class FeatureEncoder:
         self._features = features
         self._window, self._hop, self._short = window, hop, short
         self._row = np.empty(window or 0, np.float32)
-        self._vector = np.empty(518, np.float32)
+        self._vector = np.empty(FEATURE_COUNT, np.float32)
 
     def encode(self, samples: NDArray[np.float32], rate: int, out: NDArray[np.float32]) -> None:
         """See :meth:`Encoder.encode`."""

@@ -7,15 +7,14 @@ silence by encoders that normalise over time.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SHORT_RULES", "ShortRule", "count_windows", "fill_window", "windows"]
+__all__ = ["ShortRule", "count_windows", "fill_window", "windows"]
 
 ShortRule = Literal["repeat", "repeat_centered", "reject"]
-SHORT_RULES: Final[tuple[ShortRule, ...]] = ("repeat", "repeat_centered", "reject")
 
 
 def count_windows(n: int, window: int, hop: int) -> int:

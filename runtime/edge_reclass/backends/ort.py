@@ -49,7 +49,7 @@ class OrtBackend:
             raise EngineError(f"{file}: ONNX Runtime {self._ort.__version__} cannot open it: {error}") from error
         _expect(file, "input", session.get_inputs(), input_name, width, max_batch)
         _expect(file, "output", session.get_outputs(), output_name, output_width, max_batch)
-        return OrtGraph(self._ort, session, file, (input_name, width), (output_name, output_width), max_batch)
+        return OrtGraph(session, file, (input_name, width), (output_name, output_width), max_batch)
 
     def close(self) -> None:
         """Nothing is held besides the graphs."""
@@ -68,14 +68,12 @@ class OrtGraph:
 
     def __init__(
         self,
-        ort: object,
         session: onnxruntime.InferenceSession,
         file: Path,
         source: tuple[str, int],
         target: tuple[str, int],
         max_batch: int,
     ) -> None:
-        self._ort = ort
         self._session: onnxruntime.InferenceSession | None = session
         self._file = file
         self._source, self._target = source, target

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.audio import Decoder, ExcerptSpec, Resampler, resampled_length
+from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resampled_length
 from edge_reclass.errors import TrackError, UsageError
 from edge_reclass_export.errors import ParityError
 from edge_reclass_export.exported import ExportedEncoder
@@ -62,7 +62,7 @@ def _window(file: Path, rate: int, samples: int) -> NDArray[np.int16]:
     spec = ExcerptSpec("center", (samples + 2) / rate)  # rounding in the resampler may take a sample
     capacity = int(spec.seconds * _MAX_RATE) + 2 if spec.seconds else 0
     try:
-        decoded = Decoder(_MAX_RATE).decode(file, [spec], np.empty(capacity, np.float32))
+        decoded = Decoder(Limits(_MAX_RATE)).decode(file, [spec], np.empty(capacity, np.float32))
     except TrackError as error:
         raise UsageError(f"--reference-audio {file}: {error}") from error
     resampled = np.empty(resampled_length(len(decoded.samples), decoded.rate, rate) + 2, np.float32)

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 import synth
-from edge_reclass.audio import Decoder, ExcerptSpec
+from edge_reclass.audio import Decoder, ExcerptSpec, Limits
 from edge_reclass.errors import FAILURE_STATUSES, TrackError
 
 FULL = [ExcerptSpec(seconds=None)]
@@ -188,7 +188,7 @@ def test_rates_outside(rate: int, tmp_path: Path, out: np.ndarray) -> None:
 def test_own_max_rate(made: Made, out: np.ndarray) -> None:
     for kind in (".wav", ".m4a"):
         with pytest.raises(TrackError, match="8000 to 32000 Hz"):
-            Decoder(max_rate=32_000).decode(made(kind), CENTER, out)
+            Decoder(Limits(max_rate=32_000)).decode(made(kind), CENTER, out)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -356,3 +356,14 @@ def test_the_noise_would_be_there(tmp_path: Path, made: Made, capfd: Any) -> Non
     tag = b"ID3\x03\x00\x00" + bytes([0, 0, 8, 0]) + b"COMM" + bytes([0, 0, 0, 3, 0, 0]) + b"\x01ab" + bytes(1011)
     soundfile.info(put(tmp_path / "a.mp3", tag + made(".mp3").read_bytes()))
     assert "mpg123" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [".wav", ".mp3", ".m4a"])
+def test_longer_than_the_limit_is_refused_before_it_is_decoded(kind: str, made: Callable[[str], Path]) -> None:
+    """However large the buffer is: capacity for 192 kHz has room for hours at 8 kHz."""
+    out = np.full(4 * 192_000, 7.0, np.float32)
+    with pytest.raises(TrackError, match=r"expected at most 1\.5 s") as error:
+        Decoder(Limits(max_seconds=1.5)).decode(made(kind), [ExcerptSpec("center", 2.0)], out)
+    assert error.value.status == "too_long"
+    assert (out == 7.0).all()
+    assert len(Decoder(Limits(max_seconds=2.0)).decode(made(kind), [ExcerptSpec("center", 2.0)], out).samples) > 0

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from edge_reclass.audio import Decoder, ExcerptSpec, Resampler, resampled_length
+from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resampled_length
 from edge_reclass.backends import Backend
 from edge_reclass.bundle import Bundle, WaveformEntry
 from edge_reclass.engines import BatchCheck, Profile, StoredEngine, Target, Verification
@@ -231,7 +231,7 @@ def audio_expected(bundle: Bundle, subject: Subject, file: Path, cpu: Backend) -
 def _windows(file: Path, encoder: WaveformEntry) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     raw = np.empty(math.ceil((_AUDIO.seconds or 0.0) * _AUDIO_RATE) + 1, np.float32)
     try:
-        decoded = Decoder(_AUDIO_RATE).decode(file, [_AUDIO], raw)
+        decoded = Decoder(Limits(_AUDIO_RATE)).decode(file, [_AUDIO], raw)
     except TrackError as error:
         raise UsageError(f"--reference-audio {file}: {error}") from error
     samples = np.empty(resampled_length(len(decoded.samples), decoded.rate, encoder.rate) + 2, np.float32)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.audio import Decoder, ExcerptSpec, Resampler, resampled_length
+from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resampled_length
 from edge_reclass.backends.ort import OrtBackend
 from edge_reclass.bundle import Fma518Entry, WaveformEntry
 from edge_reclass.features import FEATURE_COUNT, Fma518
@@ -91,7 +91,7 @@ class Extractor:
         for _, _, encoder in encoders:
             self._resources.callback(encoder.close)
         longest = max(LENGTHS) + 1.0
-        self._decoder, self._resampler = Decoder(_MAX_RATE), Resampler()
+        self._decoder, self._resampler = Decoder(Limits(_MAX_RATE)), Resampler()
         self._decoded = np.empty(int(longest * _MAX_RATE), np.float32)
         self._spec = ExcerptSpec("center", max(LENGTHS))
 

@@ -15,7 +15,7 @@ Nothing here allocates memory that grows with the excerpt.
 from __future__ import annotations
 
 from edge_reclass.audio.decode import Decoder
-from edge_reclass.audio.excerpt import MAX_RATE, MIN_RATE, Decoded, ExcerptSpec, locate, locate_union
+from edge_reclass.audio.excerpt import MAX_RATE, MIN_RATE, Decoded, ExcerptSpec, Limits, locate, locate_union
 from edge_reclass.audio.formats import AUDIO_SUFFIXES, PYAV_SUFFIXES, SOUNDFILE_SUFFIXES, is_audio
 from edge_reclass.audio.mono import mix_excerpt
 from edge_reclass.audio.resample import Resampler, resampled_length
@@ -29,6 +29,7 @@ __all__ = [
     "Decoded",
     "Decoder",
     "ExcerptSpec",
+    "Limits",
     "Resampler",
     "is_audio",
     "locate",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_reclass.audio.decode_av import Demuxer, decode_av, import_av
 from edge_reclass.audio.decode_soundfile import NotDecodableHere, decode_soundfile
-from edge_reclass.audio.excerpt import MAX_RATE, Decoded, ExcerptSpec
+from edge_reclass.audio.excerpt import Decoded, ExcerptSpec, Limits
 from edge_reclass.audio.formats import Container, is_audio, needs_pyav, sniff
 from edge_reclass.audio.mono import MonoWriter, check_out
 from edge_reclass.errors import TrackError
@@ -28,9 +28,9 @@ _DEMUXERS: Final[dict[Container | None, Demuxer]] = {"mov": "mov", "aac": "aac",
 class Decoder:
     """Decodes files into the caller's buffer. Owns the block in between; not for several threads at once."""
 
-    def __init__(self, max_rate: int = MAX_RATE) -> None:
-        """``max_rate``: highest sample rate that is accepted, in Hz."""
-        self._max_rate = max_rate
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+        """``limits``: highest sample rate and longest excerpt that are accepted."""
+        self._limits = limits
         self._writer = MonoWriter()
 
     def decode(
@@ -48,11 +48,11 @@ class Decoder:
         missing: no such file, dangling link
         unreadable: permission denied, or the file system failed
         unsupported: not a regular file, not audio, a codec that is not known, PyAV needed but not installed
-            (the message has the pip line), a rate outside 8 kHz to ``max_rate``
+            (the message has the pip line), a rate outside 8 kHz to the limits' ``max_rate``
         corrupt: cannot be decoded; NaN or infinity in the excerpt; an excerpt that decodes short by more than
             0.1 s (or half of it, if that is less). A truncated file whose excerpt is complete is fine.
         empty: 0 bytes, or a header without samples
-        too_long: more samples than ``out`` holds
+        too_long: more seconds than the limits allow, or samples than ``out`` holds
         """
         check_out(out)
         if not specs:
@@ -72,9 +72,9 @@ class Decoder:
             raise TrackError("unsupported", "neither suffix nor content is that of a known audio format")
         demuxer = _DEMUXERS.get(container)
         if demuxer is not None:
-            return decode_av(fd, demuxer, specs, out, self._writer, self._max_rate)
+            return decode_av(fd, demuxer, specs, out, self._writer, self._limits)
         try:
-            return decode_soundfile(fd, specs, out, self._writer, self._max_rate)
+            return decode_soundfile(fd, specs, out, self._writer, self._limits)
         except NotDecodableHere as refused:
             return self._second_choice(fd, path, container, refused, specs, out)
 
@@ -93,7 +93,7 @@ class Decoder:
         if container == "mpeg" or (container is None and path.lower().endswith(".mp3")):
             # FFmpeg finds mp3 frames behind junk, two of them in a row, that libsndfile does not look for.
             try:
-                return decode_av(fd, "mp3", specs, out, self._writer, self._max_rate)
+                return decode_av(fd, "mp3", specs, out, self._writer, self._limits)
             except TrackError as error:
                 # Without PyAV, or where FFmpeg can do nothing with it either, libsndfile's answer stands.
                 if error.status not in ("unsupported", "corrupt"):

@@ -26,7 +26,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.audio.excerpt import Decoded, ExcerptSpec, check_fits, check_rate, locate_union
+from edge_reclass.audio.excerpt import Decoded, ExcerptSpec, Limits, locate_union
 from edge_reclass.audio.mono import FULL_SCALE, MAX_CHANNELS, MonoWriter
 from edge_reclass.errors import MissingExtraError, TrackError
 
@@ -83,7 +83,7 @@ def decode_av(
     specs: Sequence[ExcerptSpec],
     out: NDArray[np.float32],
     writer: MonoWriter,
-    max_rate: int,
+    limits: Limits,
 ) -> Decoded:
     """Decode the union of the excerpts from an open file into ``out``; the file stays open.
 
@@ -93,9 +93,9 @@ def decode_av(
     with _File(fd, "rb", closefd=False) as file:
         try:
             track = _probe(av, file, demuxer)
-            check_rate(track.rate, max_rate)
+            limits.check_rate(track.rate)
             start, count = locate_union(track.total, track.rate, specs)
-            check_fits(count, track.rate, len(out))
+            limits.check_fits(count, track.rate, len(out))
             preroll = round(PREROLL_SECONDS * track.rate)
             # At the beginning without a seek: after one, FFmpeg does not give the priming to the decoder.
             seek_to = start - preroll if start > preroll else None

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from edge_reclass.audio.excerpt import Decoded, ExcerptSpec, check_fits, check_rate, locate_union
+from edge_reclass.audio.excerpt import Decoded, ExcerptSpec, Limits, locate_union
 from edge_reclass.audio.mono import BLOCK_VALUES, MonoWriter
 from edge_reclass.audio.mpeg import count_samples
 from edge_reclass.audio.quiet import quiet_c_stderr
@@ -37,7 +37,7 @@ class NotDecodableHere(Exception):
 
 
 def decode_soundfile(
-    fd: int, specs: Sequence[ExcerptSpec], out: NDArray[np.float32], writer: MonoWriter, max_rate: int
+    fd: int, specs: Sequence[ExcerptSpec], out: NDArray[np.float32], writer: MonoWriter, limits: Limits
 ) -> Decoded:
     """Decode the union of the excerpts from an open file into ``out``; the file stays open.
 
@@ -52,12 +52,12 @@ def decode_soundfile(
             raise NotDecodableHere(error.error_string, error.code in _NOT_IMPLEMENTED) from error
         with file:
             rate, channels = int(file.samplerate), int(file.channels)
-            check_rate(rate, max_rate)
+            limits.check_rate(rate)
             total = _total(file, fd, writer)
             if total <= 0:
                 raise TrackError("empty", "a header without samples")
             start, count = locate_union(total, rate, specs)
-            check_fits(count, rate, len(out))
+            limits.check_fits(count, rate, len(out))
             writer.begin(out[:count])
             _read(file, start, total, writer)
             return writer.finish(rate, channels, start, total)

@@ -17,8 +17,7 @@ __all__ = [
     "MIN_RATE",
     "Decoded",
     "ExcerptSpec",
-    "check_fits",
-    "check_rate",
+    "Limits",
     "locate",
     "locate_union",
 ]
@@ -94,17 +93,30 @@ def locate_union(total: int, rate: int, specs: Sequence[ExcerptSpec]) -> tuple[i
     return start, max(first + count for first, count in located) - start
 
 
-def check_rate(rate: int, max_rate: int = MAX_RATE) -> None:
-    """TrackError ``unsupported`` unless MIN_RATE ≤ rate ≤ max_rate."""
-    if not MIN_RATE <= rate <= max_rate:
-        raise TrackError("unsupported", f"sample rate {rate} Hz, expected {MIN_RATE} to {max_rate} Hz")
+@dataclass(frozen=True)
+class Limits:
+    """What is accepted: sample rates of at most ``max_rate`` Hz, excerpts of at most ``max_seconds``."""
 
+    max_rate: int = MAX_RATE
+    max_seconds: float = math.inf
 
-def check_fits(count: int, rate: int, capacity: int) -> None:
-    """TrackError ``too_long`` if ``count`` samples do not fit into a buffer of ``capacity`` samples."""
-    if count > capacity:
-        raise TrackError(
-            "too_long",
-            f"the excerpt has {count} samples ({count / rate:.1f} s at {rate} Hz), "
-            f"the buffer holds {capacity} ({capacity / rate:.1f} s)",
-        )
+    def check_rate(self, rate: int) -> None:
+        """TrackError ``unsupported`` unless MIN_RATE ≤ rate ≤ max_rate."""
+        if not MIN_RATE <= rate <= self.max_rate:
+            raise TrackError("unsupported", f"sample rate {rate} Hz, expected {MIN_RATE} to {self.max_rate} Hz")
+
+    def check_fits(self, count: int, rate: int, capacity: int) -> None:
+        """TrackError ``too_long`` if ``count`` samples are more than max_seconds, or than ``capacity`` samples.
+
+        Rounded up to whole samples, an excerpt of exactly max_seconds has less than two samples more.
+        """
+        if count >= self.max_seconds * rate + 2:
+            raise TrackError(
+                "too_long", f"the excerpt has {count / rate:.1f} s, expected at most {self.max_seconds:g} s"
+            )
+        if count > capacity:
+            raise TrackError(
+                "too_long",
+                f"the excerpt has {count} samples ({count / rate:.1f} s at {rate} Hz), "
+                f"the buffer holds {capacity} ({capacity / rate:.1f} s)",
+            )

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.audio.excerpt import MAX_RATE, Decoded, ExcerptSpec, check_fits, check_rate, locate_union
+from edge_reclass.audio.excerpt import Decoded, ExcerptSpec, Limits, locate_union
 from edge_reclass.errors import TrackError
 
 __all__ = [
@@ -201,7 +201,7 @@ def mix_excerpt(
     rate: int,
     specs: Sequence[ExcerptSpec],
     out: NDArray[np.float32],
-    max_rate: int = MAX_RATE,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> Decoded:
     """The union of the excerpts of a track that is in memory, mixed to mono into ``out``.
 
@@ -211,7 +211,8 @@ def mix_excerpt(
     out: float32 [capacity]
 
     ValueError for another type or shape. TrackError ``empty`` (no samples), ``unsupported`` (rate outside
-    8 kHz to ``max_rate``), ``too_long`` (more than ``out`` holds), ``corrupt`` (NaN or infinite samples).
+    8 kHz to the limits' ``max_rate``), ``too_long`` (more than the limits allow or ``out`` holds),
+    ``corrupt`` (NaN or infinite samples).
     """
     check_out(out)
     if samples.dtype not in FULL_SCALE:
@@ -225,9 +226,9 @@ def mix_excerpt(
     total, channels = samples.shape
     if total == 0:
         raise TrackError("empty", "no samples")
-    check_rate(rate, max_rate)
+    limits.check_rate(rate)
     start, count = locate_union(total, rate, specs)
-    check_fits(count, rate, len(out))
+    limits.check_fits(count, rate, len(out))
     writer = MonoWriter()
     writer.begin(out[:count])
     writer.append(samples[start : start + count])

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Backend", "Graph"]
+__all__ = ["Backend", "DeviceTimes", "Graph"]
+
+
+class DeviceTimes(NamedTuple):
+    """What one run took by the device's own clock, in seconds."""
+
+    copy_in: float
+    compute: float
+    copy_out: float
 
 
 class Graph(Protocol):
@@ -25,9 +33,14 @@ class Graph(Protocol):
         The result is a view of a reused buffer: it is valid until the next run.
 
         Raises:
-            EngineError: the device failed; the message names the file.
+            EngineError: the graph failed; the message names the file.
+            DeviceError: the device is lost, for this graph and every other one.
+            MemoryError: the device has too little memory.
             ValueError: ``batch`` is not between 1 and max_batch.
         """
+
+    def device_times(self) -> DeviceTimes | None:
+        """Times of the last run; None before the first, and where there is no clock or it was not asked for."""
 
     def close(self) -> None:
         """Release session and buffers. Closing twice is allowed, running afterwards is not."""
@@ -39,6 +52,11 @@ class Backend(Protocol):
     name: str
     precisions: tuple[str, ...]
     """Precisions that the device takes, the preferred first."""
+    shares_batches: bool
+    """Whether windows of several tracks are worth one run: true of a GPU, which a single track does not fill.
+
+    Where it is false, graphs of one file share what they can, and each runs on the thread that calls it.
+    """
 
     def open_graph(
         self, file: Path, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
@@ -47,6 +65,8 @@ class Backend(Protocol):
 
         Raises:
             EngineError: the file is no valid graph, or its names, dtypes or shapes differ from what is asked.
+            DeviceError: the device cannot be used.
+            MemoryError: the device has too little memory for it.
         """
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reclass.backends.base import DeviceTimes
 from edge_reclass.errors import EngineError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class OrtBackend:
     name = "cpu"
     # The CPU provider computes float16 graphs by casting, so fp16 is the last resort.
     precisions: tuple[str, ...] = ("fp32", "int8", "fp16")
+    shares_batches = False
 
     def __init__(self, threads: int) -> None:
         try:
@@ -101,6 +103,10 @@ class OrtGraph:
                 raise MemoryError(f"{self._file}: {error}") from error
             raise EngineError(f"{self._file}: ONNX Runtime failed: {error}") from error
         return self._output[:batch]
+
+    def device_times(self) -> DeviceTimes | None:
+        """The CPU's clock is the host's."""
+        return None
 
     def _bind(self, session: onnxruntime.InferenceSession, batch: int) -> onnxruntime.IOBinding:
         binding = session.io_binding()

@@ -296,7 +296,7 @@ def test_closed_cascades_refuse(two: Path) -> None:
 
 
 def test_open_refuses(two: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no device 'tpu': expected one of cpu"):
+    with pytest.raises(UsageError, match="no device 'tpu': expected one of auto, cpu"):
         Cascade.open(two, device="tpu")
     with pytest.raises(DeviceError, match="cuda") as error:
         Cascade.open(two, device="cuda")

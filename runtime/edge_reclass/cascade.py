@@ -9,7 +9,7 @@ The embedding API of edge-reclass::
         print(verdict.genre, verdict.confidence, verdict.decided_by)
 
 A cascade is opened once and used for many tracks. It is not safe for several threads at a time: give each thread its
-own (``parallel.CascadePool`` does).
+own (``parallel.CascadePool`` does, and lets them share the encoders).
 """
 
 from __future__ import annotations
@@ -27,23 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.audio import Decoded, Decoder, Limits, Resampler, locate, mix_excerpt
-from edge_reclass.backends import open_backend
+from edge_reclass.backends import Backend
 from edge_reclass.buffers import Workspace
-from edge_reclass.bundle import Bundle, load, starter_path
-from edge_reclass.device import usable_cpus
-from edge_reclass.errors import EdgeReclassError, EngineError, TrackError, UsageError
-from edge_reclass.plan import (
-    DEFAULT_BATCH,
-    DEFAULT_MAX_RATE,
-    DEFAULT_MAX_SECONDS,
-    Plan,
-    Signal,
-    choose_policy,
-    compile_plan,
-    untrained,
-)
-from edge_reclass.policy import Answer, Decision, decide
-from edge_reclass.stages import Stage, open_stage
+from edge_reclass.bundle import Bundle
+from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError, TrackError
+from edge_reclass.opening import Options, Shared, load_bundle, open_shared
+from edge_reclass.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECONDS, Signal, choose_policy
+from edge_reclass.policy import Answer, Decision, Policy, decide
+from edge_reclass.stages import Parts
 from edge_reclass.verdict import ExcerptSeen, Score, StageReport, Verdict
 
 __all__ = ["SILENCE", "Cascade"]
@@ -55,13 +46,15 @@ SILENCE = 2.0**-14
 class Cascade:
     """A bundle opened on one device under one policy. Made by :meth:`open`; a context manager."""
 
-    def __init__(self, plan: Plan, stages: list[Stage], device: str, resources: ExitStack) -> None:
-        self.plan = plan
-        self.device = device
-        self._stages = stages
-        self._resources = resources
-        self._workspace = Workspace(plan)
-        self._limits = Limits(plan.max_rate, plan.decode_seconds)
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self.plan = shared.plan
+        self._resources = ExitStack()
+        with self._resources as opened:
+            self._stages = shared.open_stages(opened)
+            self._resources = opened.pop_all()
+        self._workspace = Workspace(self.plan)
+        self._limits = Limits(self.plan.max_rate, self.plan.decode_seconds)
         self._decoder = Decoder(self._limits)
         self._resampler = Resampler()
         self._closed = False
@@ -70,78 +63,68 @@ class Cascade:
     def open(
         cls,
         bundle: str | Path | Bundle | None = None,
-        device: str = "cpu",
-        policy: str | None = None,
+        device: str | Backend = "cpu",
+        policy: str | Policy | None = None,
         *,
         threads: int | None = None,
         max_rate: int = DEFAULT_MAX_RATE,
         max_seconds: float = DEFAULT_MAX_SECONDS,
         batch: int = DEFAULT_BATCH,
         allow_random: bool = False,
+        engines: str | Path | None = None,
+        timed: bool = False,
     ) -> Cascade:
         """Load and verify a bundle, size the workspace, and open its stages.
 
         Args:
             bundle: a bundle's directory; None is the starter bundle of the package.
-            device: ``cpu``.
+            device: ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` (``notes`` says why it took no other); or an opened
+                backend, which from then on belongs to the cascade.
             policy: a policy of the bundle, or a preset that fits its stages; None is the bundle's default.
-            threads: threads for one track; None is the number of usable CPUs.
+            threads: CPU threads for one track; None is the number of usable CPUs.
             max_rate: highest sampling rate of a file, in Hz.
             max_seconds: longest track that a stage on full tracks takes.
             batch: most windows that an encoder takes at once.
             allow_random: take stages with untrained weights too, to measure them; their answers mean nothing.
+            engines: where TensorRT's engines lie; None is ``EDGE_RECLASS_ENGINES`` or the bundle's ``engines``.
+            timed: let the device's clock time every run (``StageReport.parts``).
 
         Raises:
             UsageError: an argument is out of range, or names a device or policy that does not exist; or a stage has
                 untrained weights.
             BundleError: the bundle is missing, malformed or altered.
-            EngineError: a graph cannot be opened or does not fit the manifest.
+            EngineError: a graph cannot be opened or does not fit the manifest, or an engine has to be built first.
             DeviceError: the device cannot be used.
+            MissingExtraError: the device needs a package that is not installed.
         """
-        threads = usable_cpus() if threads is None else threads
-        if threads < 1:
-            raise UsageError(f"threads: expected at least 1, got {threads}")
-        loaded = bundle if isinstance(bundle, Bundle) else load(starter_path() if bundle is None else bundle)
-        chosen = choose_policy(loaded, policy)
-        if not allow_random and (random := untrained(loaded, chosen)):
-            raise UsageError(
-                f"{loaded.root}: {', '.join(random)} has untrained weights (export --random-init): its answers mean"
-                " nothing; --allow-random (allow_random=True) runs it all the same, for measurements"
-            )
-        resources = ExitStack()
+        folder = None if engines is None else Path(engines)
+        options = Options(threads, max_rate, max_seconds, batch, allow_random, folder, timed)
+        loaded = load_bundle(bundle)
+        shared = open_shared(loaded, device, choose_policy(loaded, policy), options)
         try:
-            backend = resources.enter_context(open_backend(device, threads=threads))
-            # Heads are a few small products: on any device the CPU has done them before a copy would have begun.
-            heads = resources.enter_context(open_backend("cpu", threads=1))
-            plan = compile_plan(
-                loaded,
-                chosen,
-                precisions=backend.precisions,
-                max_rate=max_rate,
-                max_seconds=max_seconds,
-                batch=batch,
-            )
-            loaded.verify(dict.fromkeys(file for stage in plan.stages for file in stage.files))
-            stages = []
-            for stage_plan in plan.stages:
-                stage = open_stage(plan, stage_plan, backend, heads, threads=threads)
-                resources.callback(stage.close)
-                stages.append(stage)
-            return cls(plan, stages, device, resources)
-        except MemoryError as error:
-            resources.close()
-            raise EngineError(
-                f"{loaded.root}: not enough memory for its buffers ({error}); lower max_rate, max_seconds or batch"
-            ) from error
+            cascade = cls(shared)
         except BaseException:
-            resources.close()
+            shared.close()
             raise
+        cascade._resources.callback(shared.close)
+        return cascade
+
+    @property
+    def device(self) -> str:
+        """The device that the encoders run on."""
+        return self._shared.device
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know: why ``auto`` took no other device, and which stages run elsewhere."""
+        return self._shared.notes
 
     def classify(self, path: str | os.PathLike[str]) -> Verdict:
         """Classify one audio file. A bad file gives a verdict with a status; it never raises for the file's sake.
 
         Raises:
             EngineError: the cascade is closed.
+            DeviceError: the device is lost; no further track can be classified.
         """
         return self._classify(os.fsdecode(path), lambda out: self._decoder.decode(path, self.plan.excerpts, out))
 
@@ -156,6 +139,7 @@ class Cascade:
         Raises:
             ValueError: ``samples`` is no array or has another shape or dtype; ``rate`` is not whole.
             EngineError: the cascade is closed.
+            DeviceError: the device is lost; no further track can be classified.
         """
         if not isinstance(samples, np.ndarray):
             raise ValueError(f"samples: expected a numpy array, got {type(samples).__name__}")
@@ -197,6 +181,8 @@ class Cascade:
             return run.failed(error.status, str(error))
         except MemoryError as error:
             return run.failed("out_of_memory", str(error) or "not enough memory for this track")
+        except DeviceError:
+            raise  # not this track's fault, and no other track would fare better
         except Exception as error:
             if in_memory and isinstance(error, ValueError) and run.verdict.decode_milliseconds is None:
                 raise  # the caller's samples have a wrong shape or dtype
@@ -213,6 +199,7 @@ class Cascade:
         answers: list[Answer] = []
         for stage in self._stages:
             began = time.perf_counter()
+            parts = Parts()
             signal = stage.plan.signal
             samples, start = self._slice(decoded, signal)
             seen = ExcerptSeen((decoded.start + start) / decoded.rate, len(samples) / decoded.rate)
@@ -220,12 +207,14 @@ class Cascade:
                 buffer = self._workspace.signals[signal]
                 if signal not in filled:
                     filled[signal] = self._resampler.resample(samples, decoded.rate, signal.rate, buffer)
+                    parts.add("resample", time.perf_counter() - began)
                 samples = buffer[: filled[signal]]
-            probabilities = stage.answer(samples, signal.rate or decoded.rate, self._workspace.embeddings)
+            probabilities = stage.answer(samples, signal.rate or decoded.rate, self._workspace.embeddings, parts)
             answers.append(Answer(stage.name, probabilities))
-            milliseconds = (time.perf_counter() - began) * 1e3
+            answered = time.perf_counter()
             decision = decide(self.plan.policy, answers)
-            run.answered(self.plan.genres, answers[-1], milliseconds, seen)
+            parts.add("policy", time.perf_counter() - answered)
+            run.answered(self.plan.genres, answers[-1], (answered - began) * 1e3, seen, parts)
             if decision.stop:
                 run.decided(self.plan.genres, stage.name, decision)
                 return
@@ -264,8 +253,10 @@ class _Run:
     def failed(self, status: str, message: str) -> Verdict:
         return replace(self.verdict, status=status, error=message)
 
-    def answered(self, genres: tuple[str, ...], answer: Answer, milliseconds: float, seen: ExcerptSeen) -> None:
-        report = StageReport(answer.stage, genres[answer.top], answer.confidence, milliseconds, seen)
+    def answered(
+        self, genres: tuple[str, ...], answer: Answer, milliseconds: float, seen: ExcerptSeen, parts: Parts
+    ) -> None:
+        report = StageReport(answer.stage, genres[answer.top], answer.confidence, milliseconds, seen, parts.taken())
         self.verdict = replace(self.verdict, stages=(*self.verdict.stages, report))
 
     def decided(self, genres: tuple[str, ...], stage: str, decision: Decision) -> None:

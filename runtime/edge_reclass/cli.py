@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_reclass import __version__
-from edge_reclass.errors import EdgeReclassError, UsageError
+from edge_reclass.errors import DeviceError, EdgeReclassError, UsageError
 from edge_reclass.output import FORMATS, Formatter, ReaderLeft, formatter, lenient, open_output, printable
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def classify(
         typer.Argument(help="Audio files, and folders that are searched for them.", metavar="PATH..."),
     ],
     bundle: Annotated[Path | None, typer.Option(help="Bundle directory. [default: the starter bundle]")] = None,
-    device: Annotated[str, typer.Option(help="cpu (cuda and tensorrt come later).")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="auto | cpu | cuda | tensorrt; auto takes the best that can be used, and says why.")
+    ] = "auto",
     policy: Annotated[
         str | None, typer.Option(help="Policy of the bundle, or a preset. [default: the bundle's]")
     ] = None,
@@ -73,9 +75,22 @@ def classify(
         Path | None, typer.Option("--output", "-o", help="Write to this file, not to standard output.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Show this many genres per track.")] = 1,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Tracks to classify at a time.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Tracks to work on at a time. [default: what the device can use]"),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads per track. [default: the CPUs shared by the jobs]")
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Most windows that an encoder takes at once; on a GPU, of several tracks. [default: 16]"
+        ),
+    ] = None,
+    engines: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the TensorRT engines. [default: EDGE_RECLASS_ENGINES, else the bundle's engines]"),
     ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what each stage answered and why it stopped.")
@@ -94,6 +109,7 @@ def classify(
     """
     from edge_reclass.library import find_tracks
     from edge_reclass.parallel import CascadePool
+    from edge_reclass.plan import DEFAULT_BATCH
 
     if format not in FORMATS:
         raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format!r}")
@@ -107,10 +123,18 @@ def classify(
     with (
         open_output(output) as write,
         CascadePool.open(
-            min(jobs, len(found.tracks)), bundle, device, policy, threads=threads, allow_random=allow_random
+            None if jobs is None else min(jobs, len(found.tracks)),
+            bundle,
+            device,
+            policy,
+            threads=threads,
+            batch=DEFAULT_BATCH if batch is None else batch,
+            allow_random=allow_random,
+            engines=engines,
         ) as pool,
     ):
-        plan = pool.cascades[0].plan
+        plan = pool.plan
+        _say(f"device: {'; '.join((pool.device, *pool.notes))}")
         view = formatter(
             format,
             genres=plan.genres,
@@ -151,8 +175,9 @@ def _run(
                 counts.add(verdict)
                 write(view.verdict(verdict))
                 advance()
-        except (KeyboardInterrupt, SystemExit):
-            _say(f"interrupted after {counts.statuses.total()} of {len(found.tracks)} tracks")
+        except (KeyboardInterrupt, SystemExit, DeviceError) as error:
+            how = "stopped" if isinstance(error, DeviceError) else "interrupted"
+            _say(f"{how} after {counts.statuses.total()} of {len(found.tracks)} tracks")
             write(view.end())
             raise
         write(view.end())

@@ -1,6 +1,8 @@
-"""Several tracks at a time: one cascade per worker thread, results in the order of the paths.
+"""Several tracks at a time: lanes, each a thread with a cascade of its own, on one set of encoders.
 
-Decoding, features, resampling and graphs all release the interpreter lock, so threads are enough.
+Decoding, features, resampling and graphs all release the interpreter lock, so threads are enough. On the CPU each lane
+runs the encoders itself; on a GPU the lanes' windows are run together (``shared_batches.py``). Results keep the order
+of the paths, and there are never more tracks in memory than lanes.
 """
 
 from __future__ import annotations
@@ -13,64 +15,92 @@ from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any
 
+from edge_reclass.backends import Backend
 from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import Cascade
-from edge_reclass.device import usable_cpus
-from edge_reclass.errors import EngineError, UsageError
+from edge_reclass.errors import EngineError
+from edge_reclass.opening import Options, Shared, load_bundle, open_shared
+from edge_reclass.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECONDS, Plan, choose_policy
+from edge_reclass.policy import Policy
 from edge_reclass.verdict import Verdict
 
 __all__ = ["CascadePool"]
 
 _AHEAD = 4
-"""Tracks in flight per worker: enough that a slow track at the front does not leave the other workers idle."""
+"""Tracks waiting per lane: enough that a slow track at the front does not leave the other lanes idle."""
 
 
 class CascadePool:
-    """``jobs`` cascades on as many threads. Made by :meth:`open`; a context manager."""
+    """Cascades on as many threads, on one set of encoders. Made by :meth:`open`; a context manager."""
 
-    def __init__(self, cascades: list[Cascade]) -> None:
-        self.cascades = cascades
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
         self._closed = False
+        with ExitStack() as opened:
+            opened.callback(shared.close)
+            self.cascades = [opened.enter_context(Cascade(shared)) for _ in range(shared.lanes)]
+            self._resources = opened.pop_all()
         self._free: SimpleQueue[Cascade] = SimpleQueue()
-        for cascade in cascades:
+        for cascade in self.cascades:
             self._free.put(cascade)
-        self._threads = ThreadPoolExecutor(len(cascades), thread_name_prefix="edge-reclass")
+        self._threads = ThreadPoolExecutor(len(self.cascades), thread_name_prefix="edge-reclass")
 
     @classmethod
     def open(
         cls,
-        jobs: int,
+        jobs: int | None,
         bundle: str | Path | Bundle | None = None,
-        device: str = "cpu",
-        policy: str | None = None,
+        device: str | Backend = "cpu",
+        policy: str | Policy | None = None,
         *,
         threads: int | None = None,
-        **limits: Any,
+        max_rate: int = DEFAULT_MAX_RATE,
+        max_seconds: float = DEFAULT_MAX_SECONDS,
+        batch: int = DEFAULT_BATCH,
+        allow_random: bool = False,
+        engines: str | Path | None = None,
+        timed: bool = False,
     ) -> CascadePool:
-        """Open ``jobs`` cascades; the other arguments are those of :meth:`Cascade.open`.
+        """Open ``jobs`` lanes (None: as many as the device can make use of); the rest as :meth:`Cascade.open`.
 
-        ``threads`` is per cascade; by default the usable CPUs are shared out.
+        ``threads`` is per lane; by default the usable CPUs are shared out. On a GPU ``batch`` is the most windows,
+        of however many tracks, that are run at once.
 
         Raises:
             UsageError: ``jobs`` is below 1; and whatever Cascade.open raises.
         """
-        if jobs < 1:
-            raise UsageError(f"jobs: expected at least 1, got {jobs}")
-        share = max(1, usable_cpus() // jobs) if threads is None else threads
-        with ExitStack() as opened:
-            cascades = [
-                opened.enter_context(Cascade.open(bundle, device, policy, threads=share, **limits)) for _ in range(jobs)
-            ]
-            opened.pop_all()
-        return cls(cascades)
+        folder = None if engines is None else Path(engines)
+        options = Options(threads, max_rate, max_seconds, batch, allow_random, folder, timed)
+        loaded = load_bundle(bundle)
+        return cls(open_shared(loaded, device, choose_policy(loaded, policy), options, lanes=jobs))
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that all lanes follow."""
+        return self._shared.plan
+
+    @property
+    def device(self) -> str:
+        """The device that the encoders run on."""
+        return self._shared.device
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See :attr:`Cascade.notes`."""
+        return self._shared.notes
+
+    @property
+    def batches(self) -> dict[str, tuple[int, ...]]:
+        """For each stage whose batches the lanes share: how many of 0, 1, 2, … windows were run."""
+        return dict(self._shared.batches)
 
     def classify_many(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Verdict]:
         """One verdict per path, in order. ``paths`` is read only a few tracks ahead of the results.
 
         Raises:
             EngineError: the pool is closed.
+            DeviceError: the device is lost; no further track can be classified.
         """
         if self._closed:
             raise EngineError("this pool is closed; open a new one")
@@ -94,11 +124,10 @@ class CascadePool:
             self._free.put(cascade)
 
     def close(self) -> None:
-        """Wait for the tracks that are being classified, then close the cascades. Closing twice is allowed."""
+        """Wait for the tracks that are being classified, then release everything. Closing twice is allowed."""
         self._closed = True
         self._threads.shutdown(wait=True, cancel_futures=True)
-        for cascade in self.cascades:
-            cascade.close()
+        self._resources.close()
 
     def __enter__(self) -> CascadePool:
         return self

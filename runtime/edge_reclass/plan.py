@@ -7,15 +7,19 @@ capacity stands here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_reclass.audio import MAX_RATE, MIN_RATE, ExcerptSpec
 from edge_reclass.bundle import Bundle, ExcerptEntry, Fma518Entry, StageEntry, WaveformEntry
 from edge_reclass.errors import BundleError, UsageError
 from edge_reclass.policy import PRESETS, Policy, Step, check, preset
 from edge_reclass.windows import count_windows
+
+if TYPE_CHECKING:
+    from edge_reclass.engine_choice import EngineChoice
 
 __all__ = [
     "DEFAULT_BATCH",
@@ -51,9 +55,13 @@ class StagePlan:
     encoder: Fma518Entry | WaveformEntry
     signal: Signal
     max_batch: int
-    """Most windows that the encoder takes at once: the limit, or all windows of the longest excerpt."""
+    """Most windows that the encoder takes at once: the limit, or all windows of the longest excerpt of every lane."""
     graph: Path | None
-    """The encoder's ONNX file in the chosen precision; None for fma518."""
+    """The encoder's ONNX file or engine in the chosen precision; None for fma518."""
+    precision: str | None
+    """None for fma518."""
+    device: str | None
+    """Where an encoder must run that the device asked for cannot take; None: on that device (fma518: on the CPU)."""
     head: Path
     head_inputs: tuple[str, ...]
     head_width: int
@@ -83,12 +91,14 @@ class Plan:
     """The largest ``min_seconds`` of the stages: a shorter track is ``too_short``, whatever stage would decide."""
 
 
-def choose_policy(bundle: Bundle, name: str | None = None) -> Policy:
+def choose_policy(bundle: Bundle, name: str | Policy | None = None) -> Policy:
     """The policy called ``name`` (default: the bundle's default), from the bundle or else from the presets.
+
+    A policy instead of a name is checked against the bundle's stages, and taken.
 
     Raises:
         BundleError: a policy of the bundle does not fit its stages.
-        UsageError: there is no such policy, or the preset does not fit the bundle's stages.
+        UsageError: there is no such policy, or the preset or policy does not fit the bundle's stages.
     """
     manifest = bundle.manifest
     own = {
@@ -99,6 +109,10 @@ def choose_policy(bundle: Bundle, name: str | None = None) -> Policy:
     for key, policy in own.items():
         if wrong := check(policy, names) or _unmet_inputs(policy, manifest.stages):
             raise BundleError(f"{bundle.root}: policies.{key}: " + "; ".join(wrong))
+    if isinstance(name, Policy):
+        if wrong := check(name, names) or _unmet_inputs(name, manifest.stages):
+            raise UsageError(f"the policy {name.name!r} does not fit this bundle: " + "; ".join(wrong))
+        return name
     wanted = manifest.default_policy if name is None else name
     if wanted in own:
         return own[wanted]
@@ -141,6 +155,8 @@ def compile_plan(
     max_rate: int = DEFAULT_MAX_RATE,
     max_seconds: float = DEFAULT_MAX_SECONDS,
     batch: int = DEFAULT_BATCH,
+    lanes: int = 1,
+    engines: Mapping[str, EngineChoice] | None = None,
 ) -> Plan:
     """Compile the plan of a bundle under one policy.
 
@@ -149,6 +165,8 @@ def compile_plan(
         max_rate: highest sampling rate of a file, in Hz; 8 000 to 192 000.
         max_seconds: longest full track (or way between a centred and a numbered excerpt) that is decoded.
         batch: most windows that a device takes at once.
+        lanes: tracks that share a batch.
+        engines: for a device that needs them, what each ``waveform`` stage runs; else ONNX files are chosen.
 
     Raises:
         UsageError: a limit is out of range.
@@ -176,19 +194,22 @@ def compile_plan(
             signals[signal] = length
         window, hop = encoder.window_samples, encoder.hop_samples
         windows = 1 if window is None or hop is None else count_windows(length, window, hop)
-        graph = _graph(bundle, name, encoder, precisions) if isinstance(encoder, WaveformEntry) else None
+        chosen = _choice(bundle, name, encoder, precisions, engines)
+        most = min(batch, windows * lanes)
         stages.append(
             StagePlan(
                 name=name,
                 encoder=encoder,
                 signal=signal,
-                max_batch=min(batch, windows),
-                graph=None if graph is None else bundle.path(graph),
+                max_batch=most if chosen.max_batch is None else min(most, chosen.max_batch),
+                graph=chosen.graph,
+                precision=chosen.precision,
+                device=chosen.device,
                 head=bundle.path(entry.head.file),
                 head_inputs=tuple(entry.head.inputs),
                 head_width=sum(dims[need] for need in entry.head.inputs),
                 temperature=entry.head.temperature,
-                files=(entry.head.file,) if graph is None else (graph, entry.head.file),
+                files=(*chosen.files, entry.head.file),
             )
         )
     excerpts = tuple(dict.fromkeys(stage.signal.excerpt for stage in stages))
@@ -239,12 +260,36 @@ def _union_seconds(excerpts: Sequence[ExcerptSpec], max_seconds: float) -> float
     return max(max(ends) - min(numbers), *lengths)
 
 
-def _graph(bundle: Bundle, name: str, encoder: WaveformEntry, precisions: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class _Choice:
+    """Which graph an encoder runs, and the files of the bundle that it is made of."""
+
+    graph: Path | None = None
+    precision: str | None = None
+    device: str | None = None
+    max_batch: int | None = None
+    files: tuple[str, ...] = ()
+
+
+def _choice(
+    bundle: Bundle,
+    name: str,
+    encoder: Fma518Entry | WaveformEntry,
+    precisions: Sequence[str],
+    engines: Mapping[str, EngineChoice] | None,
+) -> _Choice:
+    if isinstance(encoder, Fma518Entry):
+        return _Choice()
+    files = {str(precision): file for precision, file in encoder.files.items()}
+    if engines is not None:
+        engine = engines[name]
+        if engine.device != "cpu":  # the engine has a hash of its own
+            return _Choice(engine.file, engine.precision, None, engine.max_batch)
+        return _Choice(engine.file, engine.precision, "cpu", files=(files[engine.precision],))
     for precision in precisions:
-        for key, file in encoder.files.items():
-            if key == precision:
-                return file
+        if precision in files:
+            return _Choice(bundle.path(files[precision]), precision, files=(files[precision],))
     raise BundleError(
         f"{bundle.root}: stages.{name}.encoder.files: expected one of {', '.join(precisions)} for this device, "
-        f"got {', '.join(encoder.files)}; export the encoder in one of them"
+        f"got {', '.join(files)}; export the encoder in one of them"
     )

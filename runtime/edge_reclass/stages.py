@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +14,46 @@ from edge_reclass.bundle import Fma518Entry, WaveformEntry
 from edge_reclass.errors import EngineError, TrackError
 from edge_reclass.features import FEATURE_COUNT, Fma518
 from edge_reclass.plan import Plan, StagePlan
+from edge_reclass.shared_batches import SharedGraph, add_rows
+from edge_reclass.verdict import Part
 from edge_reclass.windows import ShortRule, fill_window, windows
 
-__all__ = ["Encoder", "FeatureEncoder", "GraphEncoder", "Stage", "open_stage", "softmax"]
+__all__ = [
+    "Encoder",
+    "FeatureEncoder",
+    "GraphEncoder",
+    "Parts",
+    "SharedEncoder",
+    "Stage",
+    "open_graph",
+    "open_stage",
+    "softmax",
+]
+
+
+class Parts:
+    """Sums up what the parts of one stage's work on one track take."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[str, Literal["host", "device"]], float] = {}
+
+    def add(self, name: str, seconds: float, clock: Literal["host", "device"] = "host") -> None:
+        """Count ``seconds`` more for the part ``name``."""
+        self._seconds[name, clock] = self._seconds.get((name, clock), 0.0) + seconds
+
+    def taken(self) -> tuple[Part, ...]:
+        """The parts, in the order in which they were first met."""
+        return tuple(Part(name, seconds * 1e3, clock) for (name, clock), seconds in self._seconds.items())
 
 
 class Encoder(Protocol):
     """Audio → one embedding for the whole excerpt (the mean over its windows)."""
 
-    def encode(self, samples: NDArray[np.float32], rate: int, out: NDArray[np.float32]) -> None:
-        """Write the embedding of ``samples`` (float32[n], mono, at ``rate`` Hz) into ``out`` (float32[dim])."""
+    def encode(self, samples: NDArray[np.float32], rate: int, out: NDArray[np.float32], parts: Parts) -> None:
+        """Write the embedding of ``samples`` (float32[n], mono, at ``rate`` Hz) into ``out`` (float32[dim]).
+
+        ``parts`` is told what it took.
+        """
 
     def close(self) -> None:
         """Release what the encoder holds."""
@@ -31,27 +62,57 @@ class Encoder(Protocol):
 class GraphEncoder:
     """An encoder of kind ``waveform``: the excerpt's windows as batches through one graph, then their mean."""
 
-    def __init__(self, graph: Graph, window: int, hop: int, short: ShortRule) -> None:
+    def __init__(self, graph: Graph, window: int, hop: int, short: ShortRule, dim: int) -> None:
         self._graph = graph
         self._window, self._hop, self._short = window, hop, short
+        # Means of embeddings are taken in float64 and row after row, so that no batch size can be heard in them.
+        self._total = np.zeros(dim, np.float64)
 
-    def encode(self, samples: NDArray[np.float32], rate: int, out: NDArray[np.float32]) -> None:
+    def encode(self, samples: NDArray[np.float32], rate: int, out: NDArray[np.float32], parts: Parts) -> None:
         """See :meth:`Encoder.encode`."""
         starts = windows(len(samples), self._window, self._hop, self._short)
         _refuse_short(starts, len(samples), self._window, rate)
         rows = self._graph.input
-        # Means of embeddings are taken in float64, so that their order of summation cannot be heard.
-        total = np.zeros(len(out), np.float64)
+        self._total.fill(0.0)
         for first in range(0, len(starts), len(rows)):
+            began = time.perf_counter()
             batch = starts[first : first + len(rows)]
             for row, start in zip(rows, batch, strict=False):
                 fill_window(samples, start, self._short, row)
-            total += self._graph.run(len(batch)).sum(axis=0, dtype=np.float64)
-        out[:] = total / len(starts)
+            filled = time.perf_counter()
+            embeddings = self._graph.run(len(batch))
+            parts.add("fill", filled - began)
+            parts.add("run", time.perf_counter() - filled)
+            if (times := self._graph.device_times()) is not None:
+                for name, seconds in times._asdict().items():
+                    parts.add(name, seconds, "device")
+            add_rows(self._total, embeddings)
+        out[:] = self._total / len(starts)
 
     def close(self) -> None:
         """See :meth:`Encoder.close`."""
         self._graph.close()
+
+
+class SharedEncoder:
+    """As :class:`GraphEncoder`, through a graph that takes windows of several tracks at a time."""
+
+    def __init__(self, graph: SharedGraph, window: int, hop: int, short: ShortRule, dim: int) -> None:
+        self._graph = graph
+        self._window, self._hop, self._short = window, hop, short
+        self._total = np.zeros(dim, np.float64)
+
+    def encode(self, samples: NDArray[np.float32], rate: int, out: NDArray[np.float32], parts: Parts) -> None:
+        """See :meth:`Encoder.encode`."""
+        starts = windows(len(samples), self._window, self._hop, self._short)
+        _refuse_short(starts, len(samples), self._window, rate)
+        began = time.perf_counter()
+        self._graph.add_embeddings(samples, starts, self._short, self._total)
+        parts.add("batch", time.perf_counter() - began)
+        out[:] = self._total / len(starts)
+
+    def close(self) -> None:
+        """The graph belongs to whoever shares it out."""
 
 
 class FeatureEncoder:
@@ -63,8 +124,13 @@ class FeatureEncoder:
         self._row = np.empty(window or 0, np.float32)
         self._vector = np.empty(FEATURE_COUNT, np.float32)
 
-    def encode(self, samples: NDArray[np.float32], rate: int, out: NDArray[np.float32]) -> None:
+    def encode(self, samples: NDArray[np.float32], rate: int, out: NDArray[np.float32], parts: Parts) -> None:
         """See :meth:`Encoder.encode`."""
+        began = time.perf_counter()
+        self._compute(samples, rate, out)
+        parts.add("features", time.perf_counter() - began)
+
+    def _compute(self, samples: NDArray[np.float32], rate: int, out: NDArray[np.float32]) -> None:
         if self._window is None or self._hop is None:
             self._features.compute(samples, rate, out)
             return
@@ -102,7 +168,7 @@ class Stage:
         return self.plan.name
 
     def answer(
-        self, samples: NDArray[np.float32], rate: int, embeddings: Mapping[str, NDArray[np.float32]]
+        self, samples: NDArray[np.float32], rate: int, embeddings: Mapping[str, NDArray[np.float32]], parts: Parts
     ) -> tuple[float, ...]:
         """Probabilities over the genres for one excerpt.
 
@@ -110,12 +176,14 @@ class Stage:
             samples: float32[n], mono, at ``rate`` Hz.
             embeddings: the workspace's embeddings by stage; this stage's is overwritten, those of the stages that
                 the head names must hold this track's values.
+            parts: is told what encoder and head took.
 
         Raises:
             TrackError: the excerpt is shorter than a window and the stage rejects that (``too_short``).
             EngineError: encoder or head failed or gave numbers that are not finite.
         """
-        self._encoder.encode(samples, rate, embeddings[self.name])
+        self._encoder.encode(samples, rate, embeddings[self.name], parts)
+        began = time.perf_counter()
         row = self._head.input[0]
         position = 0
         for name in self.plan.head_inputs:
@@ -127,7 +195,9 @@ class Stage:
         logits = self._head.run(1)[0]
         if not np.isfinite(logits).all():
             raise EngineError(f"stage {self.name}: the head gave logits that are not finite")
-        return softmax(logits, self.plan.temperature)
+        probabilities = softmax(logits, self.plan.temperature)
+        parts.add("head", time.perf_counter() - began)
+        return probabilities
 
     def close(self) -> None:
         """Release encoder and head."""
@@ -143,8 +213,10 @@ def softmax(logits: NDArray[np.float32], temperature: float) -> tuple[float, ...
     return tuple((scaled / scaled.sum()).tolist())
 
 
-def open_stage(plan: Plan, stage: StagePlan, backend: Backend, heads: Backend, *, threads: int) -> Stage:
-    """Open encoder (on ``backend``) and head (on ``heads``) of one stage.
+def open_stage(
+    plan: Plan, stage: StagePlan, backend: Backend, heads: Backend, *, threads: int, shared: SharedGraph | None = None
+) -> Stage:
+    """Open encoder (on ``backend``, or on a ``shared`` graph) and head (on ``heads``) of one stage.
 
     Raises:
         EngineError: a file cannot be opened, or its shapes do not fit the manifest.
@@ -159,7 +231,8 @@ def open_stage(plan: Plan, stage: StagePlan, backend: Backend, heads: Backend, *
         features = Fma518(max_samples, max_rate, workers=min(threads, 2))
         encoder = FeatureEncoder(features, entry.window_samples, entry.hop_samples, entry.short)
     else:
-        encoder = _open_graph_encoder(stage, entry, backend)
+        rule = (entry.window_samples, entry.hop_samples, entry.short, entry.dim)
+        encoder = SharedEncoder(shared, *rule) if shared else GraphEncoder(open_graph(stage, backend), *rule)
     try:
         head = heads.open_graph(
             stage.head,
@@ -175,10 +248,16 @@ def open_stage(plan: Plan, stage: StagePlan, backend: Backend, heads: Backend, *
     return Stage(stage, encoder, head)
 
 
-def _open_graph_encoder(stage: StagePlan, entry: WaveformEntry, backend: Backend) -> GraphEncoder:
-    if stage.graph is None:
+def open_graph(stage: StagePlan, backend: Backend) -> Graph:
+    """The graph of a stage whose encoder is of kind ``waveform``.
+
+    Raises:
+        EngineError: it cannot be opened, or its shapes do not fit the manifest.
+    """
+    entry = stage.encoder
+    if stage.graph is None or not isinstance(entry, WaveformEntry):
         raise EngineError(f"stage {stage.name}: the plan names no graph for a waveform encoder")
-    graph = backend.open_graph(
+    return backend.open_graph(
         stage.graph,
         input_name="waveform",
         output_name="embedding",
@@ -186,4 +265,3 @@ def _open_graph_encoder(stage: StagePlan, entry: WaveformEntry, backend: Backend
         output_width=entry.dim,
         max_batch=stage.max_batch,
     )
-    return GraphEncoder(graph, entry.window_samples, entry.hop_samples, entry.short)

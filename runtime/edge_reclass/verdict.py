@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["ExcerptSeen", "Score", "StageReport", "Verdict"]
+__all__ = ["ExcerptSeen", "Part", "Score", "StageReport", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,33 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one part of a stage's work on one track took.
+
+    By the host's clock: ``resample`` (only where it was done), ``features`` (fma518), ``fill`` (the windows into the
+    device's input), ``run`` (copy in, compute and copy out, to the end), ``batch`` (instead of fill and run where
+    tracks share a batch: from asking to having, waiting included), ``head``, ``policy``. By the device's clock, where
+    it was asked for, and within ``run``: ``copy_in``, ``compute``, ``copy_out``.
+    """
+
+    name: str
+    milliseconds: float
+    clock: Literal["host", "device"] = "host"
+
+
+@dataclass(frozen=True)
 class StageReport:
-    """What one stage said, how long it took (resampling, encoder and head), and what it looked at."""
+    """What one stage said, how long it took (resampling, encoder and head), and what it looked at.
+
+    ``parts`` is for measurements and not part of the JSON.
+    """
 
     name: str
     genre: str
     confidence: float
     milliseconds: float
     excerpt: ExcerptSeen
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)

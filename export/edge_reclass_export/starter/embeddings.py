@@ -17,7 +17,7 @@ from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resample
 from edge_reclass.backends.ort import OrtBackend
 from edge_reclass.bundle import Fma518Entry, WaveformEntry
 from edge_reclass.features import FEATURE_COUNT, Fma518
-from edge_reclass.stages import Encoder, FeatureEncoder, GraphEncoder
+from edge_reclass.stages import Encoder, FeatureEncoder, GraphEncoder, Parts
 from edge_reclass_export.starter.catalogue import Clip
 
 __all__ = ["CUTS", "LENGTHS", "LOW_RATES", "LOW_RATE_LENGTH", "ClipEmbeddings", "Extractor"]
@@ -84,6 +84,7 @@ class Extractor:
                     waveform.window_samples,
                     waveform.hop_samples,
                     waveform.short,
+                    waveform.dim,
                 ),
             ),
         ]
@@ -146,7 +147,7 @@ class Extractor:
         position = 0
         for (rate, dim, encoder), samples in zip(self._encoders, whole, strict=True):
             first = round(start * rate)
-            encoder.encode(samples[first : first + round(length * rate)], rate, row[position : position + dim])
+            encoder.encode(samples[first : first + round(length * rate)], rate, row[position : position + dim], Parts())
             position += dim
         return row
 

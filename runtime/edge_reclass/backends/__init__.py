@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from edge_reclass.backends.base import Backend, Graph
-from edge_reclass.errors import DeviceError, UsageError
+from edge_reclass.backends.base import Backend, DeviceTimes, Graph
+from edge_reclass.errors import DeviceError, MissingExtraError, UsageError
 
-__all__ = ["DEVICES", "Backend", "Graph", "open_backend"]
+__all__ = ["DEVICES", "Backend", "DeviceTimes", "Graph", "open_backend"]
 
 DEVICES = ("cpu", "cuda", "tensorrt")
-"""All device names; this version runs ``cpu`` and refuses the others, saying so."""
 
 
-def open_backend(device: str, *, threads: int) -> Backend:
-    """Open the backend of ``device`` with ``threads`` intra-op threads.
+def open_backend(device: str, *, threads: int, timed: bool = False) -> Backend:
+    """Open the backend of ``device``.
+
+    Args:
+        threads: threads of one graph's run, where the CPU runs it.
+        timed: let the device's clock time every run (``Graph.device_times``).
 
     Raises:
         UsageError: no such device.
-        DeviceError: the device cannot be used on this machine or by this version.
-        MissingExtraError: ONNX Runtime is not installed.
+        DeviceError: the device cannot be used on this machine, or a GPU's packages are not installed.
+        MissingExtraError: ONNX Runtime is not installed at all.
     """
-    if device not in DEVICES:
-        raise UsageError(f"no device {device!r}: expected one of {', '.join(DEVICES)}")
-    if device != "cpu":
-        raise DeviceError(f"the device {device!r} has no backend in this version of edge-reclass; use --device cpu")
-    from edge_reclass.backends.ort import OrtBackend
+    if device == "cpu":
+        from edge_reclass.backends.ort import OrtBackend
 
-    return OrtBackend(threads)
+        return OrtBackend(threads)
+    try:
+        if device == "cuda":
+            from edge_reclass.backends.ort_cuda import OrtCudaBackend
+
+            return OrtCudaBackend(threads, timed=timed)
+        if device == "tensorrt":
+            from edge_reclass.backends.tensorrt import TensorRTBackend
+
+            return TensorRTBackend(threads, timed=timed)
+    except MissingExtraError as error:
+        # Who asks for a device wants to know that it cannot be used, whatever the reason is.
+        raise DeviceError(f"the device {device} cannot be used: {error}") from error
+    raise UsageError(f"no device {device!r}: expected one of auto, {', '.join(DEVICES)}")

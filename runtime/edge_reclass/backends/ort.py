@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,18 +41,23 @@ class OrtBackend:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         self._ort = onnxruntime
         self._options = options
+        self._sessions: WeakValueDictionary[Path, onnxruntime.InferenceSession] = WeakValueDictionary()
 
     def open_graph(
         self, file: Path, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
     ) -> OrtGraph:
-        """See :meth:`Backend.open_graph`."""
-        try:
-            session = self._ort.InferenceSession(str(file), self._options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises a dozen unrelated classes for a bad file
-            raise EngineError(f"{file}: ONNX Runtime {self._ort.__version__} cannot open it: {error}") from error
+        """See :meth:`Backend.open_graph`. A file that is open already shares its weights."""
+        session = self._sessions.get(file) or self._open_session(file)
         _expect(file, "input", session.get_inputs(), input_name, width, max_batch)
         _expect(file, "output", session.get_outputs(), output_name, output_width, max_batch)
+        self._sessions[file] = session
         return OrtGraph(session, file, (input_name, width), (output_name, output_width), max_batch)
+
+    def _open_session(self, file: Path) -> onnxruntime.InferenceSession:
+        try:
+            return self._ort.InferenceSession(str(file), self._options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises a dozen unrelated classes for a bad file
+            raise EngineError(f"{file}: ONNX Runtime {self._ort.__version__} cannot open it: {error}") from error
 
     def close(self) -> None:
         """Nothing is held besides the graphs."""

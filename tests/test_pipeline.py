@@ -1,0 +1,452 @@
+"""Lanes on one set of encoders: the same verdicts as one track after another, whatever finishes first."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import bundles
+from edge_reclass import Cascade, CascadePool, Verdict, opening, shared_batches
+from edge_reclass.backends.ort import OrtBackend
+from edge_reclass.errors import DeviceError, EngineError, MissingExtraError, UsageError
+from edge_reclass.shared_batches import SharedGraph, add_rows
+from lanes_device import SharingDevice
+
+RATE = 16_000
+SURE, TORN = (9.0, 0.0, 0.0), (0.0, 0.2, 0.1)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """fma, which is torn, and two encoders; the last decides."""
+    stages = [bundles.fma_stage(), bundles.waveform_stage("mert"), bundles.waveform_stage("jmla", window=8_000)]
+    root = tmp_path_factory.mktemp("bundle")
+    return bundles.make_bundle(root, stages, biases={"fma": TORN, "mert": TORN, "jmla": SURE})
+
+
+@pytest.fixture(scope="module")
+def tracks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Ten tracks of different loudness and of 1 to 5 windows; one file is missing, one is silent."""
+    root = tmp_path_factory.mktemp("tracks")
+    paths = []
+    for i in range(10):
+        random = np.random.default_rng(i)
+        path = root / f"{i}.wav"
+        soundfile.write(path, (0.01 * (i + 1) * random.standard_normal(RATE + i * 5_000)).astype(np.float32), RATE)
+        paths.append(path)
+    soundfile.write(root / "silent.wav", np.zeros(2 * RATE, np.float32), RATE)
+    return [*paths[:3], root / "missing.wav", *paths[3:], root / "silent.wav"]
+
+
+def said(verdict: Verdict) -> dict[str, Any]:
+    """Everything in a verdict but what it took, at full precision."""
+    stages = [(stage.name, stage.genre, stage.confidence, stage.excerpt) for stage in verdict.stages]
+    names = ("path", "status", "genre", "confidence", "decided_by", "reason", "top", "error")
+    return {name: getattr(verdict, name) for name in names} | {"stages": stages}
+
+
+def plain(bundle: Path, tracks: list[Path]) -> list[dict[str, Any]]:
+    with Cascade.open(bundle) as cascade:
+        return [said(verdict) for verdict in cascade.classify_many(tracks)]
+
+
+@pytest.mark.parametrize("lanes", [2, 3, 8])
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_shared_batches_give_the_verdicts_of_one_track_after_another(
+    bundle: Path, tracks: list[Path], lanes: int, batch: int
+) -> None:
+    with CascadePool.open(lanes, bundle, SharingDevice(), batch=batch) as pool:
+        assert [said(verdict) for verdict in pool.classify_many(tracks)] == plain(bundle, tracks)
+
+
+def test_lanes_on_the_cpu_give_them_too(bundle: Path, tracks: list[Path]) -> None:
+    with CascadePool.open(3, bundle) as pool:
+        assert pool.batches == {}, "the CPU has nothing to gain from the windows of several tracks"
+        assert [said(verdict) for verdict in pool.classify_many(tracks)] == plain(bundle, tracks)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+@pytest.mark.parametrize("share", [False, True], ids=["own", "shared"])
+def test_every_order_of_completion(
+    bundle: Path, tracks: list[Path], order: tuple[int, ...], share: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three tracks on three lanes; each may go on from its last stage only when its turn has come."""
+    wanted = [str(path) for path in tracks[:3]]
+    done = [threading.Event() for _ in order]
+    finished: list[int] = []
+    classify = Cascade.classify
+
+    def in_turn(self: Cascade, path: str) -> Verdict:
+        verdict = classify(self, path)
+        me = wanted.index(str(path))
+        turn = order.index(me)
+        if turn > 0:
+            assert done[order[turn - 1]].wait(30)
+        finished.append(me)
+        done[me].set()
+        return verdict
+
+    expected = plain(bundle, tracks[:3])
+    monkeypatch.setattr(Cascade, "classify", in_turn)
+    with CascadePool.open(3, bundle, SharingDevice() if share else "cpu") as pool:
+        assert [said(verdict) for verdict in pool.classify_many(wanted)] == expected
+    assert finished == list(order)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.002)
+
+
+def started(target: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=target)
+    thread.start()
+    return thread
+
+
+class Lanes:
+    """A shared graph over the test's own device, and threads that ask it. ``window`` samples, ``dim`` numbers."""
+
+    window, dim = 160, 8
+
+    def __init__(self, folder: Path, most: int, device: SharingDevice) -> None:
+        bundles.write_encoder(folder / "encoder.onnx", self.window, self.dim)
+        self.device = device
+        graph = device.open_graph(
+            folder / "encoder.onnx",
+            input_name="waveform",
+            output_name="embedding",
+            width=self.window,
+            output_width=self.dim,
+            max_batch=most,
+        )
+        self.shared = SharedGraph(graph, "mert")
+        self.totals: dict[int, np.ndarray] = {}
+        self.errors: dict[int, BaseException] = {}
+        self._threads: list[threading.Thread] = []
+
+    def samples(self, lane: int, windows: int) -> np.ndarray:
+        return np.random.default_rng(lane).normal(0, 0.1, windows * self.window).astype(np.float32)
+
+    def ask(self, lane: int, windows: int) -> None:
+        samples, total = self.samples(lane, windows), np.empty(self.dim)
+        before = len(self.shared._pending)
+
+        def run() -> None:
+            try:
+                self.shared.add_embeddings(samples, range(0, len(samples), self.window), "repeat", total)
+                self.totals[lane] = total
+            except BaseException as error:
+                self.errors[lane] = error
+
+        self._threads.append(started(run))
+        if not self.device.gate.is_set():
+            wait_for(lambda: len(self.shared._pending) == before + 1 or before == 0)
+
+    def finish(self) -> None:
+        self.device.gate.set()
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+    def expected(self, lane: int, windows: int) -> np.ndarray:
+        rows = self.samples(lane, windows).reshape(windows, self.dim, -1)
+        total = np.zeros(self.dim)
+        add_rows(total, np.log(1 + 1000 * np.abs(rows).mean(axis=2, dtype=np.float32)).astype(np.float32))
+        return total
+
+
+@pytest.fixture
+def lanes(tmp_path: Path) -> Iterator[Callable[..., Lanes]]:
+    opened: list[Lanes] = []
+
+    def make(most: int, fault: Any = None) -> Lanes:
+        opened.append(Lanes(tmp_path, most, SharingDevice(fault)))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.finish()
+        one.shared.close()
+
+
+def held(lanes: Lanes) -> None:
+    """The device is busy with one window of lane 0, and stays so until ``finish``."""
+    lanes.device.gate.clear()
+    lanes.ask(0, 1)
+    wait_for(lambda: not lanes.shared._pending)
+
+
+def test_windows_gather_while_the_device_works(lanes: Callable[..., Lanes]) -> None:
+    work = lanes(8)
+    held(work)
+    for lane, windows in ((1, 3), (2, 3), (3, 5), (4, 1)):
+        work.ask(lane, windows)
+    work.finish()
+    assert work.device.sizes == [1, 8, 4], "full batches, in the order of asking, a track's windows cut where need be"
+    assert [n for n in work.shared.batches if n] == [1, 1, 1]
+    for lane, windows in ((0, 1), (1, 3), (2, 3), (3, 5), (4, 1)):
+        np.testing.assert_allclose(work.totals[lane], work.expected(lane, windows), rtol=1e-5)
+    assert work.device.users == {"edge-reclass-mert"}
+
+
+def test_the_sum_is_the_same_however_it_was_cut(lanes: Callable[..., Lanes]) -> None:
+    totals = []
+    for most in (1, 4, 7, 64):
+        work = lanes(most)
+        held(work)
+        for lane, windows in ((1, 5), (2, 13)):
+            work.ask(lane, windows)
+        work.finish()
+        totals.append(work.totals[2])
+    for total in totals[1:]:
+        np.testing.assert_array_equal(total, totals[0])
+
+
+def test_windows_are_copied_from_the_lane_s_own_samples(
+    lanes: Callable[..., Lanes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    fill = shared_batches.fill_window
+
+    def watched(samples: np.ndarray, start: int, short: Any, out: np.ndarray) -> None:
+        seen.append((samples, out))
+        fill(samples, start, short, out)
+
+    monkeypatch.setattr(shared_batches, "fill_window", watched)
+    work = lanes(4)
+    samples = work.samples(1, 2)
+    work.shared.add_embeddings(samples, (0, 160), "repeat", np.empty(8))
+    assert all(source is samples for source, _ in seen), "no copy between the lane and the device's input"
+    assert all(np.shares_memory(out, work.device.graphs[0].input) for _, out in seen)
+
+
+def loud(level: float, error: Exception) -> Callable[[np.ndarray], None]:
+    """Fails on every batch that has a sample above ``level``."""
+
+    def fault(rows: np.ndarray) -> None:
+        if np.abs(rows).max() > level:
+            raise error
+
+    return fault
+
+
+@pytest.mark.parametrize("error", [EngineError("it broke"), MemoryError("no room"), ZeroDivisionError("an accident")])
+def test_a_lane_that_fails_takes_no_neighbour_with_it(lanes: Callable[..., Lanes], error: Exception) -> None:
+    work = lanes(16, loud(1.0, error))
+    held(work)
+    for lane in (1, 2, 3):
+        work.ask(lane, 2)
+    work.shared._pending[1].samples[5] = 2.0
+    work.finish()
+    assert work.errors == {2: error}
+    for lane in (1, 3):
+        np.testing.assert_allclose(work.totals[lane], work.expected(lane, 2), rtol=1e-5)
+
+
+def test_the_rest_of_a_failed_track_is_not_run(lanes: Callable[..., Lanes]) -> None:
+    work = lanes(4, loud(1.0, EngineError("it broke")))
+    held(work)
+    work.ask(1, 12)
+    work.shared._pending[0].samples[5] = 2.0
+    work.ask(2, 1)
+    work.finish()
+    assert isinstance(work.errors[1], EngineError)
+    assert work.device.sizes == [1, 4, 1]
+    assert list(work.totals) == [0, 2] or list(work.totals) == [2, 0]
+
+
+def test_a_lost_device_is_told_to_all_who_wait_and_who_come(lanes: Callable[..., Lanes]) -> None:
+    lost = DeviceError("cudaErrorIllegalAddress")
+    work = lanes(2, loud(1.0, lost))
+    held(work)
+    for lane in (1, 2, 3):
+        work.ask(lane, 2)
+    work.shared._pending[0].samples[5] = 2.0
+    work.finish()
+    assert work.errors == {1: lost, 2: lost, 3: lost}
+    with pytest.raises(DeviceError, match="IllegalAddress"):
+        work.shared.add_embeddings(work.samples(4, 1), (0,), "repeat", np.empty(8))
+    assert work.device.sizes == [1, 2]
+
+
+def test_closing_finishes_what_was_asked_for(lanes: Callable[..., Lanes]) -> None:
+    work = lanes(2)
+    held(work)
+    work.ask(1, 5)
+    closing = started(work.shared.close)
+    wait_for(lambda: work.shared._closing)
+    with pytest.raises(EngineError, match="closed"):
+        work.shared.add_embeddings(work.samples(4, 1), (0,), "repeat", np.empty(8))
+    work.finish()
+    closing.join(30)
+    np.testing.assert_allclose(work.totals[1], work.expected(1, 5), rtol=1e-5)
+    assert work.device.graphs[0].closed
+    work.shared.close()
+
+
+def test_a_lost_device_ends_the_run(bundle: Path, tracks: list[Path]) -> None:
+    device = SharingDevice()
+
+    def fault(rows: np.ndarray) -> None:
+        if len(device.sizes) > 6:
+            raise DeviceError("cudaErrorIllegalAddress in copy in")
+
+    device.fault = fault
+    got = []
+    with pytest.raises(DeviceError, match="copy in"), CascadePool.open(2, bundle, device) as pool:
+        for verdict in pool.classify_many(itertools.cycle(tracks)):
+            got.append(verdict)
+    assert {verdict.status for verdict in got} <= {"ok", "missing"}
+    assert device.closed == 1
+    with Cascade.open(bundle, SharingDevice(loud(-1.0, DeviceError("gone")))) as cascade, pytest.raises(DeviceError):
+        cascade.classify(tracks[0])
+
+
+def test_never_more_tracks_in_work_than_lanes(
+    bundle: Path, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working, most = [0], [0]
+    lock = threading.Lock()
+    classify = Cascade.classify
+
+    def counted(self: Cascade, path: str) -> Verdict:
+        with lock:
+            working[0] += 1
+            most[0] = max(most[0], working[0])
+        try:
+            return classify(self, path)
+        finally:
+            with lock:
+                working[0] -= 1
+
+    monkeypatch.setattr(Cascade, "classify", counted)
+    with CascadePool.open(3, bundle, SharingDevice()) as pool:
+        assert len(list(pool.classify_many(tracks * 3))) == 3 * len(tracks)
+    assert most[0] <= 3
+
+
+def test_weights_are_loaded_once_for_all_lanes(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    open_session = OrtBackend._open_session
+
+    def counted(self: OrtBackend, file: Path) -> Any:
+        opened.append(file)
+        return open_session(self, file)
+
+    monkeypatch.setattr(OrtBackend, "_open_session", counted)
+    with CascadePool.open(4, bundle):
+        assert len(opened) == len(set(opened)) == 5
+
+
+@pytest.mark.parametrize("share", [False, True], ids=["own", "shared"])
+def test_lanes_allocate_nothing_that_grows_with_the_excerpt(bundle: Path, tmp_path: Path, share: bool) -> None:
+    """Four lanes over tracks of 60 s: no lane comes near the size of one excerpt (10 MiB at 44.1 kHz)."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal((70 * 44_100, 2))
+    path = tmp_path / "long.wav"
+    soundfile.write(path, noise.astype(np.float32), 44_100)
+    del noise
+    long = bundles.make_bundle(
+        tmp_path / "long",
+        [bundles.waveform_stage("mert"), bundles.waveform_stage("jmla", rate=24_000, window=24_000)],
+        accept=1.0,
+        excerpt={"start": "center", "seconds": 60.0},
+    )
+    with CascadePool.open(4, long, SharingDevice() if share else "cpu") as pool:
+        list(pool.classify_many([path] * 8))
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            verdicts = list(pool.classify_many([path] * 16))
+            peak = tracemalloc.get_traced_memory()[1] - before
+        finally:
+            tracemalloc.stop()
+    assert {verdict.status for verdict in verdicts} == {"ok"}
+    assert peak < 8 * 2**20, f"{peak / 2**20:.1f} MiB"
+
+
+def test_parts_say_what_a_track_took(bundle: Path, tracks: list[Path]) -> None:
+    with Cascade.open(bundle) as cascade:
+        (fma, mert, jmla) = cascade.classify(tracks[0]).stages
+    assert [part.name for part in fma.parts] == ["resample", "features", "head", "policy"]
+    assert [part.name for part in mert.parts] == ["resample", "fill", "run", "head", "policy"]
+    assert [part.name for part in jmla.parts] == ["fill", "run", "head", "policy"], "its signal was there already"
+    assert {part.clock for part in jmla.parts} == {"host"}
+    with CascadePool.open(2, bundle, SharingDevice()) as pool:
+        (_, shared, _) = next(pool.classify_many(tracks[:1])).stages
+    assert [part.name for part in shared.parts] == ["resample", "batch", "head", "policy"]
+    for stage in (fma, mert, jmla, shared):
+        named = sum(part.milliseconds for part in stage.parts if part.name != "policy")
+        assert 0 < named <= stage.milliseconds
+
+
+def refusing(reasons: dict[str, Exception], cpu: Callable[..., Any]) -> Callable[..., Any]:
+    def open_backend(device: str, *, threads: int, timed: bool = False) -> Any:
+        if device in reasons:
+            raise reasons[device]
+        return cpu(device, threads=threads, timed=timed)
+
+    return open_backend
+
+
+def test_auto_says_why_it_took_no_other_device(
+    bundle: Path, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "_has_gpu", lambda notes: True)
+    reasons = {
+        "tensorrt": MissingExtraError("no TensorRT", "tensorrt"),
+        "cuda": DeviceError("the session fell back to the CPU"),
+    }
+    monkeypatch.setattr(opening, "open_backend", refusing(reasons, opening.open_backend))
+    with Cascade.open(bundle, "auto") as cascade:
+        assert cascade.device == "cpu"
+        assert len(cascade.notes) == 2
+        assert cascade.notes[0].startswith("not tensorrt: no TensorRT: install it with")
+        assert cascade.notes[1] == "not cuda: the session fell back to the CPU"
+        assert cascade.classify(tracks[0]).status == "ok"
+    for name, error in reasons.items():
+        with pytest.raises(type(error)):
+            Cascade.open(bundle, name)
+
+
+def test_auto_without_a_gpu_says_so_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_reclass import engines
+
+    def none() -> None:
+        raise DeviceError("no NVIDIA GPU: none")
+
+    monkeypatch.setattr(engines, "probe_gpu", none)
+    with CascadePool.open(None, bundle, "auto") as pool:
+        assert (pool.device, pool.notes) == ("cpu", ("no NVIDIA GPU: none",))
+
+
+def test_auto_does_not_hide_a_broken_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_has_gpu", lambda notes: False)
+    root = bundles.make_bundle(tmp_path, [bundles.waveform_stage("mert")])
+    (root / "encoders/mert.fp32.onnx").write_bytes(b"not it")
+    with pytest.raises(Exception, match=r"sha256|bytes"):
+        Cascade.open(root, "auto")
+
+
+def test_a_backend_that_was_handed_over_is_closed_once(bundle: Path) -> None:
+    device = SharingDevice()
+    with Cascade.open(bundle, device) as cascade:
+        assert cascade.device == "test"
+    cascade.close()
+    assert device.closed == 1
+    assert all(graph.closed for graph in device.graphs)
+    refused = SharingDevice()
+    with pytest.raises(UsageError, match="jobs"):
+        CascadePool.open(0, bundle, refused)
+    assert refused.closed == 1

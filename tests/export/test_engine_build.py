@@ -121,10 +121,10 @@ def test_an_engine_is_built_verified_and_kept(setup: Setup) -> None:
     plan = outcome.folder / "engine.plan"
     assert record.bytes == plan.stat().st_size and record.build_peak_bytes > 1_000_000
     assert record.verification is not None and record.instead_of == ()
-    assert [check.batch for check in record.verification.checks] == [1, 4, 5]
+    assert [check.batch for check in record.verification.checks] == [1, 4, 16]
     assert all(check.heads_agree == check.heads > 0 for check in record.verification.checks)
     asked = header(plan)
-    assert asked["profiles"] == [{"waveform": [[1, 8000], [4, 8000], [5, 8000]]}]
+    assert asked["profiles"] == [{"waveform": [[1, 8000], [4, 8000], [16, 8000]]}]
     assert asked["flags"] == []  # neither FP16 nor TF32
     assert asked["outputs"] == ["embedding"]
     assert sorted({event["event"] for event in setup.events}) == ["log", "progress"]
@@ -148,6 +148,8 @@ def test_the_profile_is_what_the_runtime_asks_for(tmp_path: Path) -> None:
     assert {name: profile.batches for name, profile in graph_stages(bundle).items()} == {"mert": (1, 4, 5)} | {
         "jmla": (1, 4, 5)
     }
+    # On a GPU the windows of several tracks are run together.
+    assert graph_stages(bundle, shared=True)["mert"].batches == (1, 4, 16)
     assert graph_stages(bundle, max_batch=2)["mert"].batches == (1, 2)
     assert graph_stages(bundle, ["jmla"]).keys() == {"jmla"}
     with pytest.raises(UsageError, match="no stage 'x': the bundle test has mert, jmla"):
@@ -161,7 +163,7 @@ def test_fma_stages_need_no_engine(tmp_path: Path) -> None:
         graph_stages(bundles_module.load(setup.root), ["fma"])
 
 
-@pytest.mark.parametrize("batch", [1, 4, 5])
+@pytest.mark.parametrize("batch", [1, 4, 16])
 def test_wrong_numbers_at_any_batch_fall_back_in_the_open(setup: Setup, batch: int) -> None:
     (outcome,) = setup.build(spoil=wrong_at(batch))
     assert (outcome.action, outcome.precision, outcome.verified) == ("build", "fp32", True)
@@ -253,9 +255,9 @@ def test_built_but_not_verified(setup: Setup) -> None:
     assert (same.action, same.detail) == ("keep", "present, not verified: this machine has no GPU to run it on")
     other = Gpu("RTX 3060", "8.6", "driver-580.1")
     assert "it is for SM 8.7, the GPU here has 8.6" in setup.build(gpu=other)[0].detail
-    # Without a backend for engines (this version), the reason is that.
+    # Where the device cannot be opened, the reason is that.
     real = setup.build(device=lambda: open_backend("tensorrt", threads=1))
-    assert "no backend in this version" in real[0].detail
+    assert "not verified: the device tensorrt needs" in real[0].detail
     # Where it can be verified later, it is, without being built again.
     (verified,) = setup.build()
     assert (verified.action, verified.detail, verified.verified) == ("keep", "present, verified", True)
@@ -342,7 +344,7 @@ def test_dry_run_says_which_part_differs(setup: Setup, fake_tensorrt: Callable[.
     assert setup.build(dry=True)[0].detail == "stale: TensorRT version: built for 10.3.0, here 10.16.1"
     fake_tensorrt()
     assert (
-        "stale: profile: built for waveform[1/4/5, 8000], wanted waveform[1/2/2, 8000]"
+        "stale: profile: built for waveform[1/4/16, 8000], wanted waveform[1/2/2, 8000]"
         in setup.build(dry=True, max_batch=2)[0].detail
     )
     assert setup.build(dry=True, max_batch=2)[0].detail.endswith(

@@ -100,7 +100,7 @@ def test_build_and_verify(run: Cli, bundle: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["engine.json", "engine.plan"]
     assert run("build", bundle)[1].splitlines()[1].split()[2:] == ["kept", "present,", "verified"]
     status, out, err = run("verify", bundle, "--device", "tensorrt")
-    assert status == 0 and "fp16       engine   5" in out
+    assert status == 0 and "fp16       engine   16" in out
 
 
 def test_the_advice_to_lower_the_batch_leads_to_an_engine_that_verifies(run: Cli, bundle: Path) -> None:
@@ -110,7 +110,7 @@ def test_the_advice_to_lower_the_batch_leads_to_an_engine_that_verifies(run: Cli
     assert (status, plain["status"], [check["batch"] for check in plain["checks"]]) == (0, "ok", [1, 4])
     (planned,) = json.loads(run("build", bundle, "--dry-run", "--format", "json")[1])
     assert planned["detail"] == (
-        "stale: profile: built for waveform[1/4/4, 8000], wanted waveform[1/4/5, 8000];"
+        "stale: profile: built for waveform[1/4/4, 8000], wanted waveform[1/4/16, 8000];"
         " only that differs, so verify and the runtime can use it as it is"
     )
 
@@ -121,7 +121,7 @@ def test_dry_run_writes_nothing(run: Cli, bundle: Path) -> None:
     assert not (bundle / "engines").exists()
     run("build", bundle)
     plain = json.loads(run("build", bundle, "--dry-run", "--format", "json", "--max-batch", "2")[1])
-    assert plain[0]["done"] is False and plain[0]["detail"].startswith("stale: profile: built for waveform[1/4/5")
+    assert plain[0]["done"] is False and plain[0]["detail"].startswith("stale: profile: built for waveform[1/4/16")
 
 
 def test_a_fallback_is_said_aloud(run: Cli, bundle: Path) -> None:

@@ -20,7 +20,7 @@ MISMATCH = 4
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Bundle directory.", metavar="BUNDLE")],
-    device: Annotated[str, typer.Option(help="cpu (ONNX Runtime) or tensorrt.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda (ONNX Runtime), or tensorrt.")] = "cpu",
     engines: Annotated[
         Path | None,
         typer.Option(help="Folder of the engines. [default: $EDGE_RECLASS_ENGINES, else BUNDLE/engines]"),

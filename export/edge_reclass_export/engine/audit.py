@@ -72,7 +72,7 @@ def cpu_subjects(
         UsageError: no such stage; or a stage has no file of that precision.
     """
     subjects = []
-    for name, profile in graph_stages(bundle, names).items():
+    for name, profile in graph_stages(bundle, names, shared=backend.shares_batches).items():
         files = _files(bundle, name)
         wanted = backend.precisions if precision is None else (precision,)
         chosen = next((each for each in wanted if each in files), None)

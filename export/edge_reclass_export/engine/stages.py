@@ -49,11 +49,13 @@ class EngineStage:
     candidates: tuple[Candidate, ...]
 
 
-def graph_stages(bundle: Bundle, names: Sequence[str] = (), max_batch: int | None = None) -> dict[str, Profile]:
+def graph_stages(
+    bundle: Bundle, names: Sequence[str] = (), max_batch: int | None = None, *, shared: bool = False
+) -> dict[str, Profile]:
     """Batch sizes of every waveform stage (or of ``names``): smallest, usual, largest.
 
-    The largest is what the runtime's plan asks for (at most ``max_batch``), the usual one are the windows of an
-    excerpt of full length.
+    The largest is what the runtime's plan asks for: ``max_batch``, and no more than the windows of one track unless
+    tracks share batches (``shared``). The usual one are the windows of an excerpt of full length.
 
     Raises:
         UsageError: a stage of ``names`` does not exist or has no graph.
@@ -68,7 +70,10 @@ def graph_stages(bundle: Bundle, names: Sequence[str] = (), max_batch: int | Non
             raise UsageError(f"--stage {name}: it computes fma518 features with numpy and has no graph")
     everything = Policy("all", "soft", tuple(Step(name, {name: 1.0}) for name in entries))
     every_precision = [precision for stage in entries.values() for precision in _files(stage.encoder)]
-    plan = compile_plan(bundle, everything, precisions=every_precision, batch=max_batch or DEFAULT_BATCH)
+    most = max_batch or DEFAULT_BATCH
+    # With as many lanes as windows fit, even tracks of one window each fill a batch.
+    lanes = most if shared else 1
+    plan = compile_plan(bundle, everything, precisions=every_precision, batch=most, lanes=lanes)
     profiles = {}
     for stage in plan.stages:
         encoder, seconds = stage.encoder, stage.signal.excerpt.seconds
@@ -99,7 +104,7 @@ def engine_stages(
         UsageError: no such stage, or a stage has no file that can become an engine.
     """
     stages = []
-    for name, profile in graph_stages(bundle, names, max_batch).items():
+    for name, profile in graph_stages(bundle, names, max_batch, shared=True).items():
         encoder = bundle.manifest.stage(name).encoder
         files = _files(encoder)
         order = FALLBACKS if precision is None else (precision,)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_reclass import __version__
+from edge_reclass import __version__, notify
 from edge_reclass.errors import DeviceError, EdgeReclassError, UsageError
 from edge_reclass.output import FORMATS, Formatter, ReaderLeft, formatter, lenient, open_output, printable
 
@@ -170,17 +170,21 @@ def _run(
     counts = _Counts()
     with _progress(len(found.tracks), to_output, on_stdout) as (write, advance):
         write(view.begin())
+        notify.ready(f"classifying {len(found.tracks)} tracks")
         try:
             for verdict in pool.classify_many(found.tracks):
                 counts.add(verdict)
                 write(view.verdict(verdict))
                 advance()
+                notify.alive(f"{counts.statuses.total()} of {len(found.tracks)} tracks, {counts.failed} failed")
         except (KeyboardInterrupt, SystemExit, DeviceError) as error:
             how = "stopped" if isinstance(error, DeviceError) else "interrupted"
+            notify.stopping(how)
             _say(f"{how} after {counts.statuses.total()} of {len(found.tracks)} tracks")
             write(view.end())
             raise
         write(view.end())
+        notify.stopping("done")
     return counts
 
 

@@ -37,5 +37,5 @@ def open_backend(device: str, *, threads: int, timed: bool = False) -> Backend:
             return TensorRTBackend(threads, timed=timed)
     except MissingExtraError as error:
         # Who asks for a device wants to know that it cannot be used, whatever the reason is.
-        raise DeviceError(f"the device {device} cannot be used: {error}") from error
+        raise DeviceError(str(error)) from error
     raise UsageError(f"no device {device!r}: expected one of auto, {', '.join(DEVICES)}")

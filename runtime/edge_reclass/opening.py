@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edge_reclass.backends import Backend, open_backend
 from edge_reclass.bundle import Bundle, WaveformEntry, load, starter_path
@@ -20,9 +19,6 @@ from edge_reclass.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECON
 from edge_reclass.policy import Policy
 from edge_reclass.shared_batches import SharedGraph
 from edge_reclass.stages import Stage, open_graph, open_stage
-
-if TYPE_CHECKING:
-    from edge_reclass.engine_choice import EngineChoice
 
 __all__ = ["AUTO", "Options", "Shared", "load_bundle", "open_shared"]
 
@@ -149,7 +145,6 @@ def _open(
         threads = max(1, usable_cpus() // count) if options.threads is None else options.threads
         if isinstance(device, str):
             device = resources.enter_context(open_backend(device, threads=threads, timed=options.timed))
-        engines = _engines(bundle, policy, options.engines) if device.name == "tensorrt" else None
         plan = compile_plan(
             bundle,
             policy,
@@ -158,11 +153,12 @@ def _open(
             max_seconds=options.max_seconds,
             batch=options.batch,
             lanes=count if device.shares_batches else 1,
-            engines=engines,
         )
+        if device.name == "tensorrt":
+            plan, chosen = _on_engines(bundle, plan, options.engines)
+            notes += chosen
         bundle.verify(dict.fromkeys(file for stage in plan.stages for file in stage.files))
-        elsewhere = tuple(one.note for one in (engines or {}).values() if one.note)
-        return Shared(plan, device, threads, count, notes + elsewhere, resources)
+        return Shared(plan, device, threads, count, notes, resources)
     except MemoryError as error:
         resources.close()
         raise EngineError(
@@ -190,8 +186,26 @@ def _useful_lanes(device: str) -> int:
     return 1 if device == "cpu" else 2 * usable_cpus()
 
 
-def _engines(bundle: Bundle, policy: Policy, folder: Path | None) -> dict[str, EngineChoice]:
-    from edge_reclass.engine_choice import choose_engines
+def _on_engines(bundle: Bundle, plan: Plan, folder: Path | None) -> tuple[Plan, tuple[str, ...]]:
+    """The plan with engines instead of ONNX files, and what is to be said about them."""
+    from edge_reclass.engine_choice import choose_engines, installed_target
     from edge_reclass.engines import engines_folder
 
-    return choose_engines(bundle, policy.stages, engines_folder(bundle.root, folder))
+    choices = choose_engines(bundle, plan.stages, installed_target(), engines_folder(bundle.root, folder))
+    stages = []
+    for stage in plan.stages:
+        if (choice := choices.get(stage.name)) is not None and isinstance(stage.encoder, WaveformEntry):
+            onnx = tuple(file for key, file in stage.encoder.files.items() if key == choice.precision)
+            on_cpu = choice.device == "cpu"
+            stage = replace(
+                stage,
+                graph=choice.plan,
+                precision=choice.precision,
+                max_batch=choice.max_batch,
+                device="cpu" if on_cpu else None,
+                # An engine has a hash of its own; what it was built from need not be read.
+                files=(*(onnx if on_cpu else ()), stage.files[-1]),
+            )
+        stages.append(stage)
+    notes = tuple(f"{choice.stage}: {choice.note}" for choice in choices.values() if choice.note)
+    return replace(plan, stages=tuple(stages)), notes

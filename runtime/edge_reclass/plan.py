@@ -7,19 +7,15 @@ capacity stands here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edge_reclass.audio import MAX_RATE, MIN_RATE, ExcerptSpec
 from edge_reclass.bundle import Bundle, ExcerptEntry, Fma518Entry, StageEntry, WaveformEntry
 from edge_reclass.errors import BundleError, UsageError
 from edge_reclass.policy import PRESETS, Policy, Step, check, preset
 from edge_reclass.windows import count_windows
-
-if TYPE_CHECKING:
-    from edge_reclass.engine_choice import EngineChoice
 
 __all__ = [
     "DEFAULT_BATCH",
@@ -61,7 +57,7 @@ class StagePlan:
     precision: str | None
     """None for fma518."""
     device: str | None
-    """Where an encoder must run that the device asked for cannot take; None: on that device (fma518: on the CPU)."""
+    """Where a graph must run that the device asked for cannot take; None: on that device."""
     head: Path
     head_inputs: tuple[str, ...]
     head_width: int
@@ -156,7 +152,6 @@ def compile_plan(
     max_seconds: float = DEFAULT_MAX_SECONDS,
     batch: int = DEFAULT_BATCH,
     lanes: int = 1,
-    engines: Mapping[str, EngineChoice] | None = None,
 ) -> Plan:
     """Compile the plan of a bundle under one policy.
 
@@ -166,7 +161,6 @@ def compile_plan(
         max_seconds: longest full track (or way between a centred and a numbered excerpt) that is decoded.
         batch: most windows that a device takes at once.
         lanes: tracks that share a batch.
-        engines: for a device that needs them, what each ``waveform`` stage runs; else ONNX files are chosen.
 
     Raises:
         UsageError: a limit is out of range.
@@ -194,22 +188,22 @@ def compile_plan(
             signals[signal] = length
         window, hop = encoder.window_samples, encoder.hop_samples
         windows = 1 if window is None or hop is None else count_windows(length, window, hop)
-        chosen = _choice(bundle, name, encoder, precisions, engines)
-        most = min(batch, windows * lanes)
+        precision = _precision(bundle, name, encoder, precisions) if isinstance(encoder, WaveformEntry) else None
+        files = [file for key, file in _files(encoder).items() if key == precision]
         stages.append(
             StagePlan(
                 name=name,
                 encoder=encoder,
                 signal=signal,
-                max_batch=most if chosen.max_batch is None else min(most, chosen.max_batch),
-                graph=chosen.graph,
-                precision=chosen.precision,
-                device=chosen.device,
+                max_batch=min(batch, windows * lanes),
+                graph=bundle.path(files[0]) if files else None,
+                precision=precision,
+                device=None,
                 head=bundle.path(entry.head.file),
                 head_inputs=tuple(entry.head.inputs),
                 head_width=sum(dims[need] for need in entry.head.inputs),
                 temperature=entry.head.temperature,
-                files=(*chosen.files, entry.head.file),
+                files=(*files, entry.head.file),
             )
         )
     excerpts = tuple(dict.fromkeys(stage.signal.excerpt for stage in stages))
@@ -260,36 +254,15 @@ def _union_seconds(excerpts: Sequence[ExcerptSpec], max_seconds: float) -> float
     return max(max(ends) - min(numbers), *lengths)
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """Which graph an encoder runs, and the files of the bundle that it is made of."""
-
-    graph: Path | None = None
-    precision: str | None = None
-    device: str | None = None
-    max_batch: int | None = None
-    files: tuple[str, ...] = ()
+def _files(encoder: Fma518Entry | WaveformEntry) -> dict[str, str]:
+    return {str(key): file for key, file in encoder.files.items()} if isinstance(encoder, WaveformEntry) else {}
 
 
-def _choice(
-    bundle: Bundle,
-    name: str,
-    encoder: Fma518Entry | WaveformEntry,
-    precisions: Sequence[str],
-    engines: Mapping[str, EngineChoice] | None,
-) -> _Choice:
-    if isinstance(encoder, Fma518Entry):
-        return _Choice()
-    files = {str(precision): file for precision, file in encoder.files.items()}
-    if engines is not None:
-        engine = engines[name]
-        if engine.device != "cpu":  # the engine has a hash of its own
-            return _Choice(engine.file, engine.precision, None, engine.max_batch)
-        return _Choice(engine.file, engine.precision, "cpu", files=(files[engine.precision],))
+def _precision(bundle: Bundle, name: str, encoder: WaveformEntry, precisions: Sequence[str]) -> str:
     for precision in precisions:
-        if precision in files:
-            return _Choice(bundle.path(files[precision]), precision, files=(files[precision],))
+        if precision in encoder.files:
+            return precision
     raise BundleError(
         f"{bundle.root}: stages.{name}.encoder.files: expected one of {', '.join(precisions)} for this device, "
-        f"got {', '.join(files)}; export the encoder in one of them"
+        f"got {', '.join(encoder.files)}; export the encoder in one of them"
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_reclass import __version__, notify
+from edge_reclass.doctor import doctor
 from edge_reclass.errors import DeviceError, EdgeReclassError, UsageError
 from edge_reclass.output import FORMATS, Formatter, ReaderLeft, formatter, lenient, open_output, printable
 
@@ -251,6 +252,9 @@ def inspect(
     choose_policy(loaded)
     lenient(sys.stdout)
     print(describe_json(loaded) if format == "json" else describe(loaded))
+
+
+app.command()(doctor)
 
 
 def _say(text: str) -> None:

@@ -407,8 +407,8 @@ def test_a_broken_file_is_an_engine_error(ort: FakeOnnxruntime, tmp_path: Path) 
     [
         ({"input_name": "audio"}, "expected the input 'audio', got waveform"),
         ({"output_name": "logits"}, "expected the output 'logits', got embedding"),
-        ({"width": 80}, r"'waveform': expected float32\[batch, 80\], got tensor\(float\)\['batch', 160\]"),
-        ({"output_width": 9}, r"'embedding': expected float32\[batch, 9\]"),
+        ({"width": 80}, r"'waveform': expected the shape \[batch, 80\], got \['batch', 160\]"),
+        ({"output_width": 9}, r"'embedding': expected the shape \[batch, 9\]"),
     ],
 )
 def test_a_graph_that_is_not_what_was_asked_for_is_an_engine_error(

@@ -17,7 +17,7 @@ from backends import fake_onnxruntime
 from edge_reclass.backends import ort_cuda
 from edge_reclass.backends.ort import OrtBackend
 from edge_reclass.backends.ort_cuda import OrtCudaBackend
-from edge_reclass.engines import probe_gpu
+from edge_reclass.engines import Gpu, probe_gpu
 from edge_reclass.errors import DeviceError, EdgeReclassError, MissingExtraError
 
 WIDTH, DIM, BATCH = 160, 8, 4
@@ -48,7 +48,7 @@ def test_without_a_gpu_the_installed_onnxruntime_is_refused_with_what_to_do(
         return
     with pytest.raises(DeviceError, match=r"no NVIDIA GPU.*nvidia-smi"):
         OrtCudaBackend(1)
-    monkeypatch.setattr(ort_cuda, "probe_gpu", lambda: ort_cuda.Gpu("RTX 4090", "8.9", "driver-580.65"))
+    monkeypatch.setattr(ort_cuda, "probe_gpu", lambda: Gpu("RTX 4090", "8.9", "driver-580.65"))
     with pytest.raises(DeviceError, match=r"cannot use the RTX 4090 .*pip install 'onnxruntime-gpu\[cuda,cudnn\]=="):
         OrtCudaBackend(1)
     assert capfd.readouterr().out == ""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.backends.base import DeviceTimes
+from edge_reclass.backends.ort_signature import expect_tensor
 from edge_reclass.errors import EngineError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class OrtBackend:
     ) -> OrtGraph:
         """See :meth:`Backend.open_graph`. A file that is open already shares its weights."""
         session = self._sessions.get(file) or self._open_session(file)
-        _expect(file, "input", session.get_inputs(), input_name, width, max_batch)
-        _expect(file, "output", session.get_outputs(), output_name, output_width, max_batch)
+        expect_tensor(file, "input", session.get_inputs(), input_name, width, max_batch)
+        expect_tensor(file, "output", session.get_outputs(), output_name, output_width, max_batch)
         self._sessions[file] = session
         return OrtGraph(session, file, (input_name, width), (output_name, output_width), max_batch)
 
@@ -134,23 +135,3 @@ class OrtGraph:
         """See :meth:`Graph.close`."""
         self._bindings.clear()
         self._session = None
-
-
-def _expect(file: Path, kind: str, found: list[onnxruntime.NodeArg], name: str, width: int, max_batch: int) -> None:
-    """Check name, dtype and shape [batch, width] of a graph's only input, or of one of its outputs."""
-    names = [arg.name for arg in found]
-    if name not in names or (kind == "input" and len(names) != 1):
-        raise EngineError(f"{file}: expected the {kind} {name!r}, got {', '.join(names)}; export it again")
-    arg = found[names.index(name)]
-    if arg.type != "tensor(float)":
-        raise EngineError(f"{file}: {kind} {name!r}: expected tensor(float), got {arg.type}; export it again")
-    shape = list(arg.shape)
-    if len(shape) != 2 or shape[1] != width:
-        raise EngineError(
-            f"{file}: {kind} {name!r}: expected the shape [batch, {width}], got {shape}; "
-            "the manifest's dimensions and this file do not belong together"
-        )
-    if isinstance(shape[0], int) and not shape[0] == max_batch == 1:
-        raise EngineError(
-            f"{file}: {kind} {name!r}: expected a dynamic batch, got {shape}; export it again with a dynamic batch"
-        )

@@ -22,10 +22,7 @@ clocks: it exposes no events, and an event around a whole run could not tell cop
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import platform
 import re
 import tempfile
 import threading
@@ -39,16 +36,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.backends.base import DeviceTimes
-from edge_reclass.engines import Gpu, probe_gpu
-from edge_reclass.errors import DeviceError, EngineError, MissingExtraError
+from edge_reclass.backends.ort_cuda_device import CUDA_PROVIDER, CudaDevice, cause_of, import_onnxruntime
+from edge_reclass.backends.ort_signature import expect_tensor
+from edge_reclass.engines import probe_gpu
+from edge_reclass.errors import DeviceError, EngineError
 
 __all__ = ["MAX_CUDA_GRAPHS", "OrtCudaBackend", "OrtCudaGraph"]
 
 MAX_CUDA_GRAPHS = 8
 """Most CUDA graphs of one file; the last is kept for the full batch. Other batch sizes run plain."""
 
-_CUDA = "CUDAExecutionProvider"
-_ORIN = "8.7"
 _NO_CAPTURE = "-1"
 _PROVIDER_OPTIONS = {
     "device_id": "0",
@@ -83,7 +80,7 @@ class OrtCudaBackend:
     shares_batches = True
 
     def __init__(self, threads: int, timed: bool = False, *, cuda_graphs: bool = True) -> None:  # noqa: ARG002
-        self._ort = _import_onnxruntime()
+        self._ort = import_onnxruntime()
         try:
             gpu = probe_gpu()
         except DeviceError as error:
@@ -91,7 +88,7 @@ class OrtCudaBackend:
                 f"--device cuda: {error}; nvidia-smi has to list the GPU, then this can be tried again; "
                 "until then use --device cpu"
             ) from error
-        self._device = _Device(self._ort, gpu)
+        self._device = CudaDevice(self._ort, gpu)
         self._threads = threads
         self._cuda_graphs = cuda_graphs
         with _DEVICE_LOCK:
@@ -110,8 +107,8 @@ class OrtCudaBackend:
                 refused = str(error)
             if refused is not None:
                 session = self._open_session(file, Path(scratch), False)
-            _expect(file, "input", session.get_inputs(), input_name, width, max_batch)
-            _expect(file, "output", session.get_outputs(), output_name, output_width, max_batch)
+            expect_tensor(file, "input", session.get_inputs(), input_name, width, max_batch)
+            expect_tensor(file, "output", session.get_outputs(), output_name, output_width, max_batch)
             source, target = (input_name, width), (output_name, output_width)
             captures = self._cuda_graphs and refused is None
             graph = OrtCudaGraph(self._device, session, file, source, target, max_batch, captures)
@@ -138,17 +135,17 @@ class OrtCudaBackend:
         # the CUDA provider leaves to the CPU on purpose.
         options.enable_profiling = True
         options.profile_file_prefix = str(scratch / "warm-up")
-        provider = (_CUDA, {**_PROVIDER_OPTIONS, "enable_cuda_graph": "1" if capture else "0"})
+        provider = (CUDA_PROVIDER, {**_PROVIDER_OPTIONS, "enable_cuda_graph": "1" if capture else "0"})
         try:
             # Without enable_fallback=0 its Python part prints to stdout and opens the file on the CPU.
             session = self._ort.InferenceSession(str(file), options, providers=[provider], enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
             if capture and re.search(r"cannot use the (cuda graph|graph capture) feature", str(error), re.IGNORECASE):
-                raise _CaptureRefused(_cause(str(error))) from error
+                raise _CaptureRefused(cause_of(str(error))) from error
             what = f"{file}: ONNX Runtime {self._ort.__version__} cannot open it"
             raise self._device.translate(error, what) from error
         taken = session.get_providers()
-        if _CUDA not in taken:
+        if CUDA_PROVIDER not in taken:
             raise DeviceError(
                 f"{file}: ONNX Runtime {self._ort.__version__} fell back from the GPU to {', '.join(taken)} "
                 f"without an error; {self._device.mending()}"
@@ -189,7 +186,7 @@ class OrtCudaGraph:
 
     def __init__(
         self,
-        device: _Device,
+        device: CudaDevice,
         session: Any,
         file: Path,
         source: tuple[str, int],
@@ -238,7 +235,7 @@ class OrtCudaGraph:
                         raise self._translate(error, batch) from error
                     # The first run of a CUDA graph is its capture. What fails there need not fail in a plain run, and
                     # a lost device fails there again. The error itself would keep the device's memory alive.
-                    failed = _cause(str(error))
+                    failed = cause_of(str(error))
                     self._captures = False
                     self._slots.clear()
             try:
@@ -310,129 +307,8 @@ class OrtCudaGraph:
         return self._device.translate(error, f"{self._file}: a batch of {batch} failed on the GPU")
 
 
-class _Device:
-    """The GPU as ONNX Runtime shows it: its libraries, allocations and errors, and whether it was lost."""
-
-    def __init__(self, ort: Any, gpu: Gpu) -> None:
-        self._ort = ort
-        self._gpu = gpu
-        self._missing: tuple[str, ...] = ()
-        self._lost: str | None = None
-
-    def load_libraries(self) -> None:
-        """Load CUDA and cuDNN from the nvidia-* wheels, if they are there, and allocate four bytes with them."""
-        if preload := getattr(self._ort, "preload_dlls", None):
-            # It tells of failures on stdout, where results belong.
-            with contextlib.redirect_stdout(io.StringIO()) as told:
-                preload()
-            self._missing = tuple(re.findall(r"^Failed to load ([^\s:/]+):", told.getvalue(), re.MULTILINE))
-        try:
-            self.allocate((1,))
-        except Exception as error:
-            translated = self.translate(error, "--device cuda")
-            if isinstance(translated, MemoryError):
-                raise translated from error
-            raise DeviceError(
-                f"--device cuda: ONNX Runtime {self._ort.__version__} cannot use the {self._gpu.name} "
-                f"({_cause(str(error))}); {self.mending()}"
-            ) from error
-
-    def allocate(self, shape: tuple[int, ...]) -> Any:
-        """An OrtValue float32[shape] in device memory."""
-        return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32, "cuda", 0)
-
-    def run_options(self, graph_id: str) -> Any:
-        """Run options that capture or replay the CUDA graph of that id; -1: neither."""
-        options = self._ort.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", graph_id)
-        return options
-
-    def check(self) -> None:
-        """Raise ``DeviceError`` if the device was lost."""
-        if self._lost is not None:
-            raise DeviceError(f"the GPU was lost earlier in this process ({self._lost}); start the process again")
-
-    def translate(self, error: Exception, what: str) -> Exception:
-        """The error of this package that an error of ONNX Runtime stands for."""
-        text, cause = str(error), _cause(str(error))
-        if isinstance(error, MemoryError) or re.search(_OUT_OF_MEMORY, text):
-            return MemoryError(f"{what}: too little GPU memory ({cause}); lower batch, or free memory of the GPU")
-        code = int(found[1]) if (found := re.search(r"CUDA failure (\d+)", text)) else None
-        if code in _UNUSABLE or re.search(_NOT_STARTED, text):
-            return DeviceError(f"{what}: {cause}; {self.mending()}")
-        if code in _CAPTURING:
-            return DeviceError(
-                f"{what}: {cause}; a capture failed and has not ended, or another library in this process captures: "
-                "OrtCudaBackend(cuda_graphs=False) does without"
-            )
-        if re.search(_LIBRARY_LOST, text) or (code is not None and code not in _OF_THE_CALL):
-            self._lost = cause
-            return DeviceError(
-                f"{what}: the GPU was lost ({cause}); nothing can run on it in this process any more: start it again, "
-                "and look for Xid lines in the kernel's log (dmesg) if it comes back"
-            )
-        return EngineError(f"{what}: {cause}")
-
-    def mending(self) -> str:
-        """What to install where CUDA did not come up, for this version of ONNX Runtime and this machine."""
-        if platform.machine() == "aarch64" and self._gpu.sm == _ORIN:
-            return "PyPI's onnxruntime-gpu has no code for Orin (SM 8.7): use --device tensorrt, which JetPack brings"
-        cuda = _cuda_major(self._ort)
-        missing = f"not found: {', '.join(self._missing)}; " if self._missing else ""
-        wheel = f"onnxruntime-gpu[cuda,cudnn]=={self._ort.__version__}"
-        return (
-            f"{missing}it needs CUDA {cuda}, cuDNN 9, a driver for them and code for this GPU (here: "
-            f"{self._gpu.driver}, SM {self._gpu.sm}):  pip install '{wheel}'  brings the first two; onnxruntime-gpu "
-            "up to 1.26 is for CUDA 12, from 1.27 on for CUDA 13"
-        )
-
-
 class _CaptureRefused(Exception):
     """ONNX Runtime would open the file, but not with CUDA graphs."""
-
-
-# ONNX Runtime's texts: cudaError_t and cublasStatus_t by number, cudnnStatus_t by name.
-_OUT_OF_MEMORY = r"Failed to allocate memory|CUDA failure 2\b|CUBLAS failure 3\b|ALLOC(ATION)?_FAILED|bad_alloc"
-_NOT_STARTED = r"CUBLAS failure 1\b|CUDNN_STATUS_NOT_INITIALIZED|NoKernelImage"
-_LIBRARY_LOST = r"CUBLAS failure 1[134]\b|CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)"
-# "/onnxruntime_src/…/file.cc:12 type function(arguments) [with …] " or "[ONNXRuntimeError] : 1 : FAIL : "
-_PREFIX = r"^(?:/\S+:\d+ [^()]*\([^()]*\) (?:\[with [^\]]*\] )?|\[ONNXRuntimeError\] : \d+ : \w+ : )"
-# Of cudaError_t: errors of a call that leave the context whole; no GPU, driver or binary that fits; a failed capture.
-_OF_THE_CALL = frozenset({1})
-_UNUSABLE = frozenset({34, 35, 46, 98, 100, 101, 209, 802, 803, 804})
-_CAPTURING = frozenset(range(900, 909))
-
-
-def _cause(text: str) -> str:
-    """The part of ONNX Runtime's message that says what happened, without its source paths and stack."""
-    if found := re.search(r"(?:(?:CUDA|CUBLAS|CUDNN\w*) (?:failure|error)|Failed to allocate)[^;\n]*", text):
-        return found[0].strip()
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return re.sub(_PREFIX, "", lines[0])[:400] if lines else "no message"
-
-
-def _import_onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(f"the device cuda needs onnxruntime-gpu ({error})", "gpu") from error
-    providers = onnxruntime.get_available_providers()
-    if _CUDA not in providers:
-        jetson = "; on a Jetson use --device tensorrt instead" if platform.machine() == "aarch64" else ""
-        raise MissingExtraError(
-            f"the device cuda needs onnxruntime-gpu, but the installed ONNX Runtime {onnxruntime.__version__} is a "
-            f"package without CUDA (providers: {', '.join(providers)}); onnxruntime and onnxruntime-gpu cannot be "
-            f"installed side by side: first  pip uninstall -y onnxruntime onnxruntime-gpu{jetson}; then",
-            "gpu",
-        )
-    return onnxruntime
-
-
-def _cuda_major(ort: Any) -> str:
-    """Major version of CUDA that this ONNX Runtime was built for: 12 up to 1.26, 13 from 1.27."""
-    if built := getattr(ort, "cuda_version", ""):
-        return str(built).split(".", 1)[0]
-    return "13" if tuple(int(part) for part in ort.__version__.split(".")[:2]) >= (1, 27) else "12"
 
 
 def _warn_uncaptured(file: Path, cause: str) -> None:
@@ -445,9 +321,13 @@ def _prove_on_cuda(file: Path, profile: Path) -> None:
     The CPU may have done shape arithmetic: vectors. A matrix of floating-point numbers is an activation.
     """
     kernels = [e["args"] for e in json.loads(profile.read_text("utf-8")) if e.get("name", "").endswith("_kernel_time")]
-    if not any(kernel.get("provider") == _CUDA for kernel in kernels):
-        raise DeviceError(f"{file}: none of its {len(kernels)} kernels ran on the GPU, though the session has {_CUDA}")
-    strays = sorted({k.get("op_name", "?") for k in kernels if k.get("provider") != _CUDA and _touches_activation(k)})
+    if not any(kernel.get("provider") == CUDA_PROVIDER for kernel in kernels):
+        raise DeviceError(
+            f"{file}: none of its {len(kernels)} kernels ran on the GPU, though the session has {CUDA_PROVIDER}"
+        )
+    strays = sorted(
+        {k.get("op_name", "?") for k in kernels if k.get("provider") != CUDA_PROVIDER and _touches_activation(k)}
+    )
     if strays:
         raise EngineError(
             f"{file}: {', '.join(strays)} ran on the CPU, which ONNX Runtime's CUDA provider does not know; export "
@@ -462,16 +342,3 @@ def _touches_activation(kernel: dict[str, Any]) -> bool:
         for tensor in tensors
         for kind, shape in tensor.items()
     )
-
-
-def _expect(file: Path, kind: str, found: list[Any], name: str, width: int, max_batch: int) -> None:
-    """Check name, dtype and shape [batch, width] of a graph's only input, or of one of its outputs."""
-    names = [arg.name for arg in found]
-    if name not in names or (kind == "input" and len(names) != 1):
-        raise EngineError(f"{file}: expected the {kind} {name!r}, got {', '.join(names)}; export it again")
-    arg = found[names.index(name)]
-    shape = list(arg.shape)
-    if arg.type != "tensor(float)" or len(shape) != 2 or shape[1] != width:
-        raise EngineError(f"{file}: {kind} {name!r}: expected float32[batch, {width}], got {arg.type}{shape}")
-    if isinstance(shape[0], int) and shape[0] != max_batch:
-        raise EngineError(f"{file}: {kind} {name!r}: expected a dynamic batch, got {shape}; export it again")

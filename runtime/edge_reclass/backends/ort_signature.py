@@ -1,0 +1,39 @@
+"""What a graph's input and output have to be, as ONNX Runtime tells it; the same for every provider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_reclass.errors import EngineError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["expect_tensor"]
+
+
+def expect_tensor(
+    file: Path, kind: str, found: list[onnxruntime.NodeArg], name: str, width: int, max_batch: int
+) -> None:
+    """Check name, dtype and shape [batch, width] of a graph's only input, or of one of its outputs.
+
+    Raises:
+        EngineError: another name, dtype or width, or a fixed batch where a larger one is wanted.
+    """
+    names = [arg.name for arg in found]
+    if name not in names or (kind == "input" and len(names) != 1):
+        raise EngineError(f"{file}: expected the {kind} {name!r}, got {', '.join(names)}; export it again")
+    arg = found[names.index(name)]
+    if arg.type != "tensor(float)":
+        raise EngineError(f"{file}: {kind} {name!r}: expected tensor(float), got {arg.type}; export it again")
+    shape = list(arg.shape)
+    if len(shape) != 2 or shape[1] != width:
+        raise EngineError(
+            f"{file}: {kind} {name!r}: expected the shape [batch, {width}], got {shape}; "
+            "the manifest's dimensions and this file do not belong together"
+        )
+    if isinstance(shape[0], int) and not shape[0] == max_batch == 1:
+        raise EngineError(
+            f"{file}: {kind} {name!r}: expected a dynamic batch, got {shape}; export it again with a dynamic batch"
+        )

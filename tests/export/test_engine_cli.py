@@ -49,7 +49,7 @@ class Cli:
                 raise DeviceError("no NVIDIA GPU: the CUDA driver cannot be loaded (libcuda.so.1)")
             return gpu
 
-        def open_backend(name: str, *, threads: int) -> Any:
+        def open_backend(name: str, *, threads: int, flavour: str = "auto") -> Any:
             return FakeDevice(self._folder / "scratch", spoil) if name == "tensorrt" else OrtBackend(threads)
 
         self._monkeypatch.setattr(engines_module, "probe_gpu", probe)

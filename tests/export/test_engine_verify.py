@@ -271,7 +271,7 @@ def device(monkeypatch: pytest.MonkeyPatch, fake_tensorrt: Callable[..., None]) 
     from edge_reclass import backends
 
     def become(scratch: Path, spoil: Any = None) -> None:
-        def open_backend(name: str, *, threads: int) -> base.Backend:
+        def open_backend(name: str, *, threads: int, flavour: str = "auto") -> base.Backend:
             return FakeDevice(scratch, spoil) if name == "tensorrt" else OrtBackend(threads)
 
         monkeypatch.setattr(engines_module, "probe_gpu", lambda: ORIN)

@@ -43,6 +43,9 @@ RTX = Bindings(
 )
 ALL = (OLDEST, NEWEST, RTX)
 
+CUDA_BINDINGS = ("cuda-bindings==12.8.0", "cuda-bindings==13.5.0")
+"""The oldest on PyPI (12.6 and 12.7 are not to be had) and the newest that was looked at."""
+
 # C symbols that the bindings want; each becomes a function that gives null.
 _PREFIXES = ("create", "get", "init", "nv")
 
@@ -69,6 +72,20 @@ def fetch(bindings: Bindings, folder: Path) -> Path:
         target = str(stub / library)
         _run(["gcc", "-shared", "-fPIC", "-w", "-o", target, str(stub / "null.c"), f"-Wl,-soname,{library}"], "gcc")
     done.touch()
+    return ready
+
+
+def fetch_wheel(requirement: str, folder: Path) -> Path:
+    """Unpack a wheel and what it needs into ``folder`` (once); gives the folder to import from.
+
+    Raises:
+        Unavailable: with the reason.
+    """
+    ready = folder / f"{requirement.replace('==', '-')}-python{sys.version_info[0]}.{sys.version_info[1]}"
+    if not (ready / "done").exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _run([*command, "--only-binary=:all:", "--upgrade", "--target", str(ready), requirement], "pip")
+        (ready / "done").touch()
     return ready
 
 

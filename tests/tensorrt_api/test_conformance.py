@@ -1,4 +1,4 @@
-"""Every name of TensorRT's API that the exporter uses exists in the oldest and the newest version, and in RTX's."""
+"""Every name of TensorRT's API that is used here exists in the oldest and the newest version, and in RTX's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tensorrt_api.bindings import ALL, NEWEST, OLDEST, RTX, Bindings, Unavailable, environment, fetch
-from tensorrt_api.used_names import used_names
+from tensorrt_api.used_names import Used, runtime_names, used_names
 
 LIST = """
 import importlib, json, sys, warnings
@@ -40,6 +40,27 @@ assert monitor.step_complete("Building", 0) is True
 monitor.phase_finish("Building")
 assert isinstance(logger, trt.ILogger) and isinstance(monitor, trt.IProgressMonitor)
 assert problems == ["no"] and [event for event, _ in told] == ["log", "progress"], told
+"""
+
+RUNTIME_LOGGER = """
+import importlib, sys
+from edge_reclass.backends.tensorrt_api import make_runtime, open_library
+from edge_reclass.errors import DeviceError
+module = importlib.import_module(sys.argv[1])
+flavour = "tensorrt-rtx" if "rtx" in sys.argv[1] else "tensorrt"
+library = open_library(flavour, lambda name: module)
+assert (library.flavour, library.version) == (flavour, module.__version__)
+assert isinstance(library.logger, module.ILogger)
+assert open_library(flavour, lambda name: module).logger is library.logger
+library.logger.log(module.ILogger.INFO, "quiet")
+library.logger.log(module.ILogger.ERROR, "the reason")
+try:
+    make_runtime(library)
+except DeviceError as error:
+    assert "cannot use the GPU: the reason" in str(error), error
+else:
+    # TensorRT-RTX makes a runtime without a driver, and fails when an engine is loaded.
+    assert flavour == "tensorrt-rtx", "a runtime was made of nothing"
 """
 
 
@@ -86,10 +107,38 @@ def test_the_source_is_understood() -> None:
     assert "set_compute_capability" in used.rtx_only["IBuilderConfig"]
 
 
+def test_the_runtimes_source_is_understood() -> None:
+    used = runtime_names()
+    assert not used.unknown and not used.asked_for
+    assert set(used.everywhere) >= {"", "Runtime", "ICudaEngine", "IExecutionContext", "TensorIOMode", "DataType"}
+    assert used.everywhere["IExecutionContext"] == {
+        "set_device_memory": [2],
+        "set_tensor_address": [2],
+        "set_input_shape": [2],
+        "execute_async_v3": [1],
+    }
+    assert used.everywhere["ICudaEngine"]["create_execution_context"] == [1]
+    assert used.everywhere["ExecutionContextAllocationStrategy"] == {"USER_MANAGED": []}
+    assert used.everywhere["Runtime"] == {"deserialize_cuda_engine": [1]}
+    assert len(used.everywhere["ICudaEngine"]) == 9
+
+
+def test_a_new_name_in_the_runtime_is_seen() -> None:
+    used = runtime_names(
+        "def f(engine, thing):\n    engine.it.refit(1, 2)\n    thing.go()\n    engine.it.get().more()\n"
+    )
+    assert used.everywhere["ICudaEngine"]["refit"] == [2]
+    assert "thing" in used.unknown and any("engine.it.get().more" in text for text in used.unknown)
+
+
 def test_a_new_name_is_seen() -> None:
     used = used_names("def f(config, thing):\n    config.set_flag(1)\n    thing.go()\n    config.get().more()\n")
     assert used.everywhere["IBuilderConfig"]["set_flag"] == [1]
     assert "thing" in used.unknown and any("config.get().more" in text for text in used.unknown)
+
+
+def test_the_runtimes_names_exist(api: dict[str, Any]) -> None:
+    assert missing(api["members"], runtime_names().everywhere) == []
 
 
 def test_names_exist(bindings: tuple[Bindings, Path], api: dict[str, Any]) -> None:
@@ -113,21 +162,31 @@ def test_a_name_that_is_gone_would_be_missed(bindings: tuple[Bindings, Path], ap
     assert len(missing(api["members"], gone[bindings[0]])) == 1
 
 
-def test_calls_have_as_many_arguments_as_are_taken(bindings: tuple[Bindings, Path], api: dict[str, Any]) -> None:
-    """pybind11 writes each signature into the docstring."""
+@pytest.mark.parametrize(("names", "at_least"), [(used_names(), 12), (runtime_names(), 10)], ids=["builder", "runtime"])
+def test_calls_have_as_many_arguments_as_are_taken(api: dict[str, Any], names: Used, at_least: int) -> None:
+    """pybind11 writes each signature into the docstring; of an overloaded function, one has to fit."""
     checked = 0
-    for owner, names in used_names().everywhere.items():
-        for name, counts in names.items():
+    for owner, members in names.everywhere.items():
+        for name, counts in members.items():
             text = api["members"].get(owner, {}).get(name, "")
-            signature = re.match(rf"{name}\((self: .*?)\) -> ", text)
-            if signature is None or name == "__init__":  # called on the class, with self
+            signatures = re.findall(rf"(?:^|\d+\. ){name}\((self: .*?)\) -> ", text, re.MULTILINE)
+            if not signatures or name == "__init__":  # called on the class, with self
                 continue
-            parameters = re.split(r", (?=\w+: )", signature[1])[1:]
-            least = sum(" = " not in parameter for parameter in parameters)
             for count in counts:
                 checked += 1
-                assert least <= count <= len(parameters), f"{owner}.{name}: {count} arguments, takes {signature[1]}"
-    assert checked >= 12
+                assert any(takes(signature, count) for signature in signatures), f"{owner}.{name}: {count} arguments"
+    assert checked >= at_least
+
+
+def takes(signature: str, count: int) -> bool:
+    parameters = re.split(r", (?=\w+: )", signature)[1:]
+    least = sum(" = " not in parameter for parameter in parameters)
+    return least <= count <= len(parameters)
+
+
+def test_the_runtimes_logger_is_what_tensorrt_takes(bindings: tuple[Bindings, Path]) -> None:
+    """For the null that the stub libraries give, the real bindings raise; that is no device."""
+    python(*bindings, RUNTIME_LOGGER)
 
 
 def test_logger_and_monitor_are_what_tensorrt_takes(bindings: tuple[Bindings, Path]) -> None:

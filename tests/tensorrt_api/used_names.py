@@ -1,7 +1,8 @@
-"""Which names of TensorRT's API the exporter uses, read from its source, so that the list cannot go stale.
+"""Which names of TensorRT's API the exporter and the runtime use, read from their source, so that no list goes stale.
 
-All calls into the builder stand in ``engine/worker.py``. Each of its variables that holds a TensorRT object is listed
-in ``OWNERS``; every other name whose attributes are used has to be in ``PLAIN``. A name in neither fails the test.
+All calls into the builder stand in ``engine/worker.py``, all calls into the runtime in ``backends/tensorrt_api.py``.
+Each variable there that holds a TensorRT object is one of a :class:`Vocabulary`'s ``owners``; every other name whose
+attributes are used has to be in its ``plain``. A name in neither fails the test.
 """
 
 from __future__ import annotations
@@ -10,25 +11,54 @@ import ast
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_reclass.backends import tensorrt_api
 from edge_reclass_export.engine import worker
 
-OWNERS = {
-    "trt": "",
-    "builder": "Builder",
-    "network": "INetworkDefinition",
-    "parser": "OnnxParser",
-    "config": "IBuilderConfig",
-    "profile": "IOptimizationProfile",
-    "cache": "ITimingCache",
-    "tensor": "ITensor",
-    "fault": "ParserError",
-}
-PLAIN = {
-    "capabilities",  # a pybind11 enum: its __members__
-    *("json", "os", "re", "signal", "sys", "time", "warnings", "ctypes"),
-    *("_MEMORY", "self", "error", "problem", "file", "path", "stream", "sm", "member"),
-    *("problems", "inputs", "outputs", "names", "found", "known"),
-}
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Variables that hold TensorRT objects, by their class; other names with attributes; an attribute to look through.
+
+    ``through`` is the attribute of a holder whose value is the TensorRT object itself.
+    """
+
+    owners: dict[str, str]
+    plain: frozenset[str]
+    through: str | None = None
+
+
+BUILDER = Vocabulary(
+    {
+        "trt": "",
+        "builder": "Builder",
+        "network": "INetworkDefinition",
+        "parser": "OnnxParser",
+        "config": "IBuilderConfig",
+        "profile": "IOptimizationProfile",
+        "cache": "ITimingCache",
+        "tensor": "ITensor",
+        "fault": "ParserError",
+    },
+    frozenset(
+        {
+            "capabilities",  # a pybind11 enum: its __members__
+            *("json", "os", "re", "signal", "sys", "time", "warnings", "ctypes"),
+            *("_MEMORY", "self", "error", "problem", "file", "path", "stream", "sm", "member"),
+            *("problems", "inputs", "outputs", "names", "found", "known"),
+        }
+    ),
+)
+RUNTIME = Vocabulary(
+    {"trt": "", "runtime": "Runtime", "engine": "ICudaEngine", "context": "IExecutionContext"},
+    frozenset(
+        {
+            "api",  # the module before it is known to be TensorRT: its __version__
+            *("re", "self", "text", "log", "library", "source", "target", "reasons"),
+            *("_MEMORY", "_MODULES", "addresses", "found", "wanted"),
+        }
+    ),
+    through="it",
+)
 RTX_ONLY = {"_set_compute_capability"}
 """Functions that are called for TensorRT-RTX only."""
 
@@ -43,17 +73,22 @@ class Used:
     unknown: set[str] = field(default_factory=set)
 
 
-def used_names(source: str | None = None) -> Used:
+def used_names(source: str | None = None, words: Vocabulary = BUILDER) -> Used:
     """What ``source`` (by default worker.py) uses."""
     tree = ast.parse(Path(worker.__file__).read_text(encoding="utf-8") if source is None else source)
     used = Used()
     for function in tree.body:
         rtx = isinstance(function, ast.FunctionDef) and function.name in RTX_ONLY
-        _collect(function, used, used.rtx_only if rtx else used.everywhere)
+        _collect(function, words, used, used.rtx_only if rtx else used.everywhere)
     return used
 
 
-def _collect(tree: ast.AST, used: Used, into: dict[str, dict[str, list[int]]]) -> None:
+def runtime_names(source: str | None = None) -> Used:
+    """What ``source`` (by default tensorrt_api.py) uses."""
+    return used_names(Path(tensorrt_api.__file__).read_text(encoding="utf-8") if source is None else source, RUNTIME)
+
+
+def _collect(tree: ast.AST, words: Vocabulary, used: Used, into: dict[str, dict[str, list[int]]]) -> None:
     calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
@@ -64,16 +99,20 @@ def _collect(tree: ast.AST, used: Used, into: dict[str, dict[str, list[int]]]) -
         if not isinstance(node, ast.Attribute):
             continue
         chain = _chain(node)
+        if chain is not None and chain[0] in words.owners and words.through in chain[1:2]:
+            del chain[1]
+            if len(chain) == 1:
+                continue
         if chain is None:
-            if _root(node) in OWNERS:
+            if _root(node) in words.owners:
                 used.unknown.add(ast.unparse(node) + ": give the value before the dot a name of its own")
-        elif chain[0] in OWNERS and id(node) not in inner:
-            owner = ".".join(part for part in (OWNERS[chain[0]], *chain[1:-1]) if part)
+        elif chain[0] in words.owners and id(node) not in inner:
+            owner = ".".join(part for part in (words.owners[chain[0]], *chain[1:-1]) if part)
             counts = into.setdefault(owner, {}).setdefault(chain[-1], [])
             call = calls.get(id(node))
             if call is not None and not call.keywords and not any(isinstance(a, ast.Starred) for a in call.args):
                 counts.append(len(call.args))
-        elif chain[0] not in OWNERS and chain[0] not in PLAIN:
+        elif chain[0] not in words.owners and chain[0] not in words.plain:
             used.unknown.add(chain[0])
 
 

@@ -103,7 +103,7 @@ def build(
             loaded,
             target,
             gpu,
-            lambda: open_backend("tensorrt", threads=usable_cpus()),
+            lambda: open_backend("tensorrt", threads=usable_cpus(), flavour=library.flavour),
             lambda: open_backend("cpu", threads=usable_cpus()),
         ),
         timing_cache=_timing_cache(timing_cache, builder.default_timing_cache(store.root, target)),

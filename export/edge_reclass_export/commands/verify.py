@@ -65,10 +65,11 @@ def verify(
     store = EngineStore(engines_folder(loaded.root, engines))
 
     def on_device() -> Backend:
-        return open_backend(device, threads=usable_cpus())
+        return open_backend(device, threads=usable_cpus(), flavour=flavour)
 
     if device == "tensorrt":
         library = open_library(flavour)
+        flavour = library.flavour
         target = target_for(library.flavour, library.version, gpu=probe_gpu())
         say(f"verifying engines for {describe_target(target)} in {store.root}")
         subjects = audits.engine_subjects(loaded, target, store.root, names=names, precision=precision)

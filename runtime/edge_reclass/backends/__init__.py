@@ -10,12 +10,13 @@ __all__ = ["DEVICES", "Backend", "DeviceTimes", "Graph", "open_backend"]
 DEVICES = ("cpu", "cuda", "tensorrt")
 
 
-def open_backend(device: str, *, threads: int, timed: bool = False) -> Backend:
+def open_backend(device: str, *, threads: int, timed: bool = False, flavour: str = "auto") -> Backend:
     """Open the backend of ``device``.
 
     Args:
         threads: threads of one graph's run, where the CPU runs it.
         timed: let the device's clock time every run (``Graph.device_times``).
+        flavour: for ``tensorrt``: ``tensorrt``, ``tensorrt-rtx``, or ``auto`` for the first that is installed.
 
     Raises:
         UsageError: no such device.
@@ -34,7 +35,7 @@ def open_backend(device: str, *, threads: int, timed: bool = False) -> Backend:
         if device == "tensorrt":
             from edge_reclass.backends.tensorrt import TensorRTBackend
 
-            return TensorRTBackend(threads, timed=timed)
+            return TensorRTBackend(threads, timed=timed, flavour=flavour)
     except MissingExtraError as error:
         # Who asks for a device wants to know that it cannot be used, whatever the reason is.
         raise DeviceError(str(error)) from error

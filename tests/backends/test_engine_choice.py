@@ -1,0 +1,232 @@
+"""Which engine each stage runs: present, fallen back, missing, stale, damaged, rejected; and from build to classify."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from backends.fakes import TARGET, FakeGpu, fake_gpu, put_engine, put_engines
+from bundles import edit_manifest
+from edge_reclass import bundle as bundles_module
+from edge_reclass import cli, engines
+from edge_reclass.engine_choice import (
+    ENGINE_PRECISIONS,
+    EngineChoice,
+    choose_engines,
+    engine_states,
+    installed_target,
+)
+from edge_reclass.engines import Gpu
+from edge_reclass.errors import DeviceError, EngineError
+from edge_reclass.plan import choose_policy, compile_plan
+from export.engine_bundles import engine_bundle
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return engine_bundle(tmp_path / "bundle", "mert", "jmla", fma=True)
+
+
+def choose(root: Path, folder: Path | None = None, batch: int = 4) -> dict[str, EngineChoice]:
+    loaded = bundles_module.load(root)
+    plan = compile_plan(loaded, choose_policy(loaded), precisions=ENGINE_PRECISIONS, batch=batch)
+    return choose_engines(loaded, plan.stages, TARGET, folder or root / "engines")
+
+
+def refused(root: Path, **options: Any) -> str:
+    with pytest.raises(EngineError) as caught:
+        choose(root, **options)
+    return str(caught.value)
+
+
+def test_the_preferred_engines(root: Path) -> None:
+    stored = put_engines(root)
+    choices = choose(root)
+    assert set(choices) == {"mert", "jmla"}
+    for name, choice in choices.items():
+        assert (choice.stage, choice.device, choice.precision) == (name, "tensorrt", "fp16")
+        assert choice.plan == stored[name].plan and choice.max_batch == 4
+        assert choice.note.startswith("its engine is not verified: it is a fake; edge-reclass verify ")
+
+
+def test_a_smaller_engine_limits_the_batch(root: Path) -> None:
+    put_engine(root, "mert", "fp16", max_batch=3)
+    put_engine(root, "jmla", "fp16", max_batch=16)
+    choices = choose(root)
+    assert (choices["mert"].max_batch, choices["jmla"].max_batch) == (3, 4)
+    put_engine(root, "mert", "fp16", max_batch=8)
+    assert choose(root)["mert"].max_batch == 4
+    assert choose(root, batch=2)["mert"].max_batch == 2
+
+
+def test_fp32_stands_in_and_says_for_what(root: Path) -> None:
+    put_engines(root)
+    put_engine(root, "mert", "fp16", rejected="batch 4: cosine 0.1")
+    put_engine(root, "mert", "fp32")
+    choice = choose(root)["mert"]
+    assert (choice.device, choice.precision) == ("tensorrt", "fp32")
+    assert choice.note.startswith("fp32 instead of fp16, which is rejected: batch 4: cosine 0.1")
+
+
+def test_all_rejected_runs_on_the_cpu_in_the_open(root: Path) -> None:
+    put_engines(root)
+    put_engine(root, "mert", "fp16", rejected="batch 4: cosine 0.1")
+    put_engine(root, "mert", "fp32", rejected="the graph is not supported")
+    choice = choose(root)["mert"]
+    assert (choice.device, choice.precision, choice.max_batch) == ("cpu", "fp32", 4)
+    assert choice.plan == root / "encoders/mert.fp32.onnx"
+    assert "on the CPU" in choice.note
+    assert "fp16: batch 4: cosine 0.1; fp32: the graph is not supported" in choice.note
+
+
+def test_rejected_and_missing_is_not_the_cpu(root: Path) -> None:
+    put_engines(root)
+    put_engine(root, "mert", "fp16", rejected="batch 4: cosine 0.1")
+    text = refused(root)
+    assert "stage mert: fp16 is rejected: batch 4: cosine 0.1; fp32 is missing" in text
+    assert text.endswith(f"next: edge-reclass build {root} --stage mert")
+
+
+def test_what_is_missing_names_every_stage_and_the_command(root: Path, tmp_path: Path) -> None:
+    text = refused(root)
+    assert "stage mert: fp16 is missing: no engine of mert fp16" in text and "stage jmla: fp16 is missing" in text
+    assert text.endswith(f"next: edge-reclass build {root} --stage mert --stage jmla")
+    elsewhere = tmp_path / "my engines"
+    text = refused(root, folder=elsewhere)
+    assert text.endswith(f"next: edge-reclass build {root} --stage mert --stage jmla --engines '{elsewhere}'")
+    put_engines(root, engines_folder=elsewhere)
+    assert set(choose(root, folder=elsewhere)) == {"mert", "jmla"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": "10.2.0"}, "TensorRT version: built for 10.2.0, here 10.3.0"),
+        ({"driver": "l4t-36.4.0"}, "driver: built for l4t-36.4.0, here l4t-36.4.3"),
+    ],
+)
+def test_stale(root: Path, changes: dict[str, str], message: str) -> None:
+    put_engines(root, target=msgspec.structs.replace(TARGET, **changes))
+    text = refused(root)
+    assert f"stage mert: fp16 is stale: {message}" in text
+    assert text.endswith(f"edge-reclass build {root} --stage mert --stage jmla")
+
+
+def test_damaged(root: Path) -> None:
+    stored = put_engines(root)
+    stored["jmla"].plan.write_bytes(b"x")
+    text = refused(root)
+    assert "stage jmla: fp16 is damaged" in text and "mert" not in text
+    assert text.endswith(f"edge-reclass build {root} --stage jmla")
+
+
+def test_states_for_the_doctor(root: Path) -> None:
+    put_engine(root, "mert", "fp16", rejected="wrong numbers")
+    put_engine(root, "mert", "fp32")
+    put_engine(root, "jmla", "fp16", target=msgspec.structs.replace(TARGET, sm="8.9"))
+    states = engine_states(bundles_module.load(root), TARGET, root / "engines")
+    assert [(state.stage, state.precision, state.found.status) for state in states] == [
+        ("mert", "fp16", "rejected"),
+        ("mert", "fp32", "present"),
+        ("jmla", "fp16", "stale"),
+        ("jmla", "fp32", "missing"),
+    ]
+    assert states[0].found.reason == "wrong numbers" and "SM" in states[2].found.reason
+
+
+def test_installed_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_gpu(monkeypatch):
+        assert installed_target() == TARGET
+
+        def no_gpu() -> Gpu:
+            raise DeviceError("no NVIDIA GPU")
+
+        monkeypatch.setattr(engines, "probe_gpu", no_gpu)
+        with pytest.raises(DeviceError, match="no NVIDIA GPU"):
+            installed_target()
+        for name in ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+            monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(DeviceError, match="no TensorRT can be imported"):
+            installed_target()
+
+
+COMMANDS = [
+    EntryPoint("build", "edge_reclass_export.commands.build:build", cli.ENTRY_POINTS),
+    EntryPoint("verify", "edge_reclass_export.commands.verify:verify", cli.ENTRY_POINTS),
+]
+
+
+class Cli:
+    """Runs ``edge-reclass`` in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["edge-reclass", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            status = int(stopped.code or 0)
+        return status, *self._capsys.readouterr()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    monkeypatch.setattr(cli, "entry_points", lambda group: COMMANDS)
+    monkeypatch.setattr(cli.app, "registered_commands", list(cli.app.registered_commands))
+    monkeypatch.delenv("EDGE_RECLASS_ENGINES", raising=False)
+    return Cli(monkeypatch, capsys)
+
+
+@pytest.fixture(params=["cuda-bindings", "pycuda"])
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
+    with fake_gpu(monkeypatch, bindings=(request.param,)) as gpu:
+        yield gpu
+
+
+def test_build_verify_classify(gpu: FakeGpu, run: Cli, tmp_path: Path) -> None:
+    """The whole way on the fake GPU, with the real commands: the verdicts are the CPU's."""
+    root = engine_bundle(tmp_path / "bundle", "mert", "jmla")
+    manifest = yaml.safe_load((root / "bundle.yaml").read_text(encoding="utf-8"))
+    manifest["policies"]["ladder"]["steps"][0]["accept"] = 1.0  # every stage is asked
+    edit_manifest(root, policies=manifest["policies"])
+    status, out, err = run("build", root)
+    assert status == 0, err
+    assert out.count("verified") == 2 and "fp16" in out
+    status, out, err = run("verify", root, "--device", "tensorrt")
+    assert status == 0, err
+    verified = gpu.tensorrt.counts["execute_async_v3"]
+    assert verified > 0
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32), 16_000)
+    verdicts = {}
+    for device in ("cpu", "tensorrt"):
+        status, out, err = classify("--device", device, "--bundle", root, clip, run=run)
+        assert status == 0, err
+        verdicts[device] = json.loads(out)
+    assert [stage["name"] for stage in verdicts["cpu"]["stages"]] == ["mert", "jmla"]
+    assert timeless(verdicts["tensorrt"]) == timeless(verdicts["cpu"])
+    assert gpu.tensorrt.counts["execute_async_v3"] > verified
+
+
+def timeless(plain: Any) -> Any:
+    """A verdict without what it took."""
+    if isinstance(plain, dict):
+        return {key: timeless(value) for key, value in plain.items() if not key.endswith("milliseconds")}
+    return [timeless(each) for each in plain] if isinstance(plain, list) else plain
+
+
+def classify(*arguments: Any, run: Cli) -> tuple[int, str, str]:
+    return run("classify", "--format", "jsonl", *arguments)

@@ -1,0 +1,123 @@
+"""Lanes on the TensorRT backend, over the fakes: the CPU's verdicts, one engine for all lanes, auto, a lost device."""
+
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import bundles
+from backends.fakes import fake_gpu, put_engines
+from edge_reclass import Cascade, CascadePool, Verdict
+from edge_reclass.errors import DeviceError, EngineError
+
+RATE = 16_000
+SURE, TORN = (9.0, 0.0, 0.0), (0.0, 0.2, 0.1)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """Two encoders; the first is torn, the second decides."""
+    stages = [bundles.waveform_stage("mert"), bundles.waveform_stage("jmla", window=8_000)]
+    return bundles.make_bundle(tmp_path / "bundle", stages, biases={"mert": TORN, "jmla": SURE})
+
+
+@pytest.fixture
+def tracks(tmp_path: Path) -> list[Path]:
+    paths = []
+    for i in range(8):
+        paths.append(tmp_path / f"{i}.wav")
+        random = np.random.default_rng(i)
+        soundfile.write(paths[-1], 0.02 * (i + 1) * random.standard_normal(RATE + i * 7_000), RATE)
+    return paths
+
+
+def said(verdict: Verdict) -> Any:
+    stages = [(stage.name, stage.genre, stage.confidence) for stage in verdict.stages]
+    return verdict.path, verdict.status, verdict.genre, verdict.top, verdict.decided_by, stages
+
+
+@pytest.mark.parametrize("bindings", [("cuda-bindings",), ("pycuda",)], ids=str)
+@pytest.mark.parametrize("integrated", [False, True], ids=["discrete", "integrated"])
+def test_lanes_on_engines_give_the_verdicts_of_the_cpu(
+    bundle: Path, tracks: list[Path], bindings: tuple[str, ...], integrated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Cascade.open(bundle) as cascade:
+        expected = [said(verdict) for verdict in cascade.classify_many(tracks * 3)]
+    put_engines(bundle, max_batch=6)
+    with fake_gpu(monkeypatch, bindings=bindings, integrated=integrated):
+        with Cascade.open(bundle, "tensorrt") as one:
+            assert [said(verdict) for verdict in one.classify_many(tracks * 3)] == expected
+        with CascadePool.open(4, bundle, "tensorrt") as pool:
+            assert [said(verdict) for verdict in pool.classify_many(tracks * 3)] == expected
+            batches = {name: sum(size * n for size, n in enumerate(ran)) for name, ran in pool.batches.items()}
+            assert all(len(ran) == 7 for ran in pool.batches.values()), "no more than the engine's profile takes"
+        windows = dict.fromkeys(batches, 0)
+        for track in tracks * 3:
+            seconds = soundfile.info(track).duration
+            windows["mert"] += int(np.ceil(min(seconds, 4.0) - 1e-9))
+            windows["jmla"] += int(np.ceil(2 * min(seconds, 4.0) - 1e-9))
+        assert batches == windows, "every window was run once"
+
+
+def test_auto_takes_tensorrt_once_its_engines_are_there(
+    bundle: Path, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_gpu(monkeypatch):
+        with Cascade.open(bundle, "auto") as cascade:
+            assert cascade.device == "cpu"
+            tensorrt, cuda = cascade.notes
+        assert "not tensorrt: stage mert: fp32 is missing" in tensorrt
+        assert f"edge-reclass build {bundle} --stage mert --stage jmla" in tensorrt
+        assert "not cuda: the device cuda needs onnxruntime-gpu" in cuda
+        with pytest.raises(EngineError, match="next: edge-reclass build") as error:
+            Cascade.open(bundle, "tensorrt")
+        assert error.value.exit_code == 4
+        put_engines(bundle)
+        with Cascade.open(bundle, "auto") as cascade:
+            assert cascade.device == "tensorrt"
+            assert cascade.classify(tracks[0]).status == "ok"
+
+
+def test_a_device_lost_in_the_middle_ends_the_run(
+    bundle: Path, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_engines(bundle)
+    got = []
+    with (
+        fake_gpu(monkeypatch, check=False) as gpu,
+        pytest.raises(DeviceError, match="cudaErrorIllegalAddress"),
+        CascadePool.open(3, bundle, "tensorrt") as pool,
+    ):
+        for verdict in pool.classify_many(itertools.cycle(tracks)):
+            got.append(verdict)
+            if len(got) == 5:
+                gpu.cuda.fail("cudaStreamSynchronize", "cudaErrorIllegalAddress", 1)
+    assert {verdict.status for verdict in got} == {"ok"}
+    assert len(got) >= 5
+
+
+def test_lanes_allocate_nothing_that_grows_with_the_excerpt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(70 * RATE), RATE)
+    root = bundles.make_bundle(
+        tmp_path / "long", [bundles.waveform_stage("mert")], excerpt={"start": "center", "seconds": 60.0}
+    )
+    put_engines(root)
+    with fake_gpu(monkeypatch), CascadePool.open(4, root, "tensorrt") as pool:
+        list(pool.classify_many([path] * 8))
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            verdicts = list(pool.classify_many([path] * 16))
+            peak = tracemalloc.get_traced_memory()[1] - before
+        finally:
+            tracemalloc.stop()
+    assert {verdict.status for verdict in verdicts} == {"ok"}
+    # One excerpt is 3.8 MB, one batch of 16 windows 1 MB; the fake's own copies of a batch count too.
+    assert peak < 3.5e6, f"{peak / 1e6:.2f} MB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,27 @@ def test_import_is_light() -> None:
         "import edge_reclass.cli"
     )
     assert not everything & {*HEAVY, "onnxruntime", "rich.progress", "av"}
+
+
+TELEMETRY = """
+import os, sys
+from edge_reclass import Cascade
+with Cascade.open(sys.argv[1]) as cascade:
+    assert cascade.classify(sys.argv[2]).status == "ok"
+    # ONNX Runtime would connect from a thread of its own, behind Python's back.
+    sockets = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if fd != "0"
+               if os.path.exists(f"/proc/self/fd/{fd}")]
+assert not [name for name in sockets if name.startswith("socket:")], sockets
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open sockets are read from /proc")
+def test_onnxruntime_sends_nothing_home(bundle: Path, track: Path, tmp_path: Path) -> None:
+    """ONNX Runtime 1.29 and later has telemetry, which leaves files in the home of whoever has not switched it off."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    command = [sys.executable, "-c", TELEMETRY, str(bundle), str(track)]
+    subprocess.run(command, check=True, timeout=120, env=environment | {"HOME": str(tmp_path / "home")})
+    assert not list((tmp_path / "home").rglob("*"))
 
 
 def test_classify_is_light(bundle: Path, track: Path) -> None:

@@ -6,8 +6,13 @@ in ``errors.py``.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# From 1.29 on, ONNX Runtime writes an identifier below ~/.cache/Microsoft when a session is opened, and sends events
+# to Microsoft over the network. We promise neither to happen; it looks for this variable when it starts.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from edge_reclass.bundle import Bundle

@@ -20,7 +20,7 @@ from edge_reclass.engines import Gpu
 from edge_reclass.errors import DeviceError
 from edge_reclass_export.engine.library import open_library
 from export.engine_bundles import engine_bundle
-from export.fake_device import ORIN, FakeDevice
+from export.fake_device import ORIN, FakeDevice, header
 from export.test_engine_build import FAKES, fake_tensorrt, wrong_at
 
 __all__ = ["fake_tensorrt"]
@@ -101,6 +101,9 @@ def test_build_and_verify(run: Cli, bundle: Path) -> None:
     assert run("build", bundle)[1].splitlines()[1].split()[2:] == ["kept", "present,", "verified"]
     status, out, err = run("verify", bundle, "--device", "tensorrt")
     assert status == 0 and "fp16       engine   16" in out
+    assert header(folder / "engine.plan")["workspace"] is None
+    assert run("build", bundle, "--rebuild", "--workspace", "512")[0] == 0
+    assert header(folder / "engine.plan")["workspace"] == 512 * 2**20
 
 
 def test_the_advice_to_lower_the_batch_leads_to_an_engine_that_verifies(run: Cli, bundle: Path) -> None:

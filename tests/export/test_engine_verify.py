@@ -291,7 +291,9 @@ def test_engines_are_verified_and_recorded(tmp_path: Path, device: Callable[...,
     assert setup.records()["mert fp16"].verification is None
     result = on_engines(setup)
     assert result.exit_code == 0
-    assert [(row[1], row[2], row[3], row[-1]) for row in rows(result)] == [("fp16", "engine", b, "ok") for b in ("1", "4", "16")]
+    assert [(row[1], row[2], row[3], row[-1]) for row in rows(result)] == [
+        ("fp16", "engine", b, "ok") for b in ("1", "4", "16")
+    ]
     record = setup.records()["mert fp16"]
     assert record.verification is not None and record.not_verified is None
     assert len(record.verification.checks) == 3

@@ -35,7 +35,11 @@ def build(
         typer.Option(help="fp16 or fp32, without a fallback. [default: fp16, then fp32, then the CPU]"),
     ] = None,
     max_batch: Annotated[
-        int | None, typer.Option(min=1, help="Most windows at a time. [default: an excerpt's, at most 16]")
+        int | None, typer.Option(min=1, help="Most windows at a time, of all tracks. [default: 16]")
+    ] = None,
+    workspace: Annotated[
+        int | None,
+        typer.Option(min=1, help="Limit of TensorRT's scratch memory, in MiB. [default: none]", metavar="MIB"),
     ] = None,
     flavour: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
     sm: Annotated[
@@ -109,6 +113,7 @@ def build(
         timing_cache=_timing_cache(timing_cache, builder.default_timing_cache(store.root, target)),
         rebuild=rebuild,
         fallback=precision is None,
+        workspace=None if workspace is None else workspace << 20,
     )
     outcomes = []
     with _terminated_as_interrupted():

@@ -226,6 +226,7 @@ class EngineBuild:
     timing_cache: Path | None = None
     rebuild: bool = False
     fallback: bool = True
+    workspace: int | None = None
 
     def run(self, stage: EngineStage, watch: Watch) -> Outcome:
         """Keep or build the first candidate that does; every candidate's ONNX file is checked before it is read.
@@ -289,6 +290,7 @@ class EngineBuild:
             key=candidate.key,
             dim=stage.encoder.dim,
             timing_cache=self.timing_cache,
+            workspace=self.workspace,
         )
         with self.store.workspace() as work:
             try:

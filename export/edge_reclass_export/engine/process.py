@@ -61,7 +61,10 @@ class BuildFailure(EngineError):
 
 @dataclass(frozen=True)
 class BuildJob:
-    """One engine to build: ``what`` names it in messages, ``dim`` is the embedding's width."""
+    """One engine to build: ``what`` names it in messages, ``dim`` is the embedding's width.
+
+    ``workspace`` limits TensorRT's scratch memory, in bytes; None leaves it to TensorRT (all of the GPU's).
+    """
 
     what: str
     library: Library
@@ -69,6 +72,7 @@ class BuildJob:
     key: EngineKey
     dim: int
     timing_cache: Path | None = None
+    workspace: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def build_engine(job: BuildJob, folder: Path, watch: Watch) -> Built:
         "dim": job.dim,
         "profile": msgspec.to_builtins(job.key.profile),
         "sm": job.key.target.sm,
+        "workspace": job.workspace,
         "timing_cache": None if job.timing_cache is None else str(job.timing_cache.resolve()),
         "new_timing_cache": str((folder / _NEW_CACHE).resolve()),
     }

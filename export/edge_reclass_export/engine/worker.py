@@ -65,6 +65,8 @@ def build(trt: Any, request: dict[str, Any], tell: Tell) -> None:
     config = builder.create_builder_config()
     # The front end needs float32 as it is: rounded to TF32, a loud partial would bury the quiet bins of a spectrum.
     config.clear_flag(trt.BuilderFlag.TF32)
+    if request["workspace"] is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace"])
     _add_profile(builder, config, request["profile"], problems)
     if request["flavour"] == "tensorrt-rtx":
         _set_compute_capability(trt, config, request["sm"])

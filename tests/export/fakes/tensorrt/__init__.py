@@ -35,6 +35,10 @@ class BuilderFlag(enum.IntEnum):
     TF32 = 7
 
 
+class MemoryPoolType(enum.Enum):
+    WORKSPACE = 0
+
+
 class _Severity(enum.IntEnum):
     INTERNAL_ERROR = 0
     ERROR = 1
@@ -135,6 +139,12 @@ class _Config:
     def __init__(self):
         self.flags = {BuilderFlag.TF32}
         self.profiles, self.cache, self.progress_monitor = [], None, None
+        self.workspace = None
+
+    def set_memory_pool_limit(self, pool, pool_size):
+        if pool is not MemoryPoolType.WORKSPACE:
+            raise ValueError(f"expected the workspace, got {pool}")
+        self.workspace = pool_size
 
     def clear_flag(self, flag):
         self.flags.discard(flag)
@@ -210,6 +220,7 @@ class Builder:
             "flags": sorted(config.flags),
             "profiles": [p.shapes for p in config.profiles],
             "outputs": [tensor.name for tensor in network._outputs],
+            "workspace": config.workspace,
         }
         return json.dumps(header).encode() + b"\n" + Path(path).read_bytes()
 

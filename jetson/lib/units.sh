@@ -1,0 +1,165 @@
+# shellcheck shell=bash
+# systemd units with every @NAME@ replaced, and the power mode.
+
+UNITS=/etc/systemd/system
+
+# Device nodes of GPUs that TensorRT and CUDA open; patterns, since numbers and PCI addresses differ. Sources and what is
+# left out (video, camera, DLA, display): docs/jetson.md.
+GPU_NODES=(
+  /dev/nvmap /dev/nvsciipc /dev/host1x-fence /dev/nvhost-ctrl /dev/nvhost-'*gpu' /dev/nvgpu/igpu'*/*'
+  /dev/nvidia'[0-9]*' /dev/nvidiactl /dev/nvidia-uvm /dev/nvidia-uvm-tools /dev/nvidia-caps/'*' /dev/dri/renderD'*'
+)
+
+gpu_nodes() {
+  local pattern node
+  for pattern in "${GPU_NODES[@]}"; do
+    for node in "$ROOT"/${pattern#/}; do # shellcheck disable=SC2231 # the pattern is meant to be expanded
+      [ ! -e "$node" ] || printf '%s\n' "${node#"$ROOT"}"
+    done
+  done
+}
+
+# DeviceAllow takes paths without blanks; : and . in a PCI address are plain.
+device_lines() { gpu_nodes | sed 's/.*/DeviceAllow=& rw/'; }
+
+# The groups that own those nodes (video, render); only those that exist, because systemd fails on others. root is none.
+group_lines() {
+  local groups nodes
+  mapfile -t nodes < <(gpu_nodes)
+  [ "${#nodes[@]}" != 0 ] || return 0
+  groups=$(stat -c %G "${nodes[@]/#/"$ROOT"}" | grep -vxE 'root|UNKNOWN' | sort -u | tr '\n' ' ' || true)
+  [ -z "$groups" ] || printf 'SupplementaryGroups=%s\n' "${groups% }"
+}
+
+device_arguments() {
+  case $DEVICE in
+    tensorrt) printf -- '--device tensorrt --engines %s --jobs %s --batch %s' "$ENGINES" "$PROFILE_JOBS" "$PROFILE_BATCH" ;;
+    *) printf -- '--device %s --jobs %s' "$DEVICE" "$PROFILE_JOBS" ;;
+  esac
+}
+
+# render FILE: replaces every @NAME@; one that is left is an error of the unit, not of the user.
+render() {
+  local text name
+  text=$(< "$1")
+  local -A values=(
+    [SHARE]=$PREFIX/share/jetson [VENV]=$PREFIX/venv [BUNDLES]=$BUNDLES [ENGINES]=$ENGINES [STATE]=$STATE [ETC]=$ETC
+    [USER]=$SERVICE_USER [MUSIC]=$MUSIC [RESULTS]=$RESULTS [CALENDAR]=$CALENDAR [MEMORY_MAX]=$PROFILE_MEMORY_MAX
+  )
+  case $text in
+    *@DEVICE_NODES@*) values+=([DEVICE_NODES]=$(device_lines) [DEVICE_GROUPS]=$(group_lines)) ;;
+    *@DEVICE_ARGUMENTS@*) values+=([DEVICE_ARGUMENTS]=$(device_arguments)) ;;
+  esac
+  for name in "${!values[@]}"; do text=${text//"@$name@"/"${values[$name]}"}; done
+  if [[ $text =~ (^|$'\n')[^#$'\n']*@[A-Z_]+@ ]]; then die 1 "$1 has a placeholder that nothing replaces"; fi
+  printf '%s\n' "$text"
+}
+
+systemd_version() { systemctl --version 2> /dev/null | awk 'NR == 1 { print $2 + 0 }'; }
+
+# Which units this machine gets: "SOURCE INSTALLED-AS".
+unit_files() {
+  echo "edge-reclass.service edge-reclass.service"
+  echo "edge-reclass.timer edge-reclass.timer"
+  echo "edge-reclass-power.service edge-reclass-power.service"
+  [ "$DEVICE" = cpu ] || echo "gpu.conf edge-reclass.service.d/10-gpu.conf"
+  [ "$(systemd_version)" -lt 254 ] || echo "backoff.conf edge-reclass.service.d/20-backoff.conf"
+}
+
+step_units() {
+  local changed=() source target known
+  command -v systemctl > /dev/null || die 1 "systemctl was not found: edge-reclass runs as a systemd service" "provision.sh --no-units …   leaves them out"
+  known=$(unit_files)
+  while read -r source target; do
+    if checking; then
+      [ "$(render "$HERE/units/$source")" = "$(cat "$ROOT$UNITS/$target" 2> /dev/null)" ] || changed+=("$target")
+    else
+      mkdir -p "$(dirname "$ROOT$UNITS/$target")"
+      if render "$HERE/units/$source" | write_file "$UNITS/$target" 0644; then changed+=("$target"); fi
+    fi
+  done <<< "$known"
+  # A drop-in of another machine or systemd, such as 10-gpu.conf on a card that moved to a Raspberry Pi.
+  for target in edge-reclass.service.d/10-gpu.conf edge-reclass.service.d/20-backoff.conf; do
+    if [ -f "$ROOT$UNITS/$target" ] && ! grep -qF " $target" <<< "$known"; then
+      checking || rm -f "$ROOT$UNITS/$target"
+      changed+=("$target (removed)")
+    fi
+  done
+  if ! unit_enabled edge-reclass.timer; then changed+=("timer enabled"); fi
+  if [ "${#changed[@]}" = 0 ]; then
+    step same units "edge-reclass.timer: $CALENDAR"
+    return
+  fi
+  if checking; then
+    step todo units "write or enable ${changed[*]}"
+    return
+  fi
+  system daemon-reload
+  system enable edge-reclass.timer
+  [ -n "$ROOT" ] || systemctl restart edge-reclass.timer || die 1 "edge-reclass.timer does not start" "systemctl status edge-reclass.timer"
+  step 'done' units "${changed[*]}"
+}
+
+# systemctl, on this machine or on the folder of a test or an image; quiet where it has nothing to say.
+system() {
+  if [ -z "$ROOT" ]; then
+    systemctl --quiet "$@" || die 1 "systemctl $* failed" "systemctl $*"
+  elif [ "$1" != daemon-reload ]; then
+    systemctl --quiet --root="$ROOT" "$@" || die 1 "systemctl --root=$ROOT $* failed" "systemctl --root=$ROOT $*"
+  fi
+}
+
+unit_enabled() { systemctl ${ROOT:+--root="$ROOT"} is-enabled "$1" > /dev/null 2>&1; }
+
+# power_mode_id WORD: the number of a mode's name in nvpmodel.conf, or the number itself where the file has it.
+power_mode_id() {
+  local wanted=$1 conf=$ROOT/etc/nvpmodel.conf modes
+  modes=$(sed -nE 's/^<[[:space:]]*POWER_MODEL[[:space:]]+ID=([0-9]+)[[:space:]]+NAME=([^[:space:]>]+).*/\1 \2/p' "$conf" 2> /dev/null || true)
+  awk -v wanted="$wanted" '$1 == wanted || $2 == wanted { print $1; found = 1; exit } END { exit !found }' <<< "$modes" ||
+    die 2 "--power-mode $wanted: this machine has no such mode; it has: $(tr '\n' ';' <<< "${modes:-none (no $conf)}")" "provision.sh --power-mode keep …   leaves it as it is"
+}
+
+step_power() {
+  local mode=$POWER_MODE text wanted=no changed=()
+  if [ "$WITH_UNITS" = 0 ]; then
+    step note power "left out (--no-units)"
+    return
+  fi
+  [ "$mode" != profile ] || mode=$PROFILE_POWER_MODE
+  if [ "$mode" != keep ]; then
+    if ! command -v nvpmodel > /dev/null; then
+      step note power "nvpmodel was not found: power mode $mode is left out"
+      mode=keep
+    else
+      mode=$(power_mode_id "$mode") || exit
+    fi
+  fi
+  if [ "$mode" != keep ] || [ "$CLOCKS" = max ]; then wanted=yes; fi
+  text=$(printf 'POWER_MODE=%s\nCLOCKS=%s' "$mode" "$CLOCKS")
+  if checking; then
+    [ "$text" = "$(cat "$ROOT$ETC/power.conf" 2> /dev/null)" ] || changed+=(power.conf)
+  else
+    if printf '%s\n' "$text" | write_file "$ETC/power.conf" 0644; then changed+=(power.conf); fi
+  fi
+  if [ $wanted = yes ]; then
+    unit_enabled edge-reclass-power.service || changed+=("service enabled")
+  elif unit_enabled edge-reclass-power.service; then
+    changed+=("service disabled")
+  fi
+  if [ "${#changed[@]}" = 0 ]; then
+    step same power "mode $mode, clocks $CLOCKS"
+    return
+  fi
+  if checking; then
+    step todo power "mode $mode, clocks $CLOCKS: ${changed[*]}"
+    return
+  fi
+  if [ $wanted = yes ]; then
+    system enable edge-reclass-power.service
+    [ -n "$ROOT" ] || systemctl restart edge-reclass-power.service || die 1 "the power mode could not be set" "journalctl -u edge-reclass-power -n 20"
+  elif unit_enabled edge-reclass-power.service; then
+    [ -n "$ROOT" ] || systemctl stop edge-reclass-power.service
+    system disable edge-reclass-power.service
+  fi
+  step 'done' power "mode $mode, clocks $CLOCKS"
+}

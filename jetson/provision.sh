@@ -1,0 +1,302 @@
+#!/usr/bin/env bash
+# From a flashed board to a classified library, offline. Every step looks first and changes only what differs; a step that
+# fails leaves what was there before, and names the command that mends it. docs/jetson.md tells the whole way.
+set -Eeuo pipefail
+
+usage() {
+  cat << 'END'
+usage: provision.sh [--check] [--yes] [OPTION…]
+
+  --check                only look: what would be done, what is missing; writes nothing
+  --yes                  go on without asking
+  --wheelhouse TAR|DIR   the wheels for this machine (jetson/make_wheelhouse.sh makes them); the first time needed
+  --bundle DIR|TAR       the bundle to use           [default: the one in use, else the starter bundle]
+  --music DIR            the library                 [default: /srv/music]
+  --results DIR          where verdicts.jsonl goes   [default: /var/lib/edge-reclass/results]
+  --calendar WHEN        when the library is run, as systemd writes it   [default: *-*-* 02:30:00]
+  --power-mode N|NAME|profile|keep   nvpmodel's mode at boot             [default: keep]
+  --clocks max|keep      jetson_clocks at boot                           [default: keep]
+  --device-profile NAME  jetson/devices/NAME.yaml    [default: by the device tree's model and the memory]
+  --user NAME            whom the service runs as    [default: edge-reclass]
+  --prefix DIR           where the program goes      [default: /opt/edge-reclass]
+  --no-units             no systemd units (containers, chroots)
+  --root DIR             work on this folder as if it were / (tests; also EDGE_RECLASS_ROOT)
+
+Options are remembered in /etc/edge-reclass/provision.conf; a later run needs only what changes.
+
+Exit codes: 0 done, or nothing to do; 1 a step failed; 2 wrong usage; 3 --check found something to do; 4 the bundle is
+invalid or does not agree with its reference vectors here; 5 the machine is not supported, or TensorRT is missing.
+END
+}
+
+HERE=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+ROOT=${EDGE_RECLASS_ROOT:-}
+CHECK=0
+YES=0
+WITH_UNITS=1
+WHEELHOUSE='' BUNDLE='' DEVICE_PROFILE='' PREFIX='' SERVICE_USER='' MUSIC='' RESULTS='' CALENDAR='' POWER_MODE='' CLOCKS=''
+WHEELS='' BUNDLE_ID=''
+
+# shellcheck source=SCRIPTDIR/lib/common.sh
+. "$HERE/lib/common.sh"
+# shellcheck source=SCRIPTDIR/lib/detect.sh
+. "$HERE/lib/detect.sh"
+# shellcheck source=SCRIPTDIR/lib/profile.sh
+. "$HERE/lib/profile.sh"
+# shellcheck source=SCRIPTDIR/lib/program.sh
+. "$HERE/lib/program.sh"
+# shellcheck source=SCRIPTDIR/lib/bundles.sh
+. "$HERE/lib/bundles.sh"
+# shellcheck source=SCRIPTDIR/lib/units.sh
+. "$HERE/lib/units.sh"
+
+parse() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --check) CHECK=1 ;;
+      --yes) YES=1 ;;
+      --no-units) WITH_UNITS=0 ;;
+      -h | --help)
+        usage
+        exit 0
+        ;;
+      --wheelhouse | --bundle | --music | --results | --calendar | --power-mode | --clocks | --device-profile | --user | --prefix | --root)
+        [ $# -ge 2 ] && [ -n "$2" ] || die 2 "$1 needs a value" "provision.sh --help"
+        case $1 in
+          --wheelhouse) WHEELHOUSE=$(realpath -m -- "$2") ;;
+          --bundle) BUNDLE=$(realpath -m -- "$2") ;;
+          --music) MUSIC=$2 ;;
+          --results) RESULTS=$2 ;;
+          --calendar) CALENDAR=$2 ;;
+          --power-mode) POWER_MODE=$2 ;;
+          --clocks) CLOCKS=$2 ;;
+          --device-profile) DEVICE_PROFILE=$2 ;;
+          --user) SERVICE_USER=$2 ;;
+          --prefix) PREFIX=$2 ;;
+          --root) ROOT=$2 ;;
+        esac
+        shift
+        ;;
+      *) die 2 "unknown option $1" "provision.sh --help" ;;
+    esac
+    shift
+  done
+}
+
+# remembered NAME DEFAULT: what was given, else what an earlier run was given, else the default.
+remembered() {
+  local value=${!1}
+  [ -n "$value" ] || value=$(setting "$SETTINGS" "$1")
+  printf -v "$1" '%s' "${value:-$2}"
+}
+
+settle() {
+  ROOT=${ROOT%/}
+  if [ -n "$ROOT" ]; then
+    [ -d "$ROOT" ] || die 2 "--root $ROOT: there is no such folder"
+    ROOT=$(realpath -- "$ROOT")
+  fi
+  remembered PREFIX /opt/edge-reclass
+  remembered SERVICE_USER edge-reclass
+  remembered MUSIC /srv/music
+  remembered RESULTS "$STATE/results"
+  remembered CALENDAR '*-*-* 02:30:00'
+  remembered POWER_MODE keep
+  remembered CLOCKS keep
+  remembered DEVICE_PROFILE ''
+  local name
+  for name in PREFIX MUSIC RESULTS; do require_plain_path "--${name,,}" "${!name}"; done
+  case $PREFIX in *' '*) die 2 "--prefix: '$PREFIX' has a blank, which the scripts' first lines cannot hold" ;; esac
+  [[ $SERVICE_USER =~ ^[a-z_][a-z0-9_-]{0,30}$ ]] || die 2 "--user: expected a user's name in small letters, got '$SERVICE_USER'"
+  [ "$SERVICE_USER" != root ] || die 2 "--user: the service does not run as root" "provision.sh --user edge-reclass …"
+  [[ $CALENDAR =~ ^[A-Za-z0-9*:,./~\ -]+$ ]] || die 2 "--calendar: expected a time as systemd writes it, got '$CALENDAR'" "systemd-analyze calendar '*-*-* 02:30:00'"
+  [[ $POWER_MODE =~ ^[A-Za-z0-9_.-]+$ ]] || die 2 "--power-mode: expected a number, a name, profile or keep, got '$POWER_MODE'"
+  case $CLOCKS in max | keep) ;; *) die 2 "--clocks: expected max or keep, got '$CLOCKS'" ;; esac
+  [[ $DEVICE_PROFILE =~ ^[A-Za-z0-9-]*$ ]] || die 2 "--device-profile: expected a name, got '$DEVICE_PROFILE'" "ls $HERE/devices"
+}
+
+agree() {
+  checking && return
+  [ -n "$ROOT" ] || [ "$(id -u)" = 0 ] || die 2 "this changes the machine and needs root" "sudo $0 …   (or --check, which only looks)"
+  [ "$YES" = 0 ] || return 0
+  [ -t 0 ] || die 2 "there is no terminal to ask on" "provision.sh --yes …"
+  local answer
+  read -r -p "Go on, and install edge-reclass into $ROOT$PREFIX? [y/N] " answer
+  case $answer in y | Y | yes) ;; *) die 2 "nothing was changed" ;; esac
+}
+
+# folder PATH MODE OWNER: adds to $made what differs.
+made=()
+folder() {
+  local path=$ROOT$1 mode=$2 owner=$3 have
+  have=$(stat -c '%a %u:%g' "$path" 2> /dev/null || true)
+  if [ "$(id -u)" = 0 ]; then [ "$have" != "$mode $owner" ] || return 0; else [ "${have% *}" != "$mode" ] || return 0; fi
+  made+=("$1")
+  checking && return
+  mkdir -p "$path"
+  own "$owner" "$path"
+  chmod "$mode" "$path"
+}
+
+step_user() {
+  if [ -n "$(uid_of "$SERVICE_USER")" ]; then
+    step same user "$SERVICE_USER"
+  elif checking; then
+    step todo user "add the system user $SERVICE_USER, without a home or a shell"
+  else
+    useradd ${ROOT:+--prefix "$ROOT"} --system --user-group --home-dir "$STATE" --no-create-home --shell /usr/sbin/nologin "$SERVICE_USER" ||
+      die 1 "the user $SERVICE_USER could not be added" "sudo useradd --system --user-group $SERVICE_USER"
+    step 'done' user "$SERVICE_USER"
+  fi
+}
+
+step_folders() {
+  local ids
+  ids=$(uid_of "$SERVICE_USER")
+  ids=${ids:-0:0}
+  made=()
+  folder "$PREFIX" 755 0:0
+  folder "$ETC" 755 0:0
+  folder "$STATE" 755 0:0
+  # An engine is native code: only root writes engines and bundles, the service reads them.
+  folder "$BUNDLES" 755 0:0
+  folder "$ENGINES" 755 0:0
+  folder "$RESULTS" 2750 "$ids"
+  if [ ! -d "$ROOT$MUSIC" ]; then folder "$MUSIC" 755 0:0; fi # somebody's music keeps its modes
+  if [ "${#made[@]}" = 0 ]; then
+    step same folders "$STATE, $RESULTS"
+  elif checking; then
+    step todo folders "make, or set owner and mode of: ${made[*]}"
+  else
+    step 'done' folders "${made[*]}"
+  fi
+}
+
+step_settings() {
+  local name text=''
+  for name in PREFIX SERVICE_USER MUSIC RESULTS CALENDAR POWER_MODE CLOCKS DEVICE_PROFILE; do text+="$name=${!name}"$'\n'; done
+  if [ "$text" = "$(cat "$ROOT$SETTINGS" 2> /dev/null)"$'\n' ]; then
+    step same settings "$SETTINGS"
+  elif checking; then
+    step todo settings "write $SETTINGS"
+  else
+    printf '%s' "$text" | write_file "$SETTINGS" 0644
+    step 'done' settings "$SETTINGS"
+  fi
+}
+
+# What a smoke test holds for. It runs again when any of it changes.
+smoke_key() { printf '%s bundle=%s user=%s jobs=%s batch=%s' "$(verified_for)" "$(bundle_named current)" "$SERVICE_USER" "$PROFILE_JOBS" "$PROFILE_BATCH"; }
+
+# The user of a --root folder is not one of the machine that runs this: there, the smoke test runs as the caller.
+as_service() { if [ -n "$ROOT" ]; then "$@"; else runuser -u "$SERVICE_USER" -- "$@"; fi; }
+
+step_smoke() {
+  local said arguments
+  if [ "$(cat "$ROOT$STATE/smoke" 2> /dev/null)" = "$(smoke_key)" ]; then
+    step same smoke "passed before with this program, bundle and machine"
+    return
+  fi
+  if checking; then
+    step todo smoke "classify a made tone as $SERVICE_USER"
+    return
+  fi
+  read -r -a arguments <<< "$(device_arguments)"
+  arguments=("${arguments[@]/#"$ENGINES"/"$ROOT$ENGINES"}")
+  said=$(cd / && as_service env PYTHONNOUSERSITE=1 ORT_DISABLE_TELEMETRY=1 "$ROOT$PREFIX/venv/bin/python" "$ROOT$PREFIX/share/jetson/bin/smoke.py" \
+    "$ROOT$PREFIX/venv/bin/edge-reclass" classify --bundle "$ROOT$BUNDLES/current" "${arguments[@]}") ||
+    die 1 "the smoke test failed (see above): a made tone gets no answer as user $SERVICE_USER" "sudo $PREFIX/venv/bin/edge-reclass doctor $BUNDLES/current --device $DEVICE --engines $ENGINES"
+  smoke_key | write_file "$STATE/smoke" 0644 || true
+  step 'done' smoke "$said"
+}
+
+# What this machine was when it was provisioned, for people and for `doctor`.
+step_state() {
+  local text before
+  text=$(printf 'TARGET=%s\nJETPACK=%s\nL4T=%s\nTENSORRT=%s\nPYTHON=%s\nPROGRAM=%s\nPROFILE=%s\nBUNDLE=%s' \
+    "$TARGET" "$JETPACK" "$L4T" "$TENSORRT" "$PYTHON" "$(installed_key)" "$PROFILE" "$(bundle_named current)")
+  before=$(cat "$ROOT$STATE/state" 2> /dev/null || true)
+  if [ "$text" = "$before" ]; then
+    step same state "$STATE/state"
+  elif checking; then
+    step todo state "write $STATE/state"
+  else
+    printf '%s\n' "$text" | write_file "$STATE/state" 0644
+    step 'done' state "$STATE/state"
+  fi
+}
+
+tell_upgrade() {
+  local before tensorrt
+  [ -f "$ROOT$STATE/state" ] || return 0
+  before=$(setting "$STATE/state" L4T) tensorrt=$(setting "$STATE/state" TENSORRT)
+  if [ "$before" != "$L4T" ] || [ "$tensorrt" != "$TENSORRT" ]; then
+    step note jetpack "was L4T ${before:-none} with TensorRT ${tensorrt:-none}, is L4T ${L4T:-none} with TensorRT ${TENSORRT:-none}: engines are built again, none is reused"
+  fi
+}
+
+step_command() {
+  local link=$PREFIX/bin/edge-reclass-bundle
+  if [ "$(readlink "$ROOT$link" 2> /dev/null)" = ../share/jetson/bin/edge-reclass-bundle ]; then
+    step same command "$link"
+  elif checking; then
+    step todo command "link $link"
+  else
+    mkdir -p "$ROOT$PREFIX/bin"
+    switch_link "$link" ../share/jetson/bin/edge-reclass-bundle
+    step 'done' command "$link"
+  fi
+}
+
+finish() {
+  if checking; then
+    if [ "$TODO" = 0 ]; then
+      say "nothing to do: everything is in place"
+      return
+    fi
+    say "$TODO to do: run this again without --check (as root, with --yes)"
+    exit 3
+  fi
+  if [ "$CHANGES" = 0 ]; then say "nothing was changed: everything is in place"; else say "done: $CHANGES steps changed something"; fi
+  say "bundle $(bundle_named current) on $DEVICE; music $MUSIC; results $RESULTS/verdicts.jsonl"
+  [ "$WITH_UNITS" = 0 ] || say "next: systemctl start edge-reclass.service   (or wait for $CALENDAR);  journalctl -u edge-reclass"
+}
+
+main() {
+  # A step that fails by die has said so in words; codes above 1 are such.
+  trap 'code=$?; [ "$code" -gt 1 ] && [ "$code" -lt 6 ] || unexpected "$code" "$BASH_COMMAND" "$LINENO" "${BASH_SOURCE[0]}"' ERR
+  parse "$@"
+  settle
+  detect
+  describe_machine
+  require_tensorrt
+  SYSTEM_PYTHON=$(find_python) || exit
+  load_profile
+  agree
+  if ! checking; then
+    take_lock
+    trap 'rm -rf "$ROOT$PREFIX"/.unpacked.*' EXIT # the lock makes it ours alone
+  fi
+  tell_upgrade
+  step_user
+  step_folders
+  step_program
+  step_share "$HERE"
+  step_command
+  [ -n "$PROFILE" ] || load_profile
+  show_profile
+  if [ -z "$PROFILE" ]; then
+    checking || die 1 "PyYAML, which the program brings, cannot be imported" "provision.sh --yes --wheelhouse …   again, after rm $PREFIX/venv"
+    step todo rest "bundle, power, units and smoke test follow the program"
+    finish
+  fi
+  step_bundle
+  step_settings
+  if [ "$WITH_UNITS" = 1 ]; then step_units; else step note units "left out (--no-units)"; fi
+  step_power
+  step_smoke
+  step_state
+  finish
+}
+
+main "$@"

@@ -1,0 +1,433 @@
+"""provision.sh on folders that look like devices: both JetPacks, a Raspberry Pi, and what is none of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jetson import fake_root
+from jetson.fake_root import DEBIAN12, JETPACK6, JETPACK7, Device, Kind
+
+STEPS = ("user", "folders", "program", "scripts", "command", "bundle", "settings", "units", "power", "smoke", "state")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Device:
+    """A JetPack 6 with everything in place, to be copied."""
+    base = tmp_path_factory.mktemp("installed")
+    device = fake_root.make(base / "device", JETPACK6)
+    bundle = fake_root.write_bundle(base / "bundle", "one")
+    done = device.install("--bundle", str(bundle), "--power-mode", "profile")
+    assert done.returncode == 0, done.stderr
+    return device
+
+
+@pytest.fixture
+def device(installed: Device, tmp_path: Path) -> Device:
+    """A copy of it. What holds the old path (the fake environment's first lines) is made anew."""
+    copy = tmp_path / "device"
+    shutil.copytree(installed.base, copy, symlinks=True)
+    for script in copy.glob("root/opt/edge-reclass/venvs/*/bin/*"):
+        script.write_text(script.read_text().replace(str(installed.base), str(copy)))
+    made = Device(copy, JETPACK6)
+    made.forget()
+    return made
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return fake_root.write_bundle(tmp_path / "bundle", "one")
+
+
+def fresh(tmp_path: Path, kind: Kind) -> Device:
+    return fake_root.make(tmp_path / "device", kind)
+
+
+def states(text: str) -> dict[str, str]:
+    """step → unchanged, done, to do, note"""
+    found = re.findall(r"^(unchanged|done|to do|note) +(\w+) ", text, re.MULTILINE)
+    return {name: state for state, name in found}
+
+
+KINDS = pytest.mark.parametrize("kind", [JETPACK6, JETPACK7, DEBIAN12], ids=lambda kind: kind.target)
+
+
+@KINDS
+def test_check_then_install_then_nothing(tmp_path: Path, kind: Kind, bundle: Path) -> None:
+    device = fresh(tmp_path, kind)
+    options = ("--bundle", str(bundle), "--wheelhouse", str(device.wheelhouse))
+
+    before = device.tree()
+    checked = device.provision("--check", *options)
+    assert checked.returncode == 3, checked.stderr
+    assert device.tree() == before
+    assert states(checked.stderr) == dict.fromkeys(STEPS, "to do")
+
+    done = device.provision("--yes", *options)
+    assert done.returncode == 0, done.stderr
+    assert states(done.stderr) == dict.fromkeys(STEPS, "done")
+
+    device.forget()
+    after = device.tree()
+    again = device.provision("--yes", *options)
+    assert again.returncode == 0, again.stderr
+    assert states(again.stderr) == dict.fromkeys(STEPS, "unchanged")
+    assert "nothing was changed" in again.stderr
+    assert device.tree() == after
+    expensive = [call for call in device.calls() if re.match(r"venv|pip|verify|classify|useradd|systemctl", call)]
+    assert expensive == []
+    assert all("--dry-run" in call for call in device.calls("build"))
+
+    without = device.provision("--yes")  # what was given before is remembered
+    assert states(without.stderr) == dict.fromkeys(STEPS, "unchanged"), without.stderr
+    checked = device.provision("--check")
+    assert checked.returncode == 0, checked.stderr
+    assert device.tree() == after
+
+
+def test_what_an_orin_nano_gets(device: Device, installed: Device) -> None:
+    service, gpu = device.unit("edge-reclass.service"), device.unit("edge-reclass.service.d/10-gpu.conf")
+    assert (
+        '\nExecStart=/opt/edge-reclass/venv/bin/edge-reclass classify "/srv/music"'
+        " --bundle /var/lib/edge-reclass/bundles/current"
+        " --device tensorrt --engines /var/lib/edge-reclass/engines --jobs 3 --batch 6"
+        ' --format jsonl --output "/var/lib/edge-reclass/results/verdicts.jsonl"\n'
+    ) in service
+    assert "\nMemoryMax=3G\n" in service
+    assert re.findall(r"^DeviceAllow=(\S+) rw$", gpu, re.MULTILINE) == [
+        "/dev/nvmap",
+        "/dev/nvhost-ctrl-gpu",
+        "/dev/nvhost-gpu",
+        "/dev/nvgpu/igpu0/channel",
+        "/dev/nvgpu/igpu0/ctrl",
+        "/dev/dri/renderD128",
+    ]
+    assert "@" not in re.sub(r"(?m)^#.*|@system-service|@privileged", "", service + gpu)
+    assert (device.root / "etc/edge-reclass/power.conf").read_text() == "POWER_MODE=1\nCLOCKS=keep\n"  # 25W is mode 1
+    assert (device.state / "state").read_text() == (
+        "TARGET=jetpack6\nJETPACK=6.2\nL4T=36.4.3\nTENSORRT=10.3.0\nPYTHON=3.10\n"
+        f"PROGRAM={(device.root / 'opt/edge-reclass/venv').readlink().name}\n"
+        f"PROFILE=orin-nano-8gb\nBUNDLE={device.current()}\n"
+    )
+    log = installed.calls()
+    assert [call.split()[0] for call in log if call.split()[0] in {"venv", "pip", "build", "verify", "classify"}] == [
+        *("venv", "pip", "build", "verify", "classify"),
+    ]
+    assert "--system-site-packages" in installed.calls("venv")[0]
+    assert "--max-batch 6" in installed.calls("build")[0]
+    assert any("--workspace 1024" in call for call in installed.calls("build"))
+    assert "--device tensorrt" in installed.calls("verify")[0]
+    assert not (device.state / "bundles/current/engines").exists()
+
+
+def test_thor_and_a_new_systemd(tmp_path: Path, bundle: Path) -> None:
+    device = fresh(tmp_path, JETPACK7)
+    done = device.install("--bundle", str(bundle), FAKE_SYSTEMD="255")
+    assert done.returncode == 0, done.stderr
+    gpu = device.unit("edge-reclass.service.d/10-gpu.conf")
+    nodes = re.findall(r"^DeviceAllow=(\S+) rw$", gpu, re.MULTILINE)
+    assert "/dev/nvgpu/igpu-0000:01:00.0/ctrl" in nodes
+    assert "/dev/nvidia0" in nodes and "/dev/nvidia-uvm" in nodes and "/dev/dri/card1" not in nodes
+    assert "RestartSteps=3" in device.unit("edge-reclass.service.d/20-backoff.conf")
+    assert "PROFILE=thor\n" in (device.state / "state").read_text()
+    older = device.provision("--yes", FAKE_SYSTEMD="249")
+    assert "20-backoff.conf (removed)" in older.stderr
+    assert not (device.root / "etc/systemd/system/edge-reclass.service.d/20-backoff.conf").exists()
+
+
+def test_a_raspberry_pi_runs_on_the_cpu(tmp_path: Path, bundle: Path) -> None:
+    device = fresh(tmp_path, DEBIAN12)
+    done = device.install("--bundle", str(bundle), "--music", "/home/me/My Music=")
+    assert done.returncode == 0, done.stderr
+    assert "nothing was changed" in device.provision("--yes").stderr
+    assert "--system-site-packages" not in device.calls("venv")[0]
+    assert device.calls("build") == []
+    assert "--device cpu" in device.calls("verify")[0]
+    service = device.unit("edge-reclass.service")
+    assert 'classify "/home/me/My Music=" ' in service
+    assert "--device cpu --jobs 2 --format" in service
+    assert not (device.root / "etc/systemd/system/edge-reclass.service.d/10-gpu.conf").exists()
+
+
+@pytest.mark.parametrize(
+    ("release", "says"),
+    [
+        ("# R36 (release), REVISION: 3.0, GCID: 1", "L4T 36.3.0 (JetPack 6.0)"),
+        ("# R35 (release), REVISION: 6.1, GCID: 1", "L4T 35.6.1 (JetPack 5 or older)"),
+        ("# R38 (release), REVISION: 2.1, GCID: 1", "L4T 38.2.1 (JetPack 7.0 or 7.1)"),
+        ("# R38 (release), REVISION: 4.0, GCID: 1", "L4T 38.4.0 (JetPack 7.0 or 7.1)"),
+        ("# R40 (release), REVISION: 1.0, GCID: 1", "L4T 40.1.0 is not known"),
+        ("# R36 (release), REVISION: 5.1, GCID: 1", "L4T 36.5.1 is not known"),
+        ("damaged", "expected '# R36 (release)"),
+    ],
+)
+def test_another_l4t_is_refused_with_what_is_known(tmp_path: Path, release: str, says: str) -> None:
+    device = fresh(tmp_path, dataclasses.replace(JETPACK6, l4t=release))
+    before = device.tree()
+    for done in (device.install(), device.provision("--check")):
+        assert done.returncode == 5
+        assert says in done.stderr
+        assert "  to mend it: " in done.stderr
+        assert release == "damaged" or "known: JetPack 6.1 (L4T 36.4.0), 6.2 (36.4.3)" in done.stderr
+    assert device.tree() == before
+
+
+@pytest.mark.parametrize(
+    ("revision", "jetpack"), [("4.0", "6.1"), ("4.3", "6.2"), ("4.4", "6.2.1"), ("4.7", "6.2.1"), ("5.0", "6.2.2")]
+)
+def test_every_jetpack_6_is_known(tmp_path: Path, revision: str, jetpack: str) -> None:
+    device = fresh(tmp_path, dataclasses.replace(JETPACK6, l4t=f"# R36 (release), REVISION: {revision}, GCID: 1"))
+    assert f"JetPack {jetpack} (L4T" in device.provision("--check").stderr
+
+
+def test_the_release_is_found_without_its_file(tmp_path: Path) -> None:
+    device = fresh(tmp_path, JETPACK6)
+    (device.root / "etc/nv_tegra_release").unlink()
+    with (device.root / "var/lib/dpkg/status").open("a") as status:
+        status.write("\nPackage: nvidia-l4t-core\nStatus: install ok installed\nVersion: 36.4.7-20250918154033\n")
+    checked = device.provision("--check")
+    assert "JetPack 6.2.1 (L4T 36.4.7), TensorRT 10.3.0" in checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "says"),
+    [
+        (JETPACK6, {"os_release": 'ID=ubuntu\nVERSION_ID="24.04"\n'}, "comes with Ubuntu 22.04"),
+        (DEBIAN12, {"os_release": 'ID=ubuntu\nVERSION_ID="22.04"\n'}, "'ubuntu 22.04' is not supported"),
+        (DEBIAN12, {"os_release": 'ID=debian\nVERSION_ID="11"\n'}, "'debian 11' is not supported"),
+        (DEBIAN12, {"os_release": ""}, "'unknown ' is not supported"),
+        (DEBIAN12, {"machine": "armv7l"}, "needs the 64-bit system"),
+        (JETPACK6, {"model": "NVIDIA Jetson Orin Nano", "memory_kib": 3_900_000}, "no device profile suits"),
+    ],
+)
+def test_another_userland_or_board_is_refused(tmp_path: Path, kind: Kind, changes: dict[str, Any], says: str) -> None:
+    done = fresh(tmp_path, dataclasses.replace(kind, **changes)).install()
+    assert done.returncode == 5
+    assert says in done.stderr
+
+
+def test_a_missing_tensorrt_is_explained_before_anything_is_written(tmp_path: Path) -> None:
+    device = fresh(tmp_path, dataclasses.replace(JETPACK6, tensorrt=""))
+    before = device.tree()
+    for done in (device.install(), device.provision("--check")):
+        assert done.returncode == 5
+        assert "the package python3-libnvinfer is not installed" in done.stderr
+        assert "to mend it: sudo apt-get install nvidia-tensorrt python3-libnvinfer" in done.stderr
+    assert device.tree() == before
+
+
+def test_a_tensorrt_that_cannot_be_imported_leaves_no_program(tmp_path: Path) -> None:
+    device = fresh(tmp_path, JETPACK6)
+    module = device.root / "usr/lib/python3/dist-packages/tensorrt.py"
+    module.write_text("raise ImportError('libnvinfer.so.10: cannot open shared object file')\n")
+    done = device.install()
+    assert done.returncode == 5
+    assert "libnvinfer.so.10: cannot open" in done.stderr
+    assert "--reinstall nvidia-tensorrt python3-libnvinfer" in done.stderr
+    assert not (device.root / "opt/edge-reclass/venv").exists()
+
+
+def test_another_tensorrt_is_said(tmp_path: Path) -> None:
+    device = fresh(tmp_path, dataclasses.replace(JETPACK6, tensorrt="10.7.0.23-1+cuda12.6"))
+    assert "TensorRT 10.7.0 instead of 10.3" in device.provision("--check").stderr
+
+
+def test_the_wrong_or_a_damaged_wheelhouse_is_refused(tmp_path: Path) -> None:
+    device = fresh(tmp_path, JETPACK6)
+    fake_root.write_wheelhouse(device.base, JETPACK7)
+    other = device.base / "edge-reclass-0.1.0-jetpack7.tar"
+    done = device.provision("--yes", "--wheelhouse", str(other))
+    assert done.returncode == 1
+    assert "was made for 'jetpack7 3.12 aarch64'" in done.stderr and "this is 'jetpack6 3.10 aarch64'" in done.stderr
+    with device.wheelhouse.open("r+b") as archive:
+        archive.seek(600)
+        archive.write(b"damage")
+    done = device.install()
+    assert done.returncode == 1
+    assert "damaged on the way" in done.stderr
+    done = device.provision("--yes", "--wheelhouse", str(tmp_path / "none.tar"))
+    assert done.returncode == 2
+    assert "jetson/make_wheelhouse.sh jetpack6" in done.stderr
+    assert device.provision("--yes").returncode == 2  # the first time, one is needed
+    assert not (device.root / "opt/edge-reclass/venv").exists()
+
+
+@pytest.mark.parametrize("how", ["pip", "pip-killed"])
+def test_a_broken_off_installation_is_repaired(tmp_path: Path, bundle: Path, how: str) -> None:
+    device = fresh(tmp_path, JETPACK6)
+    broken = device.install("--bundle", str(bundle), FAKE_FAIL=how)
+    assert broken.returncode == (1 if how == "pip" else -9), broken.stderr
+    assert not (device.root / "opt/edge-reclass/venv").exists()
+    assert list(device.root.glob("opt/edge-reclass/venvs/*/half-written"))
+    done = device.install("--bundle", str(bundle))
+    assert done.returncode == 0, done.stderr
+    assert states(done.stderr)["program"] == "done"
+    assert not list(device.root.glob("opt/edge-reclass/.unpacked.*"))
+    assert not list(device.root.glob("opt/edge-reclass/venvs/*/half-written"))
+
+
+def test_a_failed_update_leaves_the_program_in_use(device: Device) -> None:
+    link = device.root / "opt/edge-reclass/venv"
+    before = link.readlink()
+    lock = device.base / "wheelhouse/edge-reclass-0.1.0-jetpack6/requirements.lock"
+    lock.write_text(lock.read_text() + "numpy==2.2.6 --hash=sha256:00\n")
+    newer = str(lock.parent)
+    failed = device.provision("--yes", "--wheelhouse", newer, FAKE_FAIL="pip")
+    assert failed.returncode == 1
+    assert "the program in use was not touched" in failed.stderr
+    assert link.readlink() == before
+    done = device.provision("--yes", "--wheelhouse", newer)
+    assert done.returncode == 0, done.stderr
+    assert link.readlink() != before
+    assert (link.parent / before).is_dir()
+    # Another program: verified and tried again, but the engines are still this machine's.
+    assert device.calls("verify") and device.calls("classify")
+    assert not any("--rebuild" in call for call in device.calls("build"))
+
+
+def test_a_bundle_that_disagrees_is_not_used(tmp_path: Path, bundle: Path) -> None:
+    device = fresh(tmp_path, JETPACK6)
+    failed = device.install("--bundle", str(bundle), FAKE_FAIL="verify")
+    assert failed.returncode == 4
+    assert "the bundle in use stays: none" in failed.stderr
+    assert [path.name for path in (device.state / "bundles").iterdir()] == []
+    assert "power" not in states(failed.stderr)
+    killed = device.install("--bundle", str(bundle), FAKE_FAIL="verify-killed")
+    assert killed.returncode == -9
+    assert [path.name[:9] for path in (device.state / "bundles").iterdir()] == [".incoming"]
+    done = device.install("--bundle", str(bundle))
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (device.state / "bundles").iterdir())
+    assert names == [".verified", "current", device.current()]
+
+
+def test_a_failed_smoke_test_is_said_and_tried_again(device: Device) -> None:
+    (device.state / "smoke").unlink()
+    failed = device.provision("--yes", FAKE_FAIL="classify")
+    assert failed.returncode == 1
+    assert "classify failed, as the test wanted" in failed.stderr
+    assert "doctor /var/lib/edge-reclass/bundles/current --device tensorrt" in failed.stderr
+    assert states(device.provision("--yes").stderr)["smoke"] == "done"
+
+
+def test_after_a_jetpack_upgrade_engines_are_built_again(device: Device) -> None:
+    engines = set((device.state / "engines").iterdir())
+    release = "# R36 (release), REVISION: 5.0, GCID: 1"
+    device.become(dataclasses.replace(JETPACK6, l4t=release, tensorrt="10.3.0.30-1+cuda12.6"))
+    checked = device.provision("--check")
+    assert checked.returncode == 3
+    assert "was L4T 36.4.3 with TensorRT 10.3.0, is L4T 36.5.0 with TensorRT 10.3.0" in checked.stderr
+    assert states(checked.stderr)["bundle"] == "to do"
+    done = device.provision("--yes")
+    assert done.returncode == 0, done.stderr
+    assert states(done.stderr)["bundle"] == "done"
+    assert states(done.stderr)["program"] == "unchanged"
+    assert any("--rebuild" in call for call in device.calls("build"))
+    assert any("--device tensorrt" in call for call in device.calls("verify"))
+    assert device.calls("classify")
+    assert set((device.state / "engines").iterdir()) > engines
+    assert "L4T=36.5.0\n" in (device.state / "state").read_text()
+
+
+def test_after_an_upgrade_to_jetpack_7_the_program_is_another_one(device: Device) -> None:
+    kind = dataclasses.replace(JETPACK7, model=JETPACK6.model, memory_kib=JETPACK6.memory_kib, modes=JETPACK6.modes)
+    device.become(kind)
+    refused = device.provision("--yes")
+    assert refused.returncode == 2
+    assert "for another Python than 3.12" in refused.stderr
+    done = device.install()
+    assert done.returncode == 0, done.stderr
+    assert str((device.root / "opt/edge-reclass/venv").readlink()).startswith("venvs/py3.12-")
+    assert any("--rebuild" in call for call in device.calls("build"))
+    assert "TARGET=jetpack7\nJETPACK=7.2\nL4T=39.2.0\nTENSORRT=10.16.0\n" in (device.state / "state").read_text()
+
+
+def test_power_modes(device: Device) -> None:
+    conf = device.root / "etc/edge-reclass/power.conf"
+    enabled = device.root / "etc/systemd/system/.enabled-edge-reclass-power.service"
+    assert enabled.exists()
+    assert device.provision("--yes", "--power-mode", "MAXN_SUPER", "--clocks", "max").returncode == 0
+    assert conf.read_text() == "POWER_MODE=2\nCLOCKS=max\n"
+    unknown = device.provision("--yes", "--power-mode", "MAXN")
+    assert unknown.returncode == 2
+    assert "it has: 0 15W;1 25W;2 MAXN_SUPER;3 7W;" in unknown.stderr
+    assert device.provision("--yes", "--power-mode", "keep", "--clocks", "keep").returncode == 0
+    assert conf.read_text() == "POWER_MODE=keep\nCLOCKS=keep\n"
+    assert not enabled.exists()
+    (device.base / "bin/nvpmodel").unlink()
+    left_out = device.provision("--yes", "--power-mode", "3")
+    assert left_out.returncode == 0
+    assert "nvpmodel was not found: power mode 3 is left out" in left_out.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--music", "relative/path"], "expected an absolute path"),
+        (["--music", "/srv/100%"], "would read as more than a name"),
+        (["--results", '/srv/"quoted"'], "would read as more than a name"),
+        (["--music", "/srv/music\nExecStartPre=/bin/sh"], "would read as more than a name"),
+        (["--music", "/srv/@USER@"], "would read as more than a name"),
+        (["--results", "/srv/../etc"], "without . and .."),
+        (["--prefix", "/opt/two words"], "has a blank"),
+        (["--user", "root"], "does not run as root"),
+        (["--user", "a b"], "expected a user's name"),
+        (["--calendar", "daily\nOnBootSec=1"], "--calendar"),
+        (["--power-mode", "$(reboot)"], "--power-mode"),
+        (["--clocks", "fast"], "expected max or keep"),
+        (["--device-profile", "../secret"], "expected a name"),
+        (["--device-profile", "none"], "there are agx-orin-64gb, cpu"),
+        (["--device-profile", "cpu"], "profile cpu is for device cpu"),
+        (["--music"], "--music needs a value"),
+        (["--colour"], "unknown option --colour"),
+    ],
+)
+def test_wrong_options_change_nothing(device: Device, options: list[str], says: str) -> None:
+    before = device.tree()
+    done = device.provision("--yes", *options)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert device.tree() == before
+
+
+def test_without_a_terminal_nobody_is_asked(tmp_path: Path) -> None:
+    device = fresh(tmp_path, JETPACK6)
+    before = device.tree()
+    done = device.provision("--wheelhouse", str(device.wheelhouse))
+    assert done.returncode == 2
+    assert "provision.sh --yes" in done.stderr
+    assert device.tree() == before
+
+
+def test_only_one_at_a_time(device: Device) -> None:
+    with (device.state / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = device.provision("--yes")
+        assert done.returncode == 1
+        assert "another provisioning or bundle update is running" in done.stderr
+        assert device.bundle("rollback").returncode == 1
+    assert device.provision("--yes").returncode == 0
+
+
+def test_settings_are_read_never_run(device: Device) -> None:
+    conf = device.root / "etc/edge-reclass/provision.conf"
+    conf.write_text(conf.read_text().replace("CLOCKS=keep", "CLOCKS=$(touch pwned)"))
+    done = device.provision("--yes")
+    assert done.returncode == 2
+    assert "expected max or keep, got '$(touch pwned)'" in done.stderr
+    assert not list(device.base.rglob("pwned"))
+
+
+def test_what_no_step_foresaw_ends_with_a_message(tmp_path: Path) -> None:
+    device = fresh(tmp_path, DEBIAN12)
+    (device.root / "etc/edge-reclass").write_text("a file where a folder belongs")
+    done = device.install()
+    assert done.returncode == 1
+    assert re.search(r"error: mkdir .* failed \(line \d+ of (provision|common)\.sh", done.stderr), done.stderr
+    assert "to mend it: df -h; then run this again" in done.stderr

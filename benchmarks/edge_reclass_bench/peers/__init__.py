@@ -1,1 +1,1 @@
-"""Other programs' ways to do what edge-reclass does, for side-by-side runs and as oracles in tests."""
+"""Other ways to do what edge-reclass does, measured in turn with it in one run. ``command.peers`` is the command."""

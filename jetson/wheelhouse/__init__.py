@@ -1,0 +1,9 @@
+"""Everything that a device without a network needs for ``pip install``, as one archive per target.
+
+    targets.py   the systems: Python, glibc, extras, bounds
+    lock.py      the committed lock files
+    contents.py  what a folder of wheels holds, and what is wrong with it
+    archive.py   manifest and reproducible tar
+
+Run by jetson/make_wheelhouse.sh; needs ``packaging`` beyond the standard library, but for the target table.
+"""

@@ -1,0 +1,132 @@
+"""Manifest, requirements and instructions beside the wheels, in a tar that is the same wherever it is made."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from .contents import PROJECT, Wheel
+from .lock import requirement_line
+from .targets import MACHINE, Target
+
+__all__ = ["FORMAT", "Source", "archive_name", "install_text", "manifest", "pack", "requirements_text"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the project's own wheel came from."""
+
+    commit: str | None
+    modified: bool
+    date: int
+    """Seconds since 1970: the times of everything in the archive."""
+
+
+def archive_name(target: Target, wheels: list[Wheel]) -> str:
+    """Name of the archive without its suffix, and of the one folder in it."""
+    (own,) = (wheel for wheel in wheels if wheel.name == PROJECT)
+    return f"{PROJECT}-{own.version}-{target.name}"
+
+
+def requirements_text(target: Target, wheels: list[Wheel]) -> str:
+    """All wheels with their hashes, the project's own with its extras, for ``pip install --require-hashes``."""
+    lines = [f"# Install with: {_PIP_INSTALL}"]
+    for wheel in wheels:
+        name = f"{PROJECT}[{','.join(target.extras)}]" if wheel.name == PROJECT else wheel.name
+        lines.append(requirement_line(name, wheel.version, wheel.sha256))
+    return "\n".join(lines) + "\n"
+
+
+def manifest(target: Target, wheels: list[Wheel], source: Source) -> dict[str, object]:
+    """What is inside, as jetson/wheelhouse/README.md describes it."""
+    (own,) = (wheel for wheel in wheels if wheel.name == PROJECT)
+    return {
+        "format": FORMAT,
+        "project": PROJECT,
+        "version": own.version,
+        "target": {
+            "name": target.name,
+            "python": target.python_version,
+            "implementation": "cp",
+            "abi": target.abi,
+            "machine": MACHINE,
+            "glibc": target.glibc_version,
+            "extras": list(target.extras),
+        },
+        "source": {"commit": source.commit, "modified": source.modified, "date": source.date},
+        "bytes": sum(wheel.bytes for wheel in wheels),
+        "wheels": [
+            {
+                "name": wheel.name,
+                "version": wheel.version,
+                "file": wheel.file.name,
+                "bytes": wheel.bytes,
+                "sha256": wheel.sha256,
+                "licence": wheel.licence,
+            }
+            for wheel in wheels
+        ],
+    }
+
+
+def install_text(target: Target, wheels: list[Wheel]) -> str:
+    """The commands for the device."""
+    # JetPack's TensorRT bindings are seen only through the system's packages.
+    system = " --system-site-packages" if "tensorrt" in target.extras else ""
+    name = archive_name(target, wheels)
+    return f"""\
+{name}: everything that edge-reclass needs on {target.system} ({MACHINE}, Python {target.python_version}).
+In this folder, without a network (pip runs out of its own wheel, so python3-venv is not needed):
+
+    python3 -m venv --without-pip{system} /opt/edge-reclass/venv
+    /opt/edge-reclass/venv/bin/python wheels/pip-*.whl/{_PIP_INSTALL}
+
+Then: /opt/edge-reclass/venv/bin/edge-reclass classify FOLDER
+"""
+
+
+_PIP_INSTALL = "pip install --no-index --find-links wheels --require-hashes -r requirements.lock"
+
+
+def pack(target: Target, wheels: list[Wheel], source: Source, folder: Path) -> Path:
+    """Write ``NAME.tar`` and ``NAME.tar.sha256`` into ``folder``; gives the archive's path.
+
+    The bytes depend on the arguments alone: names in order, owner 0, fixed modes, all times ``source.date``.
+    """
+    name = archive_name(target, wheels)
+    texts = {
+        "INSTALL.txt": install_text(target, wheels),
+        "manifest.json": json.dumps(manifest(target, wheels, source), indent=2, ensure_ascii=False) + "\n",
+        "requirements.lock": requirements_text(target, wheels),
+    }
+    archive = folder / f"{name}.tar"
+    with tarfile.open(archive, "w", format=tarfile.USTAR_FORMAT) as tar:
+        tar.addfile(_member(name, source, directory=True))
+        for member in sorted(texts):
+            data = texts[member].encode("utf-8")
+            tar.addfile(_member(f"{name}/{member}", source, size=len(data)), io.BytesIO(data))
+        tar.addfile(_member(f"{name}/wheels", source, directory=True))
+        for wheel in sorted(wheels, key=lambda wheel: wheel.file.name):
+            with wheel.file.open("rb") as stream:
+                tar.addfile(_member(f"{name}/wheels/{wheel.file.name}", source, size=wheel.bytes), stream)
+    with archive.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    (folder / f"{archive.name}.sha256").write_text(f"{digest.hexdigest()}  {archive.name}\n", encoding="ascii")
+    return archive
+
+
+def _member(name: str, source: Source, *, size: int = 0, directory: bool = False) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    member.mtime = source.date
+    member.mode = 0o755 if directory else 0o644
+    member.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
+    return member

@@ -1,0 +1,128 @@
+"""The systems that a wheelhouse is made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packaging.tags import Tag
+
+__all__ = ["MACHINE", "TARGETS", "Target"]
+
+MACHINE = "aarch64"
+
+# PEP 600's first glibc, and its older name; no aarch64 wheel was ever built for less.
+OLDEST_GLIBC = 17
+LEGACY = f"manylinux2014_{MACHINE}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One system: what its Python and C library accept, and what is installed there."""
+
+    name: str
+    system: str
+    python: tuple[int, int]
+    glibc: tuple[int, int]
+    extras: tuple[str, ...]
+    bounds: tuple[str, ...] = ()
+    """Requirements on top of pyproject.toml's."""
+    versions_of: str | None = None
+    """The target whose locked versions hold here too."""
+
+    @property
+    def python_version(self) -> str:
+        return ".".join(map(str, self.python))
+
+    @property
+    def glibc_version(self) -> str:
+        return ".".join(map(str, self.glibc))
+
+    @property
+    def abi(self) -> str:
+        return "cp{}{}".format(*self.python)
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """Platform tags that run there, the newest C library first."""
+        major, minor = self.glibc
+        names = [f"manylinux_{major}_{step}_{MACHINE}" for step in range(minor, OLDEST_GLIBC - 1, -1)]
+        return (*names, LEGACY, f"linux_{MACHINE}")
+
+    def tags(self) -> frozenset[Tag]:
+        """Every wheel tag that installs there."""
+        from packaging.tags import compatible_tags, cpython_tags
+
+        return frozenset(
+            (
+                *cpython_tags(self.python, [self.abi], self.platforms),
+                *compatible_tags(self.python, f"cp{self.abi[2:]}", self.platforms),
+            )
+        )
+
+    def markers(self) -> dict[str, str]:
+        """PEP 508's environment there; the micro version and the kernel's are not known and no wheel asks for them."""
+        return {
+            "implementation_name": "cpython",
+            "implementation_version": f"{self.python_version}.0",
+            "os_name": "posix",
+            "platform_machine": MACHINE,
+            "platform_python_implementation": "CPython",
+            "platform_release": "",
+            "platform_system": "Linux",
+            "platform_version": "",
+            "python_full_version": f"{self.python_version}.0",
+            "python_version": self.python_version,
+            "sys_platform": "linux",
+            "extra": "",
+        }
+
+    def pip_options(self) -> list[str]:
+        """Options that make pip take wheels for this target, wherever pip itself runs."""
+        options = ["--implementation", "cp", "--python-version", self.python_version, "--abi", self.abi]
+        for platform in self.platforms:
+            options += ["--platform", platform]
+        return options
+
+    def uv_options(self) -> list[str]:
+        """Options that make uv resolve pyproject.toml for this target."""
+        options = ["--python-version", self.python_version]
+        options += ["--python-platform", f"{MACHINE}-manylinux_{self.glibc[0]}_{self.glibc[1]}"]
+        for extra in self.extras:
+            options += ["--extra", extra]
+        return options
+
+
+# Made in this order: a target stands after the one whose versions it takes.
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(
+            "jetpack6",
+            "JetPack 6.1 to 6.2.x, Ubuntu 22.04",
+            python=(3, 10),
+            glibc=(2, 35),
+            extras=("cpu", "codecs", "tensorrt"),
+            # JetPack 6 has CUDA 12.6. cuda-bindings follow CUDA's numbers; 12.6 has no wheels.
+            bounds=("cuda-bindings<13",),
+        ),
+        Target(
+            "jetpack7",
+            "JetPack 7.x, Ubuntu 24.04",
+            python=(3, 12),
+            glibc=(2, 39),
+            extras=("cpu", "codecs", "tensorrt"),
+            # JetPack 7.2 has CUDA 13.2: no bindings that are newer than the driver.
+            bounds=("cuda-bindings>=13,<13.3",),
+        ),
+        Target(
+            "debian12",
+            "Debian 12, Raspberry Pi OS (bookworm, 64 bit)",
+            python=(3, 11),
+            glibc=(2, 36),
+            extras=("cpu", "codecs"),
+            versions_of="jetpack6",
+        ),
+    )
+}

@@ -2,6 +2,7 @@
 # From a flashed board to a classified library, offline. Every step looks first and changes only what differs; a step that
 # fails leaves what was there before, and names the command that mends it. docs/jetson.md tells the whole way.
 set -Eeuo pipefail
+umask 022 # the service, which is another user, reads what is made here
 
 usage() {
   cat << 'END'
@@ -35,7 +36,7 @@ CHECK=0
 YES=0
 WITH_UNITS=1
 WHEELHOUSE='' BUNDLE='' DEVICE_PROFILE='' PREFIX='' SERVICE_USER='' MUSIC='' RESULTS='' CALENDAR='' POWER_MODE='' CLOCKS=''
-WHEELS='' BUNDLE_ID=''
+WHEELS='' BUNDLE_ID='' UNFINISHED='' LOCKED=0
 
 # shellcheck source=SCRIPTDIR/lib/common.sh
 . "$HERE/lib/common.sh"
@@ -90,6 +91,17 @@ remembered() {
   printf -v "$1" '%s' "${value:-$2}"
 }
 
+# require_ours OPTION PATH NAME…: of an existing folder, owner and mode are changed only where it is empty, or a NAME in
+# it shows that it is ours.
+require_ours() {
+  local option=$1 path=$2 name
+  shift 2
+  [ -d "$ROOT$path" ] && [ -n "$(ls -A "$ROOT$path" 2> /dev/null)" ] || return 0
+  for name in "$@"; do [ ! -e "$ROOT$path/$name" ] || return 0; done
+  [ "$(stat -c %u:%g "$ROOT$path")" != "$(uid_of "$SERVICE_USER")" ] || return 0
+  die 2 "$option: $path holds something else, and would get another owner and mode" "name a folder that is not there yet, such as ${path%/}/edge-reclass"
+}
+
 settle() {
   ROOT=${ROOT%/}
   if [ -n "$ROOT" ]; then
@@ -107,12 +119,19 @@ settle() {
   local name
   for name in PREFIX MUSIC RESULTS; do require_plain_path "--${name,,}" "${!name}"; done
   case $PREFIX in *' '*) die 2 "--prefix: '$PREFIX' has a blank, which the scripts' first lines cannot hold" ;; esac
+  case $PREFIX/ in /home/* | /root/* | /run/* | /tmp/* | /var/tmp/*) die 2 "--prefix: the service sees nothing of $PREFIX" "provision.sh --prefix /opt/edge-reclass …" ;; esac
+  [ "$RESULTS" != "$MUSIC" ] || die 2 "--results: $RESULTS is the music, which is only read; expected a folder of its own"
   [[ $SERVICE_USER =~ ^[a-z_][a-z0-9_-]{0,30}$ ]] || die 2 "--user: expected a user's name in small letters, got '$SERVICE_USER'"
   [ "$SERVICE_USER" != root ] || die 2 "--user: the service does not run as root" "provision.sh --user edge-reclass …"
   [[ $CALENDAR =~ ^[A-Za-z0-9*:,./~\ -]+$ ]] || die 2 "--calendar: expected a time as systemd writes it, got '$CALENDAR'" "systemd-analyze calendar '*-*-* 02:30:00'"
+  if [ "$WITH_UNITS" = 1 ] && command -v systemd-analyze > /dev/null && ! systemd-analyze calendar -- "$CALENDAR" > /dev/null 2>&1; then
+    die 2 "--calendar: systemd does not understand '$CALENDAR'" "systemd-analyze calendar '*-*-* 02:30:00'"
+  fi
   [[ $POWER_MODE =~ ^[A-Za-z0-9_.-]+$ ]] || die 2 "--power-mode: expected a number, a name, profile or keep, got '$POWER_MODE'"
   case $CLOCKS in max | keep) ;; *) die 2 "--clocks: expected max or keep, got '$CLOCKS'" ;; esac
   [[ $DEVICE_PROFILE =~ ^[A-Za-z0-9-]*$ ]] || die 2 "--device-profile: expected a name, got '$DEVICE_PROFILE'" "ls $HERE/devices"
+  [ "$PREFIX" = /opt/edge-reclass ] || require_ours --prefix "$PREFIX" venvs share/jetson/provision.sh
+  [ "$RESULTS" = "$STATE/results" ] || require_ours --results "$RESULTS" verdicts.jsonl verdicts.jsonl.partial
 }
 
 agree() {
@@ -124,6 +143,9 @@ agree() {
   read -r -p "Go on, and install edge-reclass into $ROOT$PREFIX? [y/N] " answer
   case $answer in y | Y | yes) ;; *) die 2 "nothing was changed" ;; esac
 }
+
+# The lock makes it ours alone.
+tidy() { [ "$LOCKED" = 0 ] || rm -rf "$ROOT$PREFIX"/.unpacked.* ${UNFINISHED:+"$UNFINISHED"}; }
 
 # folder PATH MODE OWNER: adds to $made what differs.
 made=()
@@ -175,12 +197,13 @@ step_folders() {
 step_settings() {
   local name text=''
   for name in PREFIX SERVICE_USER MUSIC RESULTS CALENDAR POWER_MODE CLOCKS DEVICE_PROFILE; do text+="$name=${!name}"$'\n'; done
-  if [ "$text" = "$(cat "$ROOT$SETTINGS" 2> /dev/null)"$'\n' ]; then
+  text=${text%$'\n'}
+  if [ "$text" = "$(cat "$ROOT$SETTINGS" 2> /dev/null)" ]; then
     step same settings "$SETTINGS"
   elif checking; then
     step todo settings "write $SETTINGS"
   else
-    printf '%s' "$text" | write_file "$SETTINGS" 0644
+    write_file "$SETTINGS" 0644 "$text" || true
     step 'done' settings "$SETTINGS"
   fi
 }
@@ -206,7 +229,7 @@ step_smoke() {
   said=$(cd / && as_service env PYTHONNOUSERSITE=1 ORT_DISABLE_TELEMETRY=1 "$ROOT$PREFIX/venv/bin/python" "$ROOT$PREFIX/share/jetson/bin/smoke.py" \
     "$ROOT$PREFIX/venv/bin/edge-reclass" classify --bundle "$ROOT$BUNDLES/current" "${arguments[@]}") ||
     die 1 "the smoke test failed (see above): a made tone gets no answer as user $SERVICE_USER" "sudo $PREFIX/venv/bin/edge-reclass doctor $BUNDLES/current --device $DEVICE --engines $ENGINES"
-  smoke_key | write_file "$STATE/smoke" 0644 || true
+  write_file "$STATE/smoke" 0644 "$(smoke_key)" || true
   step 'done' smoke "$said"
 }
 
@@ -221,7 +244,7 @@ step_state() {
   elif checking; then
     step todo state "write $STATE/state"
   else
-    printf '%s\n' "$text" | write_file "$STATE/state" 0644
+    write_file "$STATE/state" 0644 "$text" || true
     step 'done' state "$STATE/state"
   fi
 }
@@ -263,8 +286,6 @@ finish() {
 }
 
 main() {
-  # A step that fails by die has said so in words; codes above 1 are such.
-  trap 'code=$?; [ "$code" -gt 1 ] && [ "$code" -lt 6 ] || unexpected "$code" "$BASH_COMMAND" "$LINENO" "${BASH_SOURCE[0]}"' ERR
   parse "$@"
   settle
   detect
@@ -272,10 +293,11 @@ main() {
   require_tensorrt
   SYSTEM_PYTHON=$(find_python) || exit
   load_profile
+  check_power_mode
   agree
   if ! checking; then
     take_lock
-    trap 'rm -rf "$ROOT$PREFIX"/.unpacked.*' EXIT # the lock makes it ours alone
+    LOCKED=1
   fi
   tell_upgrade
   step_user
@@ -290,6 +312,7 @@ main() {
     step todo rest "bundle, power, units and smoke test follow the program"
     finish
   fi
+  check_power_mode
   step_bundle
   step_settings
   if [ "$WITH_UNITS" = 1 ]; then step_units; else step note units "left out (--no-units)"; fi

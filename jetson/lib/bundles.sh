@@ -21,6 +21,17 @@ graphs = any(stage["encoder"]["kind"] == "waveform" for stage in bundle["stages"
 print("%s-%s %d" % (name, bundle["digest"][:12], graphs))'
 }
 
+# intact ID: whether the installed bundle is whole, and still the one that its folder's name says. A manifest that was
+# changed has right hashes, and another digest.
+intact() {
+  local found
+  found=$(inspect_bundle "$ROOT$BUNDLES/$1") || return 1
+  [ "${found% *}" = "$1" ] || {
+    say "error: $ROOT$BUNDLES/$1: its manifest was changed, which makes it ${found% *}"
+    return 1
+  }
+}
+
 # What a verification holds for: another program, JetPack or TensorRT makes it void.
 verified_for() { printf 'device=%s l4t=%s tensorrt=%s program=%s max_batch=%s' "$DEVICE" "${L4T:-none}" "${TENSORRT:-none}" "$(installed_key)" "$PROFILE_MAX_BATCH"; }
 
@@ -35,12 +46,13 @@ is_verified() { [ "$(cat "$ROOT$BUNDLES/.verified/$1" 2> /dev/null)" = "$(verifi
 
 # unpack_bundle SOURCE FOLDER: a copy of regular files and folders, without engines, which never travel.
 unpack_bundle() {
-  local source=$1 folder=$2 odd inner manifests
+  local source=$1 folder=$2 odd inner manifests names
   mkdir -p "$folder"
   if [ -d "$source" ]; then
     tar -C "$source" --exclude=./engines -cf - . | tar -C "$folder" --no-same-owner -xf - || return 1
   elif [ -f "$source" ]; then
-    if tar -tf "$source" | grep -qE '^/|(^|/)\.\.(/|$)'; then
+    names=$(tar -tf "$source") || return 1 # whole, before grep ends: a pipe that breaks would read as "none found"
+    if grep -qE '^/|(^|/)\.\.(/|$)' <<< "$names"; then
       say "error: $source names files outside of its own folder: it is no bundle"
       return 1
     fi
@@ -107,7 +119,7 @@ for stage in json.load(sys.stdin):
 
 mark_verified() {
   mkdir -p "$ROOT$BUNDLES/.verified"
-  verified_for | write_file "$BUNDLES/.verified/$1" 0644 || true
+  write_file "$BUNDLES/.verified/$1" 0644 "$(verified_for)" || true
 }
 
 # switch_bundle ID: `previous` is set first, so that a power cut in between loses nothing that is in use.
@@ -130,7 +142,7 @@ in_place() {
   found=$(inspect_bundle "$1" 2> /dev/null) || return 1
   id=${found% *}
   [ -d "$ROOT$BUNDLES/$id" ] && is_verified "$id" || return 1
-  [ "$(realpath "$1")" = "$(realpath "$ROOT$BUNDLES/$id")" ] || inspect_bundle "$ROOT$BUNDLES/$id" > /dev/null 2>&1 || return 1
+  [ "$(realpath "$1")" = "$(realpath "$ROOT$BUNDLES/$id")" ] || intact "$id" 2> /dev/null || return 1
   engines_in_place "$ROOT$BUNDLES/$id" || return 1
   BUNDLE_ID=$id
 }
@@ -146,7 +158,7 @@ install_bundle() {
   found=$(inspect_bundle "$incoming") || refuse_bundle "$incoming" "$source is no valid bundle (see above)" "edge-reclass inspect $source"
   read -r id graphs <<< "$found"
   BUNDLE_ID=$id
-  if [ -d "$ROOT$BUNDLES/$id" ] && inspect_bundle "$ROOT$BUNDLES/$id" > /dev/null 2>&1; then
+  if [ -d "$ROOT$BUNDLES/$id" ] && intact "$id" 2> /dev/null; then
     rm -rf "$incoming"
     incoming=$ROOT$BUNDLES/$id
   fi
@@ -156,8 +168,11 @@ install_bundle() {
       "bundle $id was not built, or did not agree with its reference vectors on this device (see above)" \
       "edge-reclass-bundle install $source   again, after what is said above was mended"
     if [ "$incoming" != "$ROOT$BUNDLES/$id" ]; then
-      rm -rf "$ROOT${BUNDLES:?}/${id:?}" # damaged, or it would have been taken as it is
+      sync -f "$incoming" # a power cut after the link was switched must not find empty files
+      # damaged, or it would have been taken as it is
+      [ ! -e "$ROOT$BUNDLES/$id" ] || mv -T "$ROOT$BUNDLES/$id" "$incoming.old"
       mv -T "$incoming" "$ROOT$BUNDLES/$id"
+      rm -rf "$incoming.old"
     fi
     mark_verified "$id"
   fi
@@ -175,7 +190,7 @@ step_bundle() {
   fi
   if [ -z "$source" ] && [ -n "$current" ]; then
     source=$ROOT$BUNDLES/$current
-    if ! found=$(inspect_bundle "$source"); then
+    if ! intact "$current"; then
       die 4 "the bundle in use, $current, was altered or is damaged (see above)" "provision.sh --yes --bundle DIR_OR_ARCHIVE   or  edge-reclass-bundle rollback"
     fi
     if is_verified "$current" && engines_in_place "$source"; then
@@ -187,6 +202,7 @@ step_bundle() {
       say "JetPack, TensorRT or the profile changed since bundle $current was verified: engines are built again, none is reused"
       rebuild=(--rebuild)
     fi
+    found=$(inspect_bundle "$source")
     prepare_bundle "$source" "${found##* }" "${rebuild[@]}" || die 4 "bundle $current was not built, or does not agree with its reference vectors on this device any more (see above)" \
       "edge-reclass build $source --engines $ENGINES --rebuild   and  edge-reclass verify $source --device $DEVICE --engines $ENGINES"
     mark_verified "$current"
@@ -207,12 +223,16 @@ check_bundle() {
   local current=$1
   if [ -z "$current" ]; then
     step todo bundle "install ${BUNDLE:-the starter bundle}, build its engines and verify them"
-  elif [ -n "$BUNDLE" ] && [ -n "$(installed_key)" ] && [ -d "$BUNDLE" ] && [ "$(inspect_bundle "$BUNDLE" 2> /dev/null | cut -d ' ' -f 1)" = "$current" ] && is_verified "$current"; then
+  elif [ -n "$BUNDLE" ] && [ -n "$(installed_key)" ] && [ -d "$BUNDLE" ] && [ "$(inspect_bundle "$BUNDLE" 2> /dev/null | cut -d ' ' -f 1)" = "$current" ] && is_verified "$current" && intact "$current" && engines_in_place "$ROOT$BUNDLES/$current"; then
     step same bundle "$current"
   elif [ -n "$BUNDLE" ]; then
     step todo bundle "look at $BUNDLE; verify it and switch to it, if it is not $current"
   elif ! is_verified "$current"; then
     step todo bundle "build and verify $current again: program, JetPack or TensorRT changed"
+  elif ! intact "$current"; then
+    step todo bundle "replace $current, which was altered or is damaged (see above): --bundle DIR_OR_ARCHIVE, or edge-reclass-bundle rollback"
+  elif ! engines_in_place "$ROOT$BUNDLES/$current"; then
+    step todo bundle "build engines of $current, which are missing or damaged, and verify it again"
   else
     step same bundle "$current"
   fi

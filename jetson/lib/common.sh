@@ -14,6 +14,7 @@
 }
 CHANGES=0
 TODO=0
+UNFORESEEN=0
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -28,19 +29,34 @@ step() {
   printf '%-9s  %-9s %s\n' "$words" "$2" "$3" >&2
 }
 
-# die CODE MESSAGE [MEND]: what was wrong, and the command that mends it.
+# die CODE MESSAGE [MEND]: what was wrong, and the command that mends it. Its code is 100 higher until the script ends, so
+# that what a command such as tar ends with is never taken for something that was said.
 die() {
   local code=$1
   say "error: $2"
   [ -z "${3:-}" ] || say "  to mend it: $3"
-  exit "$code"
+  exit $((100 + code))
 }
 
 # What no step foresaw, such as a full disk: the command's own message stands above.
 unexpected() {
+  UNFORESEEN=1
   say "error: $2 failed (line $3 of ${4##*/}, exit code $1); what was in use before is still in use"
   say "  to mend it: df -h; then run this again"
 }
+
+tidy() { :; } # whoever sources this says what is to be removed at the end
+
+ended() {
+  local code=$1
+  tidy
+  if [ "$code" -gt 100 ] && [ "$code" -le 105 ]; then code=$((code - 100)); elif [ "$UNFORESEEN" = 1 ]; then code=1; fi
+  exit "$code"
+}
+
+# Of an error inside of a command substitution, the line that made it is told, once.
+trap 'code=$?; if [ "$BASH_SUBSHELL" = 0 ] && { [ "$code" -le 100 ] || [ "$code" -gt 105 ]; }; then unexpected "$code" "$BASH_COMMAND" "$LINENO" "${BASH_SOURCE[0]}"; fi' ERR
+trap 'ended "$?"' EXIT
 
 checking() { [ "$CHECK" = 1 ]; }
 
@@ -51,28 +67,25 @@ require_plain_path() {
     *) die 2 "$1: expected an absolute path, got '$2'" ;;
   esac
   case $2 in
-    *[\"\'\\%\$\`\;@]* | *$'\n'* | *$'\t'*)
+    *[\"\'\\%\$\`\;@]* | *[[:cntrl:]]*)
       die 2 "$1: '$2' has a character that a systemd unit would read as more than a name" "use a folder without quotes, backslash, % \$ \` ; @" ;;
     */../* | */.. | */./* | */.)
       die 2 "$1: expected a path without . and .., got '$2'" ;;
   esac
 }
 
-# write_file PATH MODE < CONTENT: complete or not at all. 0: written, 1: it was so already.
+# write_file PATH MODE TEXT: TEXT and a line's end, complete or not at all. 0: written, 1: it was so already. It is called
+# in conditions, where bash goes on after errors: each is looked at. Never in a pipeline, whose end die would not end.
 write_file() {
-  local path=$ROOT$1 mode=$2 content temporary
-  content=$(
-    cat
-    printf . # so that the last line's end is kept
-  )
-  content=${content%.}
-  if [ -f "$path" ] && cmp -s "$path" <(printf '%s' "$content") && [ "$(stat -c %a "$path")" = "${mode#0}" ]; then
+  local path=$ROOT$1 mode=$2 text=$3 temporary
+  if [ -f "$path" ] && cmp -s "$path" <(printf '%s\n' "$text") && [ "$(stat -c %a "$path")" = "${mode#0}" ]; then
     return 1
   fi
   temporary=$(mktemp "$path.XXXXXX") || die 1 "$path cannot be written" "df -h $(dirname "$path")"
-  printf '%s' "$content" > "$temporary"
-  chmod "$mode" "$temporary"
-  mv -f "$temporary" "$path"
+  if ! printf '%s\n' "$text" > "$temporary" || ! chmod "$mode" "$temporary" || ! mv -f "$temporary" "$path"; then
+    rm -f "$temporary"
+    die 1 "$path cannot be written; what was there before is still there" "df -h $(dirname "$path")"
+  fi
 }
 
 # switch_link LINK TARGET: a symbolic link that points to the old or to the new, never to nothing.
@@ -105,7 +118,7 @@ uid_of() {
   if [ -n "$ROOT" ]; then
     [ ! -f "$ROOT/etc/passwd" ] || awk -F: -v name="$1" '$1 == name { print $3 ":" $4 }' "$ROOT/etc/passwd"
   else
-    getent passwd "$1" | awk -F: '{ print $3 ":" $4 }'
+    { getent passwd "$1" || true; } | awk -F: '{ print $3 ":" $4 }' # 2: there is no such user
   fi
 }
 

@@ -17,9 +17,9 @@ wheelhouse_file() {
 check_wheelhouse() {
   local made
   [ -e "$WHEELHOUSE" ] || die 2 "--wheelhouse $WHEELHOUSE: there is no such file or folder" "make one on a machine with a network: jetson/make_wheelhouse.sh $TARGET"
-  if [ -f "$WHEELHOUSE.sha256" ]; then
-    (cd "$(dirname "$WHEELHOUSE")" && sha256sum --quiet -c "$(basename "$WHEELHOUSE").sha256") ||
-      die 1 "$WHEELHOUSE does not match $WHEELHOUSE.sha256: it was damaged on the way" "copy the archive again"
+  # The digest alone is compared: both files may have got another name on the way.
+  if [ -f "$WHEELHOUSE" ] && [ -f "$WHEELHOUSE.sha256" ] && [ "$(sha256sum < "$WHEELHOUSE" | cut -d ' ' -f 1)" != "$(cut -d ' ' -f 1 "$WHEELHOUSE.sha256")" ]; then
+    die 1 "$WHEELHOUSE does not match $WHEELHOUSE.sha256: it was damaged on the way" "copy the archive again"
   fi
   made=$(wheelhouse_file manifest.json | "$SYSTEM_PYTHON" -c '
 import json, sys
@@ -64,6 +64,9 @@ step_program() {
     return
   fi
   check_wheelhouse
+  if [ -e "$ROOT$PREFIX/venv" ] && [ ! -L "$ROOT$PREFIX/venv" ]; then
+    die 1 "$PREFIX/venv is a folder of its own, not provision.sh's link: somebody installed by hand" "sudo mv $PREFIX/venv $PREFIX/venv.by-hand"
+  fi
   want=$(wheelhouse_file requirements.lock | program_key) || die 1 "$WHEELHOUSE has no requirements.lock" "copy the archive again"
   if [ "$have" = "$want" ]; then
     step same program "$PREFIX/venv ($have)"
@@ -81,11 +84,16 @@ step_program() {
 
 # The environment is made at its own place, since its scripts hold the path; .complete is written last.
 install_program() {
-  local folder=$ROOT$PREFIX/venvs/$1 site=()
+  local folder=$ROOT$PREFIX/venvs/$1 old site=()
   [ "$DEVICE" = cpu ] || site=(--system-site-packages) # so that JetPack's TensorRT is seen
-  rm -rf "$folder"
   say "installing the program into $folder"
   mkdir -p "$(dirname "$folder")"
+  for old in "$ROOT$PREFIX"/venvs/py3.*-????????????????; do # what a power cut left; what the link names may still be running
+    [ -f "$old/.complete" ] || [ "$old" -ef "$ROOT$PREFIX/venv" ] || rm -rf "$old"
+  done
+  rm -rf "$folder"
+  # shellcheck disable=SC2034  # read by provision.sh
+  UNFINISHED=$folder # removed when provision.sh ends early: a full disk does not stay full
   # pip runs out of its own wheel, so Ubuntu's python3-venv is not needed. --ignore-installed: the system's packages may
   # change under us, so nothing of the lock is taken from there.
   "$SYSTEM_PYTHON" -m venv --without-pip "${site[@]}" "$folder" ||
@@ -99,8 +107,11 @@ install_program() {
     PYTHONNOUSERSITE=1 "$folder/bin/python" -c 'import tensorrt; tensorrt.__version__' ||
       die 5 "TensorRT $TENSORRT is installed, but $folder/bin/python cannot import it (see above)" "sudo apt-get install --reinstall nvidia-tensorrt python3-libnvinfer"
   fi
-  "$folder/bin/edge-reclass" --version > /dev/null || die 1 "the installed program does not start (see above)" "$folder/bin/edge-reclass --version"
+  "$folder/bin/edge-reclass" --version > /dev/null || die 1 "the installed program does not start (see above); the program in use was not touched" "make the archive again: jetson/make_wheelhouse.sh $TARGET"
+  sync -f "$folder" # a power cut after .complete must not find empty files
   : > "$folder/.complete"
+  # shellcheck disable=SC2034
+  UNFINISHED=
 }
 
 # The scripts, units and profiles that the device needs afterwards, without the checkout.
@@ -123,11 +134,12 @@ step_share() {
     step todo scripts "copy units, profiles and scripts to $PREFIX/share/jetson"
     return
   fi
-  rm -rf "$folder.next"
+  rm -rf "$folder.next" "$folder.old"
   mkdir -p "$folder.next"
   tar -C "$source" --exclude=__pycache__ -cf - "${SHARED[@]}" | tar -C "$folder.next" --no-same-owner -xf -
   chmod -R u=rwX,go=rX "$folder.next"
-  rm -rf "$folder"
-  mv "$folder.next" "$folder"
+  [ ! -e "$folder" ] || mv -T "$folder" "$folder.old"
+  mv -T "$folder.next" "$folder"
+  rm -rf "$folder.old"
   step 'done' scripts "$PREFIX/share/jetson"
 }

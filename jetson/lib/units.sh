@@ -66,16 +66,24 @@ unit_files() {
   [ "$(systemd_version)" -lt 254 ] || echo "backoff.conf edge-reclass.service.d/20-backoff.conf"
 }
 
+# What a run that was broken off did not tell systemd any more: units that it has not read, a timer that does not run.
+systemd_is_behind() {
+  [ -z "$ROOT" ] || return 1
+  case $(systemctl show --property=NeedDaemonReload --value edge-reclass.service edge-reclass.timer) in *yes*) return 0 ;; esac
+  ! systemctl --quiet is-active edge-reclass.timer
+}
+
 step_units() {
-  local changed=() source target known
+  local changed=() source target known text
   command -v systemctl > /dev/null || die 1 "systemctl was not found: edge-reclass runs as a systemd service" "provision.sh --no-units …   leaves them out"
   known=$(unit_files)
   while read -r source target; do
+    text=$(render "$HERE/units/$source")
     if checking; then
-      [ "$(render "$HERE/units/$source")" = "$(cat "$ROOT$UNITS/$target" 2> /dev/null)" ] || changed+=("$target")
+      [ "$text" = "$(cat "$ROOT$UNITS/$target" 2> /dev/null)" ] || changed+=("$target")
     else
       mkdir -p "$(dirname "$ROOT$UNITS/$target")"
-      if render "$HERE/units/$source" | write_file "$UNITS/$target" 0644; then changed+=("$target"); fi
+      if write_file "$UNITS/$target" 0644 "$text"; then changed+=("$target"); fi
     fi
   done <<< "$known"
   # A drop-in of another machine or systemd, such as 10-gpu.conf on a card that moved to a Raspberry Pi.
@@ -86,6 +94,7 @@ step_units() {
     fi
   done
   if ! unit_enabled edge-reclass.timer; then changed+=("timer enabled"); fi
+  if [ "${#changed[@]}" = 0 ] && systemd_is_behind; then changed+=("systemd reloaded"); fi
   if [ "${#changed[@]}" = 0 ]; then
     step same units "edge-reclass.timer: $CALENDAR"
     return
@@ -119,19 +128,31 @@ power_mode_id() {
     die 2 "--power-mode $wanted: this machine has no such mode; it has: $(tr '\n' ';' <<< "${modes:-none (no $conf)}")" "provision.sh --power-mode keep …   leaves it as it is"
 }
 
+# wanted_mode: the number of the mode that was asked for; its name where there is no nvpmodel; or keep.
+wanted_mode() {
+  local mode=$POWER_MODE
+  [ "$mode" != profile ] || mode=$PROFILE_POWER_MODE
+  if [ "$mode" = keep ] || ! command -v nvpmodel > /dev/null; then printf '%s' "$mode"; else power_mode_id "$mode"; fi
+}
+
+# A mode that this machine has not is refused before it is remembered.
+check_power_mode() {
+  [ "$WITH_UNITS" = 1 ] || return 0
+  if [ "$POWER_MODE" = profile ] && [ -z "$PROFILE" ]; then return 0; fi
+  wanted_mode > /dev/null
+}
+
 step_power() {
-  local mode=$POWER_MODE text wanted=no changed=()
+  local mode text wanted=no changed=()
   if [ "$WITH_UNITS" = 0 ]; then
     step note power "left out (--no-units)"
     return
   fi
-  [ "$mode" != profile ] || mode=$PROFILE_POWER_MODE
+  mode=$(wanted_mode)
   if [ "$mode" != keep ]; then
     if ! command -v nvpmodel > /dev/null; then
       step note power "nvpmodel was not found: power mode $mode is left out"
       mode=keep
-    else
-      mode=$(power_mode_id "$mode") || exit
     fi
   fi
   if [ "$mode" != keep ] || [ "$CLOCKS" = max ]; then wanted=yes; fi
@@ -139,7 +160,7 @@ step_power() {
   if checking; then
     [ "$text" = "$(cat "$ROOT$ETC/power.conf" 2> /dev/null)" ] || changed+=(power.conf)
   else
-    if printf '%s\n' "$text" | write_file "$ETC/power.conf" 0644; then changed+=(power.conf); fi
+    if write_file "$ETC/power.conf" 0644 "$text"; then changed+=(power.conf); fi
   fi
   if [ $wanted = yes ]; then
     unit_enabled edge-reclass-power.service || changed+=("service enabled")

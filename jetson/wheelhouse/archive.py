@@ -82,12 +82,13 @@ def install_text(target: Target, wheels: list[Wheel]) -> str:
     name = archive_name(target, wheels)
     return f"""\
 {name}: everything that edge-reclass needs on {target.system} ({MACHINE}, Python {target.python_version}).
-In this folder, without a network (pip runs out of its own wheel, so python3-venv is not needed):
+For a service that runs by itself, use jetson/provision.sh of the project. By hand, in this folder, without a network
+(pip runs out of its own wheel, so python3-venv is not needed):
 
-    python3 -m venv --without-pip{system} /opt/edge-reclass/venv
-    /opt/edge-reclass/venv/bin/python wheels/pip-*.whl/{_PIP_INSTALL}
+    python3 -m venv --without-pip{system} ~/edge-reclass
+    ~/edge-reclass/bin/python "$(echo wheels/pip-*.whl)"/{_PIP_INSTALL}
 
-Then: /opt/edge-reclass/venv/bin/edge-reclass classify FOLDER
+Then: ~/edge-reclass/bin/edge-reclass classify FOLDER
 """
 
 

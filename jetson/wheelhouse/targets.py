@@ -109,7 +109,7 @@ TARGETS = {
         ),
         Target(
             "jetpack7",
-            "JetPack 7.x, Ubuntu 24.04",
+            "JetPack 7.2, Ubuntu 24.04",
             python=(3, 12),
             glibc=(2, 39),
             extras=("cpu", "codecs", "tensorrt"),

@@ -244,6 +244,7 @@ END
 esac
 exec "$FAKE_PYTHON" -S "$@"
 """,
+    "sync": _LOG,
     "useradd": _LOG
     + """name="${*: -1}"
 echo "$name:x:990:990::/var/lib/edge-reclass:/usr/sbin/nologin" >> "$FAKE_ROOT/etc/passwd"
@@ -254,6 +255,8 @@ for word in "$@"; do case $word in --quiet | --root=*) ;; *) arguments+=("$word"
 mark="$FAKE_ROOT/etc/systemd/system/.enabled-${arguments[1]:-}"
 case ${arguments[0]} in
   is-enabled) [ -e "$mark" ]; exit ;;
+  is-active) exit ;;
+  show) echo "${FAKE_RELOAD:-no}"; exit ;;
   enable)
     [ -e "$FAKE_ROOT/etc/systemd/system/${arguments[1]}" ] || { echo "no unit ${arguments[1]}" >&2; exit 1; }
     touch "$mark" ;;

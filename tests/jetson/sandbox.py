@@ -18,9 +18,9 @@ from jetson.unit_file import Unit, last, words
 
 _ELSEWHERE = {
     # What starts, stops, restarts and describes it, not what it may do.
-    *("Type", "NotifyAccess", "WatchdogSec", "TimeoutStartSec", "TimeoutStopSec", "ExecStart", "SyslogIdentifier"),
+    *("Type", "NotifyAccess", "WatchdogSec", "TimeoutStartSec", "TimeoutStopSec", "ExecStart", "ExecStartPre"),
     *("SuccessExitStatus", "Restart", "RestartSec", "RestartPreventExitStatus", "RestartSteps", "RestartMaxDelaySec"),
-    *("StandardInput", "StandardOutput", "StandardError"),
+    *("SyslogIdentifier", "StandardInput", "StandardOutput", "StandardError"),
     # Needs control groups, which belong to systemd: not tried here.
     *("MemoryMax", "TasksMax", "OOMPolicy", "IPAddressDeny", "DevicePolicy"),
     *("OOMScoreAdjust", "LimitCORE", "Nice"),

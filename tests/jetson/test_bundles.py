@@ -115,6 +115,19 @@ def test_what_is_no_bundle_is_refused(device: Device, tmp_path: Path, evil: str)
     assert not list(device.base.rglob("outside"))
 
 
+def test_a_bad_name_is_seen_in_a_long_archive(device: Device, tmp_path: Path) -> None:
+    """The list is longer than a pipe: whoever stops reading at the first bad name breaks it."""
+    folder = fake_root.write_bundle(tmp_path / "long", "long")
+    with tarfile.open(tmp_path / "long.tar", "w") as tar:
+        _member(tar, "../outside")
+        tar.add(folder, ".")
+        for number in range(3000):
+            _member(tar, f"a/long/name/so/that/the/list/is/longer/than/a/pipe/holds/{number:04d}")
+    done = device.bundle("install", str(tmp_path / "long.tar"))
+    assert done.returncode == 4
+    assert "names files outside of its own folder" in done.stderr
+
+
 def test_a_damaged_copy_is_replaced(device: Device, tmp_path: Path) -> None:
     folder = fake_root.write_bundle(tmp_path / "four", "four")
     one = device.current()

@@ -24,7 +24,7 @@ def run(base: Path, what: str, **environ: str) -> subprocess.CompletedProcess[st
         "PATH": f"{base / 'bin'}:/usr/bin:/bin",
         "FAKE_ROOT": str(base / "root"),
         "FAKE_CALLS": str(base / "calls"),
-        "STATE_DIRECTORY": str(base),
+        "RUNTIME_DIRECTORY": str(base),
         **environ,
     }
     return subprocess.run(

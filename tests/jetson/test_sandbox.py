@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import json
 import shlex
@@ -140,6 +141,27 @@ def test_real_audio_has_the_same_verdict_as_outside(appliance: Appliance, data: 
     assert {one["status"] for one in inside} == {"ok"}
     # The neural stage ran in there too: no code was made at run time, no forbidden system call was needed.
     assert "musicnn" in {stage["name"] for one in inside for stage in one["stages"]}
+
+
+def test_what_killed_runs_left_is_removed_and_nothing_else(appliance: Appliance) -> None:
+    for name in ("verdicts.jsonl", "verdicts.jsonl.partial", ".verdicts.jsonl.k2_8x.tmp", "notes.tmp"):
+        (appliance.results / name).write_text("{}\n")
+    (appliance.results / "old").mkdir()
+    (appliance.results / "old" / ".verdicts.jsonl.abc.tmp").touch()
+    done = appliance.run(shlex.split(last(appliance.unit, "Service", "ExecStartPre").removeprefix("-")))
+    assert done.returncode == 0, done.stderr
+    left = sorted(path.name for path in appliance.results.rglob("*"))
+    assert left == [".verdicts.jsonl.abc.tmp", "notes.tmp", "old", "verdicts.jsonl", "verdicts.jsonl.partial"]
+
+
+def test_the_temporary_file_of_a_run_is_named_so(tmp_path: Path) -> None:
+    """What edge-reclass.service removes is what ``--output`` writes until it is complete."""
+    from edge_reclass.output import open_output
+
+    with open_output(tmp_path / "verdicts.jsonl"):
+        (name,) = (path.name for path in tmp_path.iterdir())
+    pattern = shlex.split(last(parse(render("edge-reclass.service", {})), "Service", "ExecStartPre"))
+    assert fnmatch.fnmatchcase(name, pattern[pattern.index("-name") + 1])
 
 
 def test_nothing_else_is_possible(appliance: Appliance, listening: int) -> None:

@@ -27,7 +27,11 @@ def root(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     for name in UNITS:
         (folder / name).write_text(render(name, {"MUSIC": "/srv/the music"}))
-    for program in ("opt/edge-reclass/venv/bin/edge-reclass", "opt/edge-reclass/share/jetson/bin/edge-reclass-power"):
+    for program in (
+        "opt/edge-reclass/venv/bin/edge-reclass",
+        "opt/edge-reclass/share/jetson/bin/edge-reclass-power",
+        "usr/bin/find",
+    ):
         (tmp_path / program).parent.mkdir(parents=True)
         (tmp_path / program).write_text("#!/bin/sh\n")
         (tmp_path / program).chmod(0o755)
@@ -55,7 +59,7 @@ def test_systemd_takes_them_without_a_word(root: Path) -> None:
 
 @needs_systemd
 @pytest.mark.parametrize(
-    ("old", "new"), [("ProtectSystem=strict", "ProtectSistem=strict"), ("WatchdogSec=10min", "WatchdogSec=soon")]
+    ("old", "new"), [("ProtectSystem=strict", "ProtectSistem=strict"), ("WatchdogSec=1h", "WatchdogSec=soon")]
 )
 def test_systemd_would_have_said_something(root: Path, old: str, new: str) -> None:
     path = root / "etc/systemd/system/edge-reclass.service"
@@ -90,7 +94,7 @@ def test_exposure(root: Path) -> None:
 def test_a_service_that_runs_for_years() -> None:
     unit = parse(render("edge-reclass.service", {}))
     assert last(unit, "Service", "Type") == "notify"
-    assert last(unit, "Service", "WatchdogSec") == "10min"
+    assert last(unit, "Service", "WatchdogSec") == "1h"
     assert last(unit, "Service", "Restart") == "on-failure"
     assert {"3", "143"} == set(words(unit, "Service", "SuccessExitStatus"))  # some tracks failed; stopped
     assert {"2", "4"} == set(words(unit, "Service", "RestartPreventExitStatus"))

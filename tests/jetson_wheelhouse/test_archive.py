@@ -6,13 +6,14 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from wheelhouse.archive import Source, pack, requirements_text
+from wheelhouse.archive import Source, install_text, pack, requirements_text
 from wheelhouse.contents import Wheel, faults, read_wheel, read_wheels
 from wheelhouse.lock import Locked, LockError, lock_text, read_lock
 from wheelhouse.targets import TARGETS
@@ -192,7 +193,18 @@ def test_the_archive_is_what_the_readme_says(wheels: list[Wheel], tmp_path: Path
 def test_only_jetpacks_environment_sees_the_systems_packages(wheels: list[Wheel], tmp_path: Path) -> None:
     with tarfile.open(pack(TARGETS["jetpack7"], wheels, SOURCE, tmp_path)) as tar:
         text = (tar.extractfile("edge-reclass-1.2.3-jetpack7/INSTALL.txt") or io.BytesIO()).read().decode()
-    assert "-m venv --without-pip --system-site-packages /opt" in text
+    assert "-m venv --without-pip --system-site-packages ~/edge-reclass\n" in text
+
+
+def test_the_shell_finds_pip_in_its_wheel(wheels: list[Wheel], tmp_path: Path) -> None:
+    """A pattern is expanded only where it names a file, and wheels/pip-*.whl/pip names none."""
+    command = next(line.strip() for line in install_text(DEBIAN, wheels).splitlines() if "pip install" in line)
+    here = tmp_path / "here"
+    (here / "wheels").mkdir(parents=True)
+    (here / "wheels/pip-26.3-py3-none-any.whl").touch()
+    told = command.replace("~/edge-reclass/bin/python", "echo")
+    done = subprocess.run(["bash", "-c", told], cwd=here, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("wheels/pip-26.3-py3-none-any.whl/pip install --no-index ")
 
 
 def test_the_same_wheels_give_the_same_bytes(wheels: list[Wheel], tmp_path: Path) -> None:

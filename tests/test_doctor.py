@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -280,6 +282,11 @@ class TestOrin:
                 "python3.10 -m venv --system-site-packages /opt/edge-reclass/venv   (and install again)",
             ),
             ({"version": {}.get}, "binding-missing", "pip install 'edge-reclass[tensorrt]'"),
+            (
+                {"environ": {"EDGE_RECLASS_CUDA_MEMORY": "pycuda"}},
+                "binding-missing",
+                "unset EDGE_RECLASS_CUDA_MEMORY   (and doctor again: it takes what is installed)",
+            ),
             ({"version": {"cuda-bindings": "13.1.0"}.get}, "binding-newer", "pip install 'cuda-bindings==12.*'"),
             (
                 {"load": libraries()},
@@ -521,6 +528,42 @@ def test_the_command_uses_the_probe(bundle: Path, tmp_path: Path, monkeypatch: p
     plain = json.loads(CliRunner().invoke(app, [str(bundle), "-f", "json"]).stdout)
     assert plain["engines"]["folder"] == str(tmp_path / "from the environment")
     assert plain["machine"]["jetson"]["power_mode"] == {"id": 1, "name": "25W"}
+
+
+@pytest.mark.parametrize(("device", "code"), [("cpu", 0), ("cuda", 5)])
+def test_a_reader_that_leaves_changes_nothing_of_the_exit_code(device: str, code: int, tmp_path: Path) -> None:
+    """As in ``edge-reclass doctor | head -1``."""
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        program = "from edge_reclass.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program, "doctor", "--device", device, "--engines", str(tmp_path)],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=hidden,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("command", ["doctor", "inspect"])
+def test_a_page_that_cannot_be_written_is_one_message(command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from edge_reclass.cli import main; main()", command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output cannot be written (No space left on device)\n"
 
 
 def _codes_in_source() -> set[str]:

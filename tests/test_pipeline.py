@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -16,8 +19,9 @@ import soundfile
 
 import bundles
 from edge_reclass import Cascade, CascadePool, Verdict, opening, shared_batches
+from edge_reclass import cascade as cascade_module
 from edge_reclass.backends.ort import OrtBackend
-from edge_reclass.errors import DeviceError, EngineError, MissingExtraError, UsageError
+from edge_reclass.errors import DeviceError, EngineError, UsageError
 from edge_reclass.shared_batches import SharedGraph, add_rows
 from lanes_device import SharingDevice
 
@@ -72,6 +76,23 @@ def test_lanes_on_the_cpu_give_them_too(bundle: Path, tracks: list[Path]) -> Non
     with CascadePool.open(3, bundle) as pool:
         assert pool.batches == {}, "the CPU has nothing to gain from the windows of several tracks"
         assert [said(verdict) for verdict in pool.classify_many(tracks)] == plain(bundle, tracks)
+
+
+def test_lanes_on_the_cpu_give_the_starter_s_verdicts_to_the_last_bit(tmp_path: Path) -> None:
+    """A real encoder, whose sums depend on the threads of one graph: given those, not on the lanes."""
+    paths = []
+    for i in range(6):
+        random = np.random.default_rng(i)
+        paths.append(tmp_path / f"{i}.wav")
+        seconds = np.arange((4 + i) * RATE) / RATE
+        tones = sum(np.sin(2 * np.pi * 110 * (i + 2) * k * seconds) / k for k in range(1, 6))
+        soundfile.write(paths[-1], 0.1 * tones + 0.02 * random.standard_normal(len(seconds)), RATE)
+    answers = []
+    for lanes in (1, 3):
+        with CascadePool.open(lanes, threads=1) as pool:
+            answers.append([said(verdict) for verdict in pool.classify_many(paths)])
+    assert answers[0] == answers[1]
+    assert any(len(answer["stages"]) > 1 for answer in answers[0]), "the encoder was asked"
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
@@ -314,6 +335,64 @@ def test_a_lost_device_ends_the_run(bundle: Path, tracks: list[Path]) -> None:
         cascade.classify(tracks[0])
 
 
+def test_verdicts_that_there_are_outlive_a_lost_device(
+    bundle: Path, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second track is lost once the others, which needed the device no more, are done; none behind it is begun."""
+    classify = Cascade.classify
+    others_done = threading.Barrier(3)
+
+    def met(self: Cascade, path: str) -> Verdict:
+        if path == "lost":
+            others_done.wait(30)
+            raise DeviceError("cudaErrorIllegalAddress")
+        verdict = classify(self, path)
+        others_done.wait(30)
+        return verdict
+
+    monkeypatch.setattr(Cascade, "classify", met)
+    got = []
+    with CascadePool.open(3, bundle) as pool, pytest.raises(DeviceError, match="IllegalAddress"):
+        for verdict in pool.classify_many([str(tracks[0]), "lost", str(tracks[1])]):
+            got.append(verdict.path)
+    assert got == [str(tracks[0]), str(tracks[1])]
+
+
+def test_paths_that_end_in_an_error_lose_no_track(bundle: Path, tracks: list[Path]) -> None:
+    def paths() -> Iterator[Path]:
+        yield from tracks[:3]
+        raise OSError("the list broke off")
+
+    for opened in (Cascade.open(bundle), CascadePool.open(2, bundle)):
+        got = []
+        with opened, pytest.raises(OSError, match="broke off"):
+            for verdict in opened.classify_many(paths()):
+                got.append(verdict.path)
+        assert got == [str(path) for path in tracks[:3]]
+
+
+@pytest.mark.parametrize("behind", [1, 30], ids=["all begun", "more to begin"])
+def test_a_pool_that_is_closed_says_so_to_whoever_still_iterates(
+    bundle: Path, tracks: list[Path], behind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = CascadePool.open(1, bundle)
+    verdicts = pool.classify_many([tracks[0], *[tracks[1]] * behind, *[tracks[2]] * 30])
+    assert next(verdicts).status == "ok"
+    pool.close()
+    with pytest.raises(EngineError, match="this pool is closed; open a new one"):
+        list(verdicts)
+    with pytest.raises(EngineError, match="closed"):
+        list(pool.classify_many(tracks))
+
+
+def test_an_abandoned_iterator_leaves_the_pool_usable(bundle: Path, tracks: list[Path]) -> None:
+    with CascadePool.open(2, bundle, SharingDevice()) as pool:
+        verdicts = pool.classify_many(itertools.cycle(tracks))
+        next(verdicts)
+        verdicts.close()
+        assert [said(verdict) for verdict in pool.classify_many(tracks)] == plain(bundle, tracks)
+
+
 def test_never_more_tracks_in_work_than_lanes(
     bundle: Path, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,7 +484,7 @@ def test_auto_says_why_it_took_no_other_device(
 ) -> None:
     monkeypatch.setattr(opening, "_has_gpu", lambda notes: True)
     reasons = {
-        "tensorrt": MissingExtraError("no TensorRT", "tensorrt"),
+        "tensorrt": DeviceError("no TensorRT: install it with  pip install"),
         "cuda": DeviceError("the session fell back to the CPU"),
     }
     monkeypatch.setattr(opening, "open_backend", refusing(reasons, opening.open_backend))
@@ -418,6 +497,135 @@ def test_auto_says_why_it_took_no_other_device(
     for name, error in reasons.items():
         with pytest.raises(type(error)):
             Cascade.open(bundle, name)
+
+
+_BUSY = """
+import signal, sys, threading, time
+from edge_reclass import Cascade, CascadePool
+from edge_reclass.cli import main
+
+classify, close, closing = Cascade.classify, CascadePool.close, threading.Event()
+
+def interrupt():
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+def busy(self, path):
+    if not str(path).endswith("1.wav"):
+        return classify(self, path)
+    time.sleep(1)  # the verdict before is written
+    interrupt()
+    closing.wait()
+    time.sleep(0.3)  # close waits for this lane
+    interrupt()
+    graph = self._stages[1]._encoder._graph
+    while True:  # ONNX Runtime aborts where Python takes its threads away
+        graph.run(1)
+
+def told(self):
+    closing.set()
+    close(self)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+Cascade.classify, CascadePool.close = busy, told
+main()
+"""
+
+
+def test_a_second_interrupt_waits_for_no_lane_and_keeps_what_there_is(
+    bundle: Path, tracks: list[Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "verdicts.jsonl"
+    given = ["--device", "cpu", "--jobs", "2", "--bundle", bundle, "-f", "jsonl", "-o", output, *tracks[:2]]
+    done = subprocess.run(
+        [sys.executable, "-c", _BUSY, "classify", *map(str, given)],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.splitlines()[1]) == (130, "interrupted after 1 of 2 tracks")
+    assert len((tmp_path / "verdicts.jsonl.partial").read_text().splitlines()) == 1
+
+
+class FailingDevice(SharingDevice):
+    """Can be reached; its first graph cannot be opened."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__()
+        self.name, self.error = name, error
+
+    def open_graph(self, file: Path, **options: Any) -> Any:
+        raise self.error
+
+
+OPENERS = {
+    "one cascade": lambda bundle, device: Cascade.open(bundle, device),
+    "one lane": lambda bundle, device: CascadePool.open(1, bundle, device),
+    "two lanes": lambda bundle, device: CascadePool.open(2, bundle, device),
+}
+
+
+@pytest.mark.parametrize("how", OPENERS)
+@pytest.mark.parametrize(
+    ("error", "told", "explicit"),
+    [
+        (DeviceError("fell back to the CPU"), "fell back to the CPU", DeviceError),
+        (EngineError("it does not fit"), "it does not fit", EngineError),
+        (MemoryError("no room on the GPU"), r"not enough memory .*no room on the GPU.*; lower .*batch", EngineError),
+    ],
+    ids=["device", "engine", "memory"],
+)
+def test_a_device_whose_encoder_cannot_be_opened(
+    bundle: Path, how: str, error: Exception, told: str, explicit: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``auto`` goes on to the next, however many lanes are opened; by name it is an error with its own exit code."""
+    opened: list[FailingDevice] = []
+    on_cpu = opening.open_backend
+
+    def open_backend(device: str, *, threads: int, timed: bool = False) -> Any:
+        if device == "cpu":
+            return on_cpu(device, threads=threads, timed=timed)
+        opened.append(FailingDevice(device, error))
+        return opened[-1]
+
+    monkeypatch.setattr(opening, "_has_gpu", lambda notes: True)
+    monkeypatch.setattr(opening, "_PREFERRED", ("cuda",))
+    monkeypatch.setattr(opening, "open_backend", open_backend)
+    with OPENERS[how](bundle, "auto") as classifier:
+        assert classifier.device == "cpu"
+        assert [re.search(f"^not cuda: .*{told}", note) is not None for note in classifier.notes] == [True]
+    with pytest.raises(explicit, match=told):
+        OPENERS[how](bundle, "cuda")
+    assert [device.closed for device in opened] == [1, 1]
+
+
+def test_auto_passes_a_gpu_over_that_has_no_file_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = bundles.waveform_stage("mert")
+    stage["encoder"]["files"] = {"int8": "encoders/mert.int8.onnx"}
+    root = bundles.make_bundle(tmp_path, [stage])
+
+    def open_backend(device: str, *, threads: int, timed: bool = False) -> Any:
+        gpu = SharingDevice() if device == "cuda" else OrtBackend(threads)
+        gpu.precisions = ("fp16", "fp32") if device == "cuda" else gpu.precisions
+        return gpu
+
+    monkeypatch.setattr(opening, "_has_gpu", lambda notes: True)
+    monkeypatch.setattr(opening, "_PREFERRED", ("cuda",))
+    monkeypatch.setattr(opening, "open_backend", open_backend)
+    with Cascade.open(root, "auto") as cascade:
+        assert cascade.device == "cpu"
+        assert re.search("not cuda: .*expected one of fp16, fp32 for this device, got int8", cascade.notes[0])
+    with pytest.raises(EngineError, match="got int8; export the encoder in one of them"):
+        Cascade.open(root, "cuda")
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_without_onnxruntime_no_device_can_be_used(bundle: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the exit code that doctor gives, too."""
+    monkeypatch.setattr(opening, "_has_gpu", lambda notes: False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DeviceError, match=r"ONNX Runtime cannot be imported .*pip install 'edge-reclass\[cpu\]'"):
+        Cascade.open(bundle, device)
 
 
 def test_auto_without_a_gpu_says_so_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,3 +658,38 @@ def test_a_backend_that_was_handed_over_is_closed_once(bundle: Path) -> None:
     with pytest.raises(UsageError, match="jobs"):
         CascadePool.open(0, bundle, refused)
     assert refused.closed == 1
+
+
+def test_graphs_are_closed_before_their_device(bundle: Path) -> None:
+    class Ordered(SharingDevice):
+        def close(self) -> None:
+            assert self.graphs, "nothing was opened on it"
+            assert all(graph.closed for graph in self.graphs)
+            super().close()
+
+    for opener in (
+        Cascade.open,
+        lambda *given: CascadePool.open(1, *given),
+        lambda *given: CascadePool.open(2, *given),
+    ):
+        device = Ordered()
+        opener(bundle, device).close()
+        assert device.closed == 1
+
+
+def test_stages_are_closed_where_the_workspace_finds_no_memory(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(plan: Any) -> None:
+        raise MemoryError("Unable to allocate 880. MiB")
+
+    monkeypatch.setattr(cascade_module, "Workspace", full)
+    for opener in (
+        Cascade.open,
+        lambda *given: CascadePool.open(1, *given),
+        lambda *given: CascadePool.open(2, *given),
+    ):
+        device = SharingDevice()
+        with pytest.raises(EngineError, match=r"not enough memory .*880.*; lower max_rate"):
+            opener(bundle, device)
+        assert device.graphs
+        assert all(graph.closed for graph in device.graphs)
+        assert device.closed == 1

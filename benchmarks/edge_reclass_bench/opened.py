@@ -13,7 +13,7 @@ from types import TracebackType
 from edge_reclass.backends import Backend
 from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import Cascade
-from edge_reclass.opening import Options, Shared, open_shared
+from edge_reclass.opening import Options, Shared, open_with
 from edge_reclass.plan import Plan
 from edge_reclass.policy import Policy
 from edge_reclass.stages import Stage
@@ -28,12 +28,16 @@ class Opened:
         """Open the stages of ``widest``, which must have those of every policy asked for later.
 
         Raises:
-            UsageError, BundleError, EngineError, DeviceError, MissingExtraError: see ``Cascade.open``.
+            UsageError, BundleError, EngineError, DeviceError: see ``Cascade.open``.
         """
+        open_with(bundle, device, widest, options, self._take)
+
+    def _take(self, shared: Shared) -> None:
+        """Open the stages: a device on which that fails cannot be used, and ``auto`` goes on to the next."""
         with ExitStack() as opened:
-            self._shared = open_shared(bundle, device, widest, options)
-            opened.callback(self._shared.close)
-            self._stages = {stage.name: stage for stage in self._shared.open_stages(opened)}
+            opened.callback(shared.close)
+            self._shared = shared
+            self._stages = {stage.name: stage for stage in shared.open_stages(opened)}
             self._resources = opened.pop_all()
 
     @property

@@ -31,7 +31,7 @@ from edge_reclass.backends import Backend
 from edge_reclass.buffers import Workspace
 from edge_reclass.bundle import Bundle
 from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError, TrackError
-from edge_reclass.opening import Options, Shared, load_bundle, open_shared
+from edge_reclass.opening import Options, Shared, load_bundle, open_with
 from edge_reclass.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECONDS, Signal, choose_policy
 from edge_reclass.policy import Answer, Decision, Policy, decide
 from edge_reclass.stages import Parts
@@ -46,18 +46,19 @@ SILENCE = 2.0**-14
 class Cascade:
     """A bundle opened on one device under one policy. Made by :meth:`open`; a context manager."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, *, owns_shared: bool = False) -> None:
         self._shared = shared
         self.plan = shared.plan
-        self._resources = ExitStack()
-        with self._resources as opened:
-            self._stages = shared.open_stages(opened)
-            self._resources = opened.pop_all()
-        self._workspace = Workspace(self.plan)
-        self._limits = Limits(self.plan.max_rate, self.plan.decode_seconds)
-        self._decoder = Decoder(self._limits)
-        self._resampler = Resampler()
         self._closed = False
+        with ExitStack() as opened:
+            if owns_shared:
+                opened.callback(shared.close)  # after the stages
+            self._stages = shared.open_stages(opened)
+            self._workspace = Workspace(self.plan)
+            self._limits = Limits(self.plan.max_rate, self.plan.decode_seconds)
+            self._decoder = Decoder(self._limits)
+            self._resampler = Resampler()
+            self._resources = opened.pop_all()
 
     @classmethod
     def open(
@@ -94,20 +95,14 @@ class Cascade:
                 untrained weights.
             BundleError: the bundle is missing, malformed or altered.
             EngineError: a graph cannot be opened or does not fit the manifest, or an engine has to be built first.
-            DeviceError: the device cannot be used.
-            MissingExtraError: the device needs a package that is not installed.
+            DeviceError: the device cannot be used, or a package that it needs is not installed.
         """
         folder = None if engines is None else Path(engines)
         options = Options(threads, max_rate, max_seconds, batch, allow_random, folder, timed)
         loaded = load_bundle(bundle)
-        shared = open_shared(loaded, device, choose_policy(loaded, policy), options)
-        try:
-            cascade = cls(shared)
-        except BaseException:
-            shared.close()
-            raise
-        cascade._resources.callback(shared.close)
-        return cascade
+        return open_with(
+            loaded, device, choose_policy(loaded, policy), options, lambda shared: cls(shared, owns_shared=True)
+        )
 
     @property
     def device(self) -> str:

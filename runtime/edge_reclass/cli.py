@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from edge_reclass import __version__, notify
 from edge_reclass.doctor import doctor
 from edge_reclass.errors import DeviceError, EdgeReclassError, UsageError
-from edge_reclass.output import FORMATS, Formatter, ReaderLeft, formatter, lenient, open_output, printable
+from edge_reclass.output import FORMATS, Formatter, ReaderLeft, formatter, open_output, printable
 
 if TYPE_CHECKING:
     from edge_reclass.library import Found
@@ -106,7 +107,7 @@ def classify(
     output, everything else to standard error.
 
     Exit codes: 0 all tracks have an answer, 2 wrong usage or no audio found, 3 some tracks failed, 4 the bundle is
-    invalid, 5 the device cannot be used, 130 interrupted, 143 terminated.
+    invalid or an engine is missing, 5 the device cannot be used or was lost, 130 interrupted, 143 terminated.
     """
     from edge_reclass.library import find_tracks
     from edge_reclass.parallel import CascadePool
@@ -250,8 +251,8 @@ def inspect(
     loaded = load(starter_path() if bundle is None else bundle)
     loaded.verify()
     choose_policy(loaded)
-    lenient(sys.stdout)
-    print(describe_json(loaded) if format == "json" else describe(loaded))
+    with open_output(None) as write:
+        write((describe_json(loaded) if format == "json" else describe(loaded)) + "\n")
 
 
 app.command()(doctor)
@@ -289,12 +290,29 @@ def main() -> None:
     except EdgeReclassError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)
+    except SystemExit as error:
+        if error.code in {INTERRUPTED, TERMINATED}:
+            _leave(error.code)
+        raise
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        _leave(INTERRUPTED)
     except ReaderLeft:
         # What Python would flush at exit goes where nobody misses it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End, also where a second Ctrl-C came before the lanes had ended.
+
+    Python itself would then wait for them all the same, or take their threads away inside ONNX Runtime, which aborts.
+    """
+    if any(thread.name.startswith("edge-reclass") for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _repair_streams() -> None:

@@ -17,7 +17,7 @@ from edge_reclass import engines
 from edge_reclass.backends import tensorrt_api
 from edge_reclass.bundle import Bundle, WaveformEntry
 from edge_reclass.engines import EngineKey, Found, Profile, Target, engines_folder, survey, target_for
-from edge_reclass.errors import EngineError
+from edge_reclass.errors import EngineError, UsageError
 from edge_reclass.plan import DEFAULT_BATCH, StagePlan, compile_plan
 from edge_reclass.policy import Policy, Step
 
@@ -83,7 +83,7 @@ def choose_engines(
 
     Raises:
         EngineError: an engine is missing, stale or damaged; the message names each such stage, why, and the command.
-        UsageError: the folder cannot be read.
+            Or the folder cannot be read.
     """
     choices: dict[str, EngineChoice] = {}
     wrong: list[str] = []
@@ -91,7 +91,10 @@ def choose_engines(
     for stage in stages:
         if not isinstance(stage.encoder, WaveformEntry):
             continue
-        states = _states(bundle, stage, target, folder)
+        try:
+            states = _states(bundle, stage, target, folder)
+        except UsageError as error:  # as doctor has it, what keeps engines from being used is no wrong usage
+            raise EngineError(str(error)) from error
         present = next((state for state in states if state.found.status == "present"), None)
         if present is not None:
             choices[stage.name] = _on_device(bundle, stage, present, states)

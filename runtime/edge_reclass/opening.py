@@ -6,24 +6,27 @@ device can be used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from edge_reclass.backends import Backend, open_backend
 from edge_reclass.bundle import Bundle, WaveformEntry, load, starter_path
 from edge_reclass.device import usable_cpus
-from edge_reclass.errors import DeviceError, EngineError, MissingExtraError, UsageError
+from edge_reclass.errors import DeviceError, EngineError, UsageError
 from edge_reclass.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECONDS, Plan, compile_plan, untrained
 from edge_reclass.policy import Policy
 from edge_reclass.shared_batches import SharedGraph
 from edge_reclass.stages import Stage, open_graph, open_stage
 
-__all__ = ["AUTO", "Options", "Shared", "load_bundle", "open_shared"]
+__all__ = ["AUTO", "Options", "Shared", "load_bundle", "open_with"]
 
 AUTO = "auto"
 _PREFERRED = ("tensorrt", "cuda")
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Options:
 
 
 class Shared:
-    """An opened bundle, from which each lane opens its own stages. Made by :func:`open_shared`."""
+    """An opened bundle, from which each lane opens its own stages. Made by :func:`open_with`."""
 
     def __init__(
         self, plan: Plan, backend: Backend, threads: int, lanes: int, notes: tuple[str, ...], resources: ExitStack
@@ -94,27 +97,34 @@ def load_bundle(bundle: str | Path | Bundle | None) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else load(starter_path() if bundle is None else bundle)
 
 
-def open_shared(
-    bundle: Bundle, device: str | Backend, policy: Policy, options: Options, *, lanes: int | None = 1
-) -> Shared:
-    """Open a bundle's encoders on a device.
+def open_with(
+    bundle: Bundle,
+    device: str | Backend,
+    policy: Policy,
+    options: Options,
+    make: Callable[[Shared], Made],
+    *,
+    lanes: int | None = 1,
+) -> Made:
+    """Open a bundle on a device, and what ``make`` makes of it.
 
     Args:
         device: ``cpu``, ``cuda``, ``tensorrt``, ``auto``, or an opened backend, which then belongs to the result.
+        make: opens the lanes. Where a device fails only here, it is passed over by ``auto`` all the same.
         lanes: tracks to work on at a time; None: as many as the device can make use of.
 
     Raises:
-        UsageError, BundleError, EngineError, DeviceError, MissingExtraError: see ``Cascade.open``.
+        UsageError, BundleError, EngineError, DeviceError: see ``Cascade.open``.
     """
     if device != AUTO:
-        return _open(bundle, device, policy, options, lanes, ())
+        return _open(bundle, device, policy, options, make, lanes, ())
     notes: list[str] = []
     for name in _PREFERRED if _has_gpu(notes) else ():
         try:
-            return _open(bundle, name, policy, options, lanes, tuple(notes))
-        except (DeviceError, EngineError, MissingExtraError) as error:
+            return _open(bundle, name, policy, options, make, lanes, tuple(notes))
+        except (DeviceError, EngineError) as error:
             notes.append(f"not {name}: {error}")
-    return _open(bundle, "cpu", policy, options, lanes, tuple(notes))
+    return _open(bundle, "cpu", policy, options, make, lanes, tuple(notes))
 
 
 def _has_gpu(notes: list[str]) -> bool:
@@ -133,9 +143,10 @@ def _open(
     device: str | Backend,
     policy: Policy,
     options: Options,
+    make: Callable[[Shared], Made],
     lanes: int | None,
     notes: tuple[str, ...],
-) -> Shared:
+) -> Made:
     resources = ExitStack()
     try:
         if not isinstance(device, str):
@@ -158,7 +169,7 @@ def _open(
             plan, chosen = _on_engines(bundle, plan, options.engines)
             notes += chosen
         bundle.verify(dict.fromkeys(file for stage in plan.stages for file in stage.files))
-        return Shared(plan, device, threads, count, notes, resources)
+        return make(Shared(plan, device, threads, count, notes, resources))
     except MemoryError as error:
         resources.close()
         raise EngineError(

@@ -261,6 +261,9 @@ def _publish(temporary: Path, path: Path) -> None:
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)
     try:
+        # Else a power cut could leave the new name on an empty file, and the old results would be gone.
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise EdgeReclassError(f"{path}: cannot be written ({error.strerror})") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,8 +19,8 @@ from types import TracebackType
 from edge_reclass.backends import Backend
 from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import Cascade
-from edge_reclass.errors import EngineError
-from edge_reclass.opening import Options, Shared, load_bundle, open_shared
+from edge_reclass.errors import DeviceError, EngineError
+from edge_reclass.opening import Options, Shared, load_bundle, open_with
 from edge_reclass.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECONDS, Plan, choose_policy
 from edge_reclass.policy import Policy
 from edge_reclass.verdict import Verdict
@@ -73,7 +73,7 @@ class CascadePool:
         folder = None if engines is None else Path(engines)
         options = Options(threads, max_rate, max_seconds, batch, allow_random, folder, timed)
         loaded = load_bundle(bundle)
-        return cls(open_shared(loaded, device, choose_policy(loaded, policy), options, lanes=jobs))
+        return open_with(loaded, device, choose_policy(loaded, policy), options, cls, lanes=jobs)
 
     @property
     def plan(self) -> Plan:
@@ -98,23 +98,48 @@ class CascadePool:
     def classify_many(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Verdict]:
         """One verdict per path, in order. ``paths`` is read only a few tracks ahead of the results.
 
+        No verdict is lost where the run cannot go on: those that there are come before the error.
+
         Raises:
             EngineError: the pool is closed.
-            DeviceError: the device is lost; no further track can be classified.
+            DeviceError: the device is lost; no further track can be classified. Verdicts of tracks behind the one that
+                met this may have come before.
+            Exception: whatever reading ``paths`` raises, after the verdicts of the paths before.
         """
-        if self._closed:
-            raise EngineError("this pool is closed; open a new one")
         waiting: deque[Future[Verdict]] = deque()
+        unread: Exception | None = None
+        tracks = iter(paths)
         try:
-            for path in paths:
-                waiting.append(self._threads.submit(self._classify, path))
+            while unread is None:
+                try:
+                    waiting.append(self._submit(next(tracks)))
+                except StopIteration:
+                    break
+                except Exception as error:
+                    unread = error
                 if len(waiting) > _AHEAD * len(self.cascades):
-                    yield waiting.popleft().result()
+                    yield self._result(waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield self._result(waiting.popleft())
+        except DeviceError:
+            yield from _finished(waiting)
+            raise
         finally:
             for future in waiting:
                 future.cancel()
+        if unread is not None:
+            raise unread
+
+    def _submit(self, path: str | os.PathLike[str]) -> Future[Verdict]:
+        if self._closed:
+            raise _closed()
+        return self._threads.submit(self._classify, path)
+
+    def _result(self, future: Future[Verdict]) -> Verdict:
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise _closed() from error
 
     def _classify(self, path: str | os.PathLike[str]) -> Verdict:
         cascade = self._free.get()
@@ -136,3 +161,15 @@ class CascadePool:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _closed() -> EngineError:
+    return EngineError("this pool is closed; open a new one")
+
+
+def _finished(waiting: Iterable[Future[Verdict]]) -> Iterator[Verdict]:
+    """The verdicts of those that were begun and needed the device no more."""
+    begun = [future for future in waiting if not future.cancel()]
+    for future in begun:
+        if future.exception() is None:
+            yield future.result()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_reclass.audio import MAX_RATE, MIN_RATE, ExcerptSpec
 from edge_reclass.bundle import Bundle, ExcerptEntry, Fma518Entry, StageEntry, WaveformEntry
-from edge_reclass.errors import BundleError, UsageError
+from edge_reclass.errors import BundleError, EngineError, UsageError
 from edge_reclass.policy import PRESETS, Policy, Step, check, preset
 from edge_reclass.windows import count_windows
 
@@ -164,7 +164,7 @@ def compile_plan(
 
     Raises:
         UsageError: a limit is out of range.
-        BundleError: an encoder has none of the precisions.
+        EngineError: an encoder has none of the precisions, which another device may take.
     """
     if not MIN_RATE <= max_rate <= MAX_RATE:
         raise UsageError(f"max_rate: expected {MIN_RATE} to {MAX_RATE} Hz, got {max_rate}")
@@ -262,7 +262,7 @@ def _precision(bundle: Bundle, name: str, encoder: WaveformEntry, precisions: Se
     for precision in precisions:
         if precision in encoder.files:
             return precision
-    raise BundleError(
+    raise EngineError(
         f"{bundle.root}: stages.{name}.encoder.files: expected one of {', '.join(precisions)} for this device, "
         f"got {', '.join(encoder.files)}; export the encoder in one of them"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
+import tempfile
 import threading
 import tracemalloc
 import warnings
@@ -253,6 +254,33 @@ def test_activations_on_the_cpu_are_an_engine_error_that_names_the_operators(ort
         open_graph(file)
 
 
+def test_a_warm_up_whose_profile_can_be_written_nowhere_says_what_to_set(
+    ort: FakeOnnxruntime, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(EngineError, match=r"mert\.onnx: the profile .* nowhere .*gone.*; set TMPDIR"):
+        open_graph(file)
+
+
+@pytest.mark.parametrize("content", ["", None], ids=["cut off", "gone"])
+def test_a_profile_that_cannot_be_read_is_an_engine_error(
+    ort: FakeOnnxruntime, file: Path, content: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the disk is full: ONNX Runtime writes what it can and says nothing."""
+    end_profiling = fake_onnxruntime.InferenceSession.end_profiling
+
+    def damaged(self: Any) -> str:
+        profile = Path(end_profiling(self))
+        profile.unlink() if content is None else profile.write_text(content, "utf-8")
+        return str(profile)
+
+    monkeypatch.setattr(fake_onnxruntime.InferenceSession, "end_profiling", damaged)
+    with pytest.raises(EngineError, match=r"mert\.onnx: the profile .* cannot be read .*TMPDIR names another folder"):
+        open_graph(file)
+    gc.collect()
+    assert (ort.used, len(ort.sessions)) == (0, 0)
+
+
 def test_shape_arithmetic_on_the_cpu_is_no_error(ort: FakeOnnxruntime, tmp_path: Path, expected: Any) -> None:
     file = write_with_shape_arithmetic(tmp_path / "shapes.onnx")
     ort.faults.cpu_nodes = frozenset({"Shape", "Concat"})
@@ -307,6 +335,19 @@ def test_no_gpu_is_a_device_error(ort: FakeOnnxruntime, monkeypatch: pytest.Monk
     monkeypatch.setattr(ort_cuda, "probe_gpu", no_gpu)
     with pytest.raises(DeviceError, match=r"--device cuda: no NVIDIA GPU.*nvidia-smi.*--device cpu"):
         OrtCudaBackend(1)
+
+
+def test_without_a_gpu_no_other_package_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever followed would have removed the ONNX Runtime that works."""
+
+    def none() -> Gpu:
+        raise DeviceError("no NVIDIA GPU: none")
+
+    monkeypatch.setattr(ort_cuda, "probe_gpu", none)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DeviceError, match="no NVIDIA GPU") as caught:
+        OrtCudaBackend(1)
+    assert "pip" not in str(caught.value)
 
 
 def test_a_package_without_cuda_is_a_missing_extra(ort: FakeOnnxruntime) -> None:

@@ -42,13 +42,14 @@ def file(tmp_path: Path) -> Path:
 def test_without_a_gpu_the_installed_onnxruntime_is_refused_with_what_to_do(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not has_gpu():
+        with pytest.raises(DeviceError, match=r"no NVIDIA GPU.*nvidia-smi"):
+            OrtCudaBackend(1)
+    monkeypatch.setattr(ort_cuda, "probe_gpu", lambda: Gpu("RTX 4090", "8.9", "driver-580.65"))
     if not HAS_CUDA:
         with pytest.raises(MissingExtraError, match=r"package without CUDA.*pip install 'edge-reclass\[gpu\]'"):
             OrtCudaBackend(1)
         return
-    with pytest.raises(DeviceError, match=r"no NVIDIA GPU.*nvidia-smi"):
-        OrtCudaBackend(1)
-    monkeypatch.setattr(ort_cuda, "probe_gpu", lambda: Gpu("RTX 4090", "8.9", "driver-580.65"))
     with pytest.raises(DeviceError, match=r"cannot use the RTX 4090 .*pip install 'onnxruntime-gpu\[cuda,cudnn\]=="):
         OrtCudaBackend(1)
     assert capfd.readouterr().out == ""

@@ -12,8 +12,9 @@ import pytest
 import soundfile
 
 import bundles
-from backends.fakes import fake_gpu, put_engines
+from backends.fakes import GPU, fake_gpu, put_engine, put_engines
 from edge_reclass import Cascade, CascadePool, Verdict
+from edge_reclass.backends import ort_cuda
 from edge_reclass.errors import DeviceError, EngineError
 
 RATE = 16_000
@@ -65,9 +66,36 @@ def test_lanes_on_engines_give_the_verdicts_of_the_cpu(
         assert batches == windows, "every window was run once"
 
 
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_stage_whose_engines_were_rejected_runs_on_the_cpu_beside_the_others(
+    bundle: Path, tracks: list[Path], lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Cascade.open(bundle) as cascade:
+        expected = [said(verdict) for verdict in cascade.classify_many(tracks * 2)]
+    put_engine(bundle, "mert", "fp32", rejected="batch 4: cosine 0.1")
+    put_engine(bundle, "jmla", "fp32")
+    with fake_gpu(monkeypatch), CascadePool.open(lanes, bundle, "tensorrt") as pool:
+        assert pool.device == "tensorrt"
+        assert [note.partition(":")[0] for note in pool.notes] == ["mert", "jmla"]
+        assert "on the CPU" in pool.notes[0] and "cosine 0.1" in pool.notes[0]
+        assert [said(verdict) for verdict in pool.classify_many(tracks * 2)] == expected
+        assert list(pool.batches) == (["jmla"] if lanes > 1 else []), "lanes share what the GPU runs"
+
+
+def test_auto_goes_on_where_the_engines_folder_cannot_be_read(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bundle / "engines").write_text("a file")
+    with fake_gpu(monkeypatch):
+        with Cascade.open(bundle, "auto") as cascade:
+            assert cascade.device == "cpu"
+            assert "not tensorrt: engines cannot be read from" in cascade.notes[0]
+        with pytest.raises(EngineError, match=r"engines cannot be read from .* --engines DIR"):
+            Cascade.open(bundle, "tensorrt")
+
+
 def test_auto_takes_tensorrt_once_its_engines_are_there(
     bundle: Path, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ort_cuda, "probe_gpu", lambda: GPU)
     with fake_gpu(monkeypatch):
         with Cascade.open(bundle, "auto") as cascade:
             assert cascade.device == "cpu"

@@ -332,6 +332,22 @@ def test_a_leak_would_be_seen(gpu: FakeGpu, plan: Path) -> None:
     assert graph.captured == ()
 
 
+def test_memory_that_the_host_lacks_while_capturing_is_a_memory_error(
+    bindings_gpu: FakeGpu, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NumPy's MemoryError takes other arguments than the one it comes from."""
+
+    def full(*_: Any) -> None:
+        np.empty(2**61, np.uint8)
+
+    with TensorRTBackend() as backend:
+        graph = backend.open_graph(plan, **SHAPE, max_batch=2)
+        graph.run(2)
+        monkeypatch.setattr(TensorRTGraph, "_capture_or_give_up", full)
+        with pytest.raises(MemoryError, match="Unable to allocate"):
+            graph.run(2)
+
+
 @pytest.mark.parametrize("batch", [0, -1, 5])
 def test_a_batch_outside_is_refused(gpu: FakeGpu, plan: Path, batch: int) -> None:
     with TensorRTBackend() as backend:

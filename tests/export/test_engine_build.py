@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from edge_reclass import bundle as bundles_module
+from edge_reclass import engines
 from edge_reclass.backends import open_backend
 from edge_reclass.backends.ort import OrtBackend
 from edge_reclass.engines import EngineRecord, Gpu, stored_engines, survey, target_for
@@ -247,7 +248,11 @@ def test_without_a_device_to_build_on(setup: Setup, fake_tensorrt: Callable[...,
     assert not setup.engines.exists()
 
 
-def test_built_but_not_verified(setup: Setup) -> None:
+def no_gpu() -> Gpu:
+    raise DeviceError("no NVIDIA GPU: none")
+
+
+def test_built_but_not_verified(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     (outcome,) = setup.build(gpu=None)
     assert (outcome.action, outcome.verified) == ("build", False)
     assert outcome.record is not None and outcome.record.not_verified == "this machine has no GPU to run it on"
@@ -256,8 +261,9 @@ def test_built_but_not_verified(setup: Setup) -> None:
     other = Gpu("RTX 3060", "8.6", "driver-580.1")
     assert "it is for SM 8.7, the GPU here has 8.6" in setup.build(gpu=other)[0].detail
     # Where the device cannot be opened, the reason is that.
+    monkeypatch.setattr(engines, "probe_gpu", no_gpu)
     real = setup.build(device=lambda: open_backend("tensorrt", threads=1))
-    assert "not verified: the device tensorrt needs" in real[0].detail
+    assert "not verified: no NVIDIA GPU: none" in real[0].detail
     # Where it can be verified later, it is, without being built again.
     (verified,) = setup.build()
     assert (verified.action, verified.detail, verified.verified) == ("keep", "present, verified", True)

@@ -20,14 +20,13 @@ def open_backend(device: str, *, threads: int, timed: bool = False, flavour: str
 
     Raises:
         UsageError: no such device.
-        DeviceError: the device cannot be used on this machine, or a GPU's packages are not installed.
-        MissingExtraError: ONNX Runtime is not installed at all.
+        DeviceError: the device cannot be used on this machine, or its packages are not installed.
     """
-    if device == "cpu":
-        from edge_reclass.backends.ort import OrtBackend
-
-        return OrtBackend(threads)
     try:
+        if device == "cpu":
+            from edge_reclass.backends.ort import OrtBackend
+
+            return OrtBackend(threads)
         if device == "cuda":
             from edge_reclass.backends.ort_cuda import OrtCudaBackend
 

@@ -32,7 +32,9 @@ class OrtBackend:
         try:
             import onnxruntime
         except ImportError as error:
-            raise MissingExtraError("the device cpu needs ONNX Runtime", "cpu") from error
+            raise MissingExtraError(
+                f"ONNX Runtime cannot be imported ({error}); on every device it computes the heads", "cpu"
+            ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -27,6 +27,8 @@ import re
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -80,14 +82,14 @@ class OrtCudaBackend:
     shares_batches = True
 
     def __init__(self, threads: int, timed: bool = False, *, cuda_graphs: bool = True) -> None:  # noqa: ARG002
-        self._ort = import_onnxruntime()
         try:
-            gpu = probe_gpu()
+            gpu = probe_gpu()  # first: without a GPU, another package mends nothing
         except DeviceError as error:
             raise DeviceError(
                 f"--device cuda: {error}; nvidia-smi has to list the GPU, then this can be tried again; "
                 "until then use --device cpu"
             ) from error
+        self._ort = import_onnxruntime()
         self._device = CudaDevice(self._ort, gpu)
         self._threads = threads
         self._cuda_graphs = cuda_graphs
@@ -98,15 +100,15 @@ class OrtCudaBackend:
         self, file: Path, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
     ) -> OrtCudaGraph:
         """See :meth:`Backend.open_graph`. Runs one full batch, so that what cannot work fails here."""
-        with _DEVICE_LOCK, tempfile.TemporaryDirectory(prefix="edge-reclass-") as scratch:
+        with _DEVICE_LOCK, _scratch_folder(file) as scratch:
             self._device.check()
             refused = None
             try:
-                session = self._open_session(file, Path(scratch), self._cuda_graphs)
+                session = self._open_session(file, scratch, self._cuda_graphs)
             except _CaptureRefused as error:
                 refused = str(error)
             if refused is not None:
-                session = self._open_session(file, Path(scratch), False)
+                session = self._open_session(file, scratch, False)
             expect_tensor(file, "input", session.get_inputs(), input_name, width, max_batch)
             expect_tensor(file, "output", session.get_outputs(), output_name, output_width, max_batch)
             source, target = (input_name, width), (output_name, output_width)
@@ -315,12 +317,33 @@ def _warn_uncaptured(file: Path, cause: str) -> None:
     warnings.warn(f"{file}: runs without CUDA graphs, each run costs more of the CPU: {cause}", RuntimeWarning, 3)
 
 
+@contextmanager
+def _scratch_folder(file: Path) -> Iterator[Path]:
+    """Where ONNX Runtime writes the profile of the warm-up run; removed afterwards."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="edge-reclass-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise EngineError(
+            f"{file}: the profile of a warm-up run can be written nowhere ({error}); set TMPDIR to a folder that can "
+            "be written"
+        ) from error
+    with folder as path:
+        yield Path(path)
+
+
 def _prove_on_cuda(file: Path, profile: Path) -> None:
     """Check by the profile of a run that the GPU did it.
 
     The CPU may have done shape arithmetic: vectors. A matrix of floating-point numbers is an activation.
     """
-    kernels = [e["args"] for e in json.loads(profile.read_text("utf-8")) if e.get("name", "").endswith("_kernel_time")]
+    try:
+        events = json.loads(profile.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"{file}: the profile of a warm-up run, which shows where it ran, cannot be read ({error}); is "
+            f"{profile.parent.parent} full? TMPDIR names another folder"
+        ) from error
+    kernels = [event["args"] for event in events if event.get("name", "").endswith("_kernel_time")]
     if not any(kernel.get("provider") == CUDA_PROVIDER for kernel in kernels):
         raise DeviceError(
             f"{file}: none of its {len(kernels)} kernels ran on the GPU, though the session has {CUDA_PROVIDER}"

@@ -50,6 +50,7 @@ class TensorRTBackend:
         flavour: str = "auto",
     ) -> None:
         del threads
+        gpu = engines.probe_gpu()  # first: without one there is no reason to install anything
         self.library = api.open_library(flavour)
         """The TensorRT that was found."""
         if cuda_memory is None or isinstance(cuda_memory, str):
@@ -59,7 +60,6 @@ class TensorRTBackend:
         self._graphs: WeakSet[TensorRTGraph] = WeakSet()
         self._runtime: api.Held | None = None
         try:
-            gpu = engines.probe_gpu()
             self.target = engines.target_for(self.library.flavour, self.library.version, gpu=gpu)
             """What an engine has to be built for."""
             with self._cuda.current():

@@ -366,4 +366,6 @@ class TensorRTGraph:
         return error
 
     def _located(self, error: EngineError | DeviceError | MemoryError) -> EngineError | DeviceError | MemoryError:
-        return type(error)(f"{self._file}: {self._step}: {error}")
+        # NumPy's own MemoryError takes a shape, not a text.
+        kind = MemoryError if isinstance(error, MemoryError) else type(error)
+        return kind(f"{self._file}: {self._step}: {error}")

@@ -5,6 +5,7 @@ Reads only. No session is opened and no CUDA context made, so it can be run besi
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -156,12 +157,16 @@ def doctor(
     that is needed is missing, stale or damaged, 5 the wanted device cannot be used.
     """
     from edge_reclass.doctor.text import page
-    from edge_reclass.output import lenient
+    from edge_reclass.output import ReaderLeft, open_output
 
     if format not in {"text", "json"}:
         raise UsageError(f"--format: expected text or json, got {format!r}")
     report = diagnose(bundle, engines, device)
-    lenient(sys.stdout)
-    print(report.to_json() if format == "json" else page(report))
+    try:
+        with open_output(None) as write:
+            write((report.to_json() if format == "json" else page(report)) + "\n")
+    except ReaderLeft:
+        # Who reads the first lines only (| head) gets the exit code all the same, and no traceback from the last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if report.exit_code:
         raise typer.Exit(report.exit_code)

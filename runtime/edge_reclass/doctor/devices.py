@@ -186,8 +186,11 @@ def _software(machine: Machine, loads: Loads) -> list[Finding]:
         findings.append(
             _found(
                 "binding-missing",
-                "neither cuda-bindings nor pycuda is installed: TensorRT's buffers need one",
-                "pip install 'edge-reclass[tensorrt]'",
+                machine.reasons.get("cuda.binding", "neither cuda-bindings nor pycuda is installed")
+                + ": TensorRT's buffers need one",
+                "unset EDGE_RECLASS_CUDA_MEMORY   (and doctor again: it takes what is installed)"
+                if "cuda.binding" in machine.reasons
+                else "pip install 'edge-reclass[tensorrt]'",
                 ("tensorrt",),
             )
         )

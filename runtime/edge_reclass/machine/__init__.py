@@ -45,6 +45,7 @@ from edge_reclass.machine.records import (
 )
 from edge_reclass.machine.sensors import Sensors
 from edge_reclass.machine.software import (
+    CUDA_MEMORY_VARIABLE,
     installed_modules,
     installed_version,
     probe_cuda,
@@ -124,6 +125,9 @@ def probe(
     jetson, why_not = probe_jetson(
         root, run=run, environ=environ, packages=packages, policies=cpu.policies, tools=tools
     )
+    cuda = probe_cuda(root, packages, version, environ)
+    if cuda.binding is None and (forced := environ.get(CUDA_MEMORY_VARIABLE)):
+        reasons["cuda.binding"] = f"{CUDA_MEMORY_VARIABLE} asks for {forced!r}, which is not installed"
     power = probe_power(root)
     if power.total_watts is None:
         reasons["power.total_watts"] = (
@@ -138,7 +142,7 @@ def probe(
         memory=probe_memory(root),
         disks=probe_disks(paths),
         gpu=gpu,
-        cuda=probe_cuda(root, packages, version, environ),
+        cuda=cuda,
         tensorrt=tensorrt,
         onnxruntime=onnxruntime,
         jetson=jetson,

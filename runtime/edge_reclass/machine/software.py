@@ -16,6 +16,7 @@ from edge_reclass.machine.reading import read_text, subfolders
 from edge_reclass.machine.records import CudaSoftware, OnnxRuntime, Python, TensorRt
 
 __all__ = [
+    "CUDA_MEMORY_VARIABLE",
     "LIBRARIES",
     "Modules",
     "installed_modules",
@@ -34,6 +35,8 @@ Modules = Callable[[str], "Path | None"]
 
 Versions = Callable[[str], "str | None"]
 """Gives the version of an installed distribution."""
+
+CUDA_MEMORY_VARIABLE = "EDGE_RECLASS_CUDA_MEMORY"
 
 _BINDINGS: tuple[Literal["pycuda", "cuda-bindings"], ...] = ("pycuda", "cuda-bindings")
 """The first that is installed is taken, unless EDGE_RECLASS_CUDA_MEMORY names one."""
@@ -143,7 +146,7 @@ def probe_cuda(
     environ: Mapping[str, str] = os.environ,
 ) -> CudaSoftware:
     """Toolkit, cuDNN, and the Python binding to CUDA's memory that the runtime would take."""
-    forced = environ.get("EDGE_RECLASS_CUDA_MEMORY")
+    forced = environ.get(CUDA_MEMORY_VARIABLE)
     binding = next((name for name in _BINDINGS if forced in (None, "", name) and version(name)), None)
     return CudaSoftware(
         toolkit=_toolkit(root, packages),

@@ -15,6 +15,7 @@ from edge_reclass_bench.record import Record, save
 from edge_reclass_bench.report import html_page, markdown_report, read, tagged
 from edge_reclass_bench.report.figures import PART_NAMES
 from edge_reclass_bench.report.style import DARK, LIGHT, style_sheet
+from edge_reclass_bench.report.tables import warnings_of
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -107,6 +108,13 @@ def test_warnings_absences_and_untrained_weights_stand_before_the_numbers(report
     first_table = text.index("What was measured")
     for said in ("untrained weights: times mean something", "no sensor that can be read", "scatter 0.22"):
         assert 0 < text.replace("\\", "").index(said) < first_table
+
+
+def test_what_the_record_says_itself_is_not_said_twice():
+    own = "untrained weights: times mean something, answers, agreement and accuracy nothing"
+    record = msgspec.structs.replace(make_record(), warnings=[own])
+    assert record.subject.synthetic
+    assert [line for line in warnings_of(tagged([("a.json", record)])) if "untrained" in line] == [own]
 
 
 @pytest.mark.parametrize("report", [html_page, markdown_report])

@@ -40,7 +40,7 @@ def warnings_of(sources: Sequence[Source]) -> list[str]:
     for source in sources:
         record = source.record
         lines = [f"absent: {absent.what}: {absent.reason}" for absent in record.absent]
-        if record.subject.synthetic:
+        if record.subject.synthetic and not any(line.startswith("untrained weights") for line in record.warnings):
             lines.insert(0, "untrained weights: times mean something; answers, accuracy and exit shares do not")
         for line in dict.fromkeys([*record.warnings, *lines]):
             tags.setdefault(line, []).append(source.tag)

@@ -64,6 +64,15 @@ def test_the_section_says_machine_command_file_and_numbers(stored):
     assert "–" in table, "what one record lacks is said to be missing"
 
 
+def test_the_command_keeps_its_record_where_it_is_stored():
+    record = make_record()
+    run = ["/venv/bin/edge-reclass", "bench", "run", "music", "-o", "/home/me/x.json"]
+    record = msgspec.structs.replace(record, environment=msgspec.structs.replace(record.environment, command=run))
+    section = performance_section([("b.json", record)])
+    assert "`edge-reclass bench run music -o benchmarks/results/b.json`" in section
+    assert "/home/me" not in section
+
+
 def test_no_records_make_an_empty_section_and_broken_ones_are_named(tmp_path):
     assert performance_section(stored_records(tmp_path)) == ""
     (tmp_path / "x.json").write_text("{")

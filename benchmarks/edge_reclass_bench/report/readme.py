@@ -149,9 +149,11 @@ def _median(measure: Measure | None) -> str:
 def _source(name: str, record: Record) -> str:
     """One line: the command, the file that keeps every sample, when, on what data, and whether to trust it."""
     environment, warnings = record.environment, len(record.warnings)
-    command = (
-        " ".join([Path(environment.command[0]).name, *environment.command[1:]]) if environment.command else NOTHING
-    )
+    words = list(environment.command)
+    for place, word in enumerate(words[:-1]):
+        if word in {"-o", "--output"}:  # where the record lay at first is of no use to anybody else
+            words[place + 1] = f"benchmarks/results/{name}"
+    command = " ".join([Path(words[0]).name, *words[1:]]) if words else NOTHING
     doubts = f"; {warnings} warning{'s' if warnings != 1 else ''} in the record" if warnings else ""
     tracks = len(record.tracks)
     return (

@@ -79,7 +79,7 @@ def classify(
     top: Annotated[int, typer.Option(min=1, help="Show this many genres per track.")] = 1,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="Tracks to work on at a time. [default: what the device can use]"),
+        typer.Option("--jobs", "-j", min=1, help="Tracks to work on at a time. [default: 1; on a GPU, 2 per CPU]"),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads per track. [default: the CPUs shared by the jobs]")

@@ -91,7 +91,10 @@ def run(device: Device, *command: str, **more: str) -> subprocess.CompletedProce
         str(_CHECKOUT),
         "/srv/checkout",
     ]
-    # The fake program is named by its path in the checkout.
+    # The fake program is named by its path in the checkout, which the service's user has to reach: bwrap would give the
+    # folders above it the modes that they have here, such as 0700 of mktemp.
+    for parent in reversed(_CHECKOUT.parents[:-1]):
+        line += ["--perms", "0755", "--dir", str(parent)]
     line += ["--ro-bind", str(_CHECKOUT), str(_CHECKOUT), "--bind", str(device.base), "/srv/base"]
     for name, value in environ.items():
         line += ["--setenv", name, value]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import yaml
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_reclass.bundle import MANIFEST, file_entry
@@ -65,6 +66,19 @@ def write_head(
     write_graph(path, ("features", width), ("logits", classes), nodes, weights)
 
 
+def write_range(path: Path, weights: NDArray[np.float32]) -> None:
+    """A range test whose distance is the weighted sum of the embedding."""
+    node = helper.make_node("MatMul", ["features", "W"], ["distance"])
+    write_graph(path, ("features", len(weights)), ("distance", 1), [node], {"W": weights[:, None]})
+
+
+def relist(root: Path) -> None:
+    """Bring sizes and hashes in the manifest up to date with the files that lie there."""
+    files = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.*") if file.name != MANIFEST)
+    listed = {file: file_entry(root / file) for file in files}
+    edit_manifest(root, files={file: {"sha256": entry.sha256, "bytes": entry.bytes} for file, entry in listed.items()})
+
+
 def waveform_stage(name: str, rate: int = 16_000, window: int = 16_000, dim: int = 8, **extra: Any) -> dict[str, Any]:
     """The manifest entry of a stage made by :func:`make_bundle`."""
     encoder = {
@@ -116,6 +130,11 @@ def make_bundle(
         width = sum(dims[name] for name in head["inputs"])
         write_head(root / head["file"], width, seed=i, bias=(biases or {}).get(stage["name"]))
         files.append(head["file"])
+        if "range" in head:
+            write_range(
+                root / head["range"]["file"], np.zeros(sum(dims[name] for name in head["range"]["inputs"]), np.float32)
+            )
+            files.append(head["range"]["file"])
     steps: list[dict[str, Any]] = [{"after": s["name"], "weights": {s["name"]: 1.0}, "accept": accept} for s in stages]
     del steps[-1]["accept"]
     plain = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ from numpy.typing import NDArray
 import bundles
 from edge_reclass import Cascade, CascadePool
 from edge_reclass.bundle import MANIFEST, file_entry
-from edge_reclass.cascade import SILENCE
 from edge_reclass.errors import BundleError, DeviceError, EngineError, UsageError
 
 RATE = 22_050
@@ -23,6 +24,15 @@ RATE = 22_050
 
 def noise(seconds: float, rate: int = RATE, seed: int = 0) -> NDArray[np.float32]:
     return (0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate))).astype(np.float32)
+
+
+def dither(seconds: float, rate: int = RATE) -> NDArray[np.float32]:
+    """Silence of 16 bits: triangular dither, rounded to steps."""
+    random = np.random.default_rng(0)
+    steps = np.round(
+        random.uniform(-0.5, 0.5, round(seconds * rate)) + random.uniform(-0.5, 0.5, round(seconds * rate))
+    )
+    return (steps * 2.0**-15).astype(np.float32)
 
 
 SURE, TORN = (9.0, 0.0, 0.0), (0.0, 0.2, 0.1)
@@ -159,9 +169,9 @@ def test_windowed_features_are_the_mean_over_windows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("samples", "status", "message"),
     [
-        (np.zeros(5 * RATE, np.float32), "silent", "counts as silence"),
-        (np.full(5 * RATE, SILENCE / 2, np.float32), "silent", "counts as silence"),
-        (np.outer(noise(5), [1, -1]).astype(np.float32), "silent", "the channels cancel"),
+        (np.zeros(5 * RATE, np.float32), "silent", "no stage heard any sound"),
+        (np.full(5 * RATE, 0.5, np.float32), "silent", "no stage heard any sound"),
+        (dither(5), "silent", "no stage heard any sound"),
         (noise(0.9), "too_short", "expected at least 1 s, got 0.900 s"),
         (noise(5)[:1], "too_short", "got 0.000 s"),
         (noise(0), "empty", "no samples"),
@@ -255,7 +265,7 @@ def test_a_graph_of_one_fixed_batch_is_refused_at_open(tmp_path: Path) -> None:
 def test_a_stage_that_fails_ends_the_track_and_keeps_what_was_said(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Cascade.open(two) as cascade:
 
-        def broken(*_: object) -> None:
+        def broken(*_: object, **__: object) -> None:
             raise MemoryError
 
         monkeypatch.setattr(cascade._stages[1], "answer", broken)
@@ -267,7 +277,7 @@ def test_a_stage_that_fails_ends_the_track_and_keeps_what_was_said(two: Path, mo
 def test_an_unforeseen_fault_is_a_status_too(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Cascade.open(two) as cascade:
 
-        def broken(*_: object) -> None:
+        def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("by accident")
 
         monkeypatch.setattr(cascade._stages[0], "answer", broken)
@@ -285,6 +295,141 @@ def test_the_same_track_gives_the_same_verdict_every_time(two: Path) -> None:
         cascade.classify_samples(noise(3.3, 48_000, seed=1), 48_000)
         again = cascade.classify_samples(samples, RATE)
     assert first.top == again.top
+
+
+@pytest.fixture
+def ranged(tmp_path: Path) -> Path:
+    """One stage, sure of Alpha, whose range test takes only windows that lie below −20 dBFS."""
+    test = {"file": "heads/mert.range.onnx", "inputs": ["mert"], "limit": 1.0}
+    stages = [
+        bundles.waveform_stage("mert", head={"range": test}, loudness=None),
+        bundles.waveform_stage("jmla", rate=8_000, window=8_000),
+    ]
+    root = bundles.make_bundle(tmp_path / "ranged", stages, biases={"mert": SURE, "jmla": (0.5, 0.0, 0.0)})
+    # The embedding is log(1 + 1000 × mean |x|): its sum over 8 parts is 1 where mean |x| is about 0.1.
+    bundles.write_range(root / test["file"], np.full(8, 1 / 37.0, np.float32))
+    bundles.relist(root)
+    return root
+
+
+def test_outside_of_the_range_there_is_no_early_exit_and_no_genre(ranged: Path) -> None:
+    loud = noise(5) * np.float32(4)
+    with Cascade.open(ranged) as cascade:
+        inside, outside = cascade.classify_samples(noise(5), RATE), cascade.classify_samples(loud, RATE)
+    assert (inside.status, inside.genre, inside.decided_by, inside.reason_code) == ("ok", "Alpha", "mert", "accepted")
+    assert not inside.stages[0].outside
+    assert (outside.status, outside.genre, outside.decided_by) == ("unsure", None, "jmla")
+    assert (outside.reason_code, outside.failed) == ("outside_range", False)
+    assert outside.top[0].genre == "Alpha"
+    assert outside.stages[0].outside
+    assert outside.stages[0].distance is not None
+    assert outside.stages[0].distance > 1
+    assert outside.reason == "what mert heard is unlike the music that the bundle was fitted on"
+    # With 0 every audible track has a genre, but an exit from outside is still not taken.
+    with Cascade.open(ranged, min_confidence=0) as cascade:
+        verdict = cascade.classify_samples(loud, RATE)
+    assert (verdict.status, verdict.genre, verdict.decided_by) == ("ok", "Alpha", "jmla")
+    assert verdict.reason_code == "last_stage"
+
+
+def test_a_range_test_without_a_number_is_outside(ranged: Path) -> None:
+    bundles.write_range(ranged / "heads/mert.range.onnx", np.full(8, np.nan, np.float32))
+    bundles.relist(ranged)
+    with Cascade.open(ranged) as cascade:
+        verdict = cascade.classify_samples(noise(5), RATE)
+    assert (verdict.status, verdict.reason_code) == ("unsure", "outside_range")
+    assert '"distance": null' in verdict.to_json()
+
+
+def test_below_the_least_confidence_there_is_no_genre(two: Path) -> None:
+    bundles.edit_manifest(two, min_confidence=0.9999)
+    with Cascade.open(two) as cascade:
+        verdict = cascade.classify_samples(noise(5), RATE)
+    assert (verdict.status, verdict.genre, verdict.reason_code) == ("unsure", None, "low_confidence")
+    assert verdict.confidence == verdict.top[0].score
+    assert verdict.top[0].genre == "Alpha"
+    for least, status in ((0.0, "ok"), (0.5, "ok"), (0.99999, "unsure")):
+        with CascadePool.open(1, two, min_confidence=least) as pool:
+            assert pool.cascades[0].classify_samples(noise(5), RATE).status == status
+    with pytest.raises(UsageError, match="min_confidence"):
+        Cascade.open(two, min_confidence=1.5)
+
+
+def test_a_stage_that_hears_only_silence_does_not_decide(tmp_path: Path) -> None:
+    stages = [
+        bundles.waveform_stage("first", excerpt={"start": 0.0, "seconds": 4.0}),
+        bundles.waveform_stage("second"),
+    ]
+    root = bundles.make_bundle(tmp_path / "apart", stages, biases={"first": SURE, "second": (0.0, 9.0, 0.0)})
+    track = np.concatenate([np.zeros(6 * RATE, np.float32), noise(14)])
+    with Cascade.open(root) as cascade:
+        verdict = cascade.classify_samples(track, RATE)
+        assert (verdict.status, verdict.genre, verdict.decided_by) == ("ok", "Beta", "second")
+        assert [(stage.name, stage.genre) for stage in verdict.stages] == [("first", None), ("second", "Beta")]
+        back = cascade.classify_samples(np.concatenate([noise(5), np.zeros(15 * RATE, np.float32)]), RATE)
+        assert (back.genre, back.decided_by) == ("Alpha", "first")
+
+
+def test_a_head_that_needs_the_embedding_of_silence_is_outside_of_its_range(tmp_path: Path) -> None:
+    stages = [
+        bundles.waveform_stage("first", excerpt={"start": 0.0, "seconds": 4.0}),
+        bundles.waveform_stage("second", head={"inputs": ["first", "second"]}),
+    ]
+    root = bundles.make_bundle(tmp_path / "fused", stages, biases={"first": SURE, "second": (0.0, 9.0, 0.0)})
+    track = np.concatenate([np.zeros(6 * RATE, np.float32), noise(14)])
+    with Cascade.open(root) as cascade:
+        verdict = cascade.classify_samples(track, RATE)
+    assert (verdict.status, verdict.reason_code, verdict.decided_by) == ("unsure", "outside_range", "second")
+    with Cascade.open(root, min_confidence=0) as cascade:
+        assert cascade.classify_samples(track, RATE).genre == "Beta"
+
+
+def test_silent_windows_are_not_heard(two: Path) -> None:
+    heard = noise(1, 16_000)
+    with Cascade.open(two, policy="ladder") as cascade:
+        cascade.classify_samples(np.concatenate([heard, np.zeros(3 * 16_000, np.float32)]), 16_000)
+        padded = cascade._workspace.embeddings["mert"].copy()
+        cascade.classify_samples(heard, 16_000)
+        np.testing.assert_allclose(cascade._workspace.embeddings["mert"], padded, rtol=1e-6)
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+def test_with_a_loudness_volume_and_offset_do_not_matter(tmp_path: Path, windowed: bool) -> None:
+    rule = {"window_samples": 2 * RATE, "hop_samples": 2 * RATE} if windowed else {}
+    stages = [bundles.fma_stage(encoder=rule, loudness=-15.0), bundles.waveform_stage("mert", loudness=-15.0)]
+    root = bundles.make_bundle(tmp_path / str(windowed), stages, accept=1.0)
+    with Cascade.open(root) as cascade:
+        reference = [answer.embedding for answer in cascade.answers(noise(5), RATE)]
+        for gain, offset in ((1.0, 0.3), (1e-3, 0.0), (0.02, -0.4), (30.0, 2.0)):
+            changed = np.float32(gain) * noise(5) + np.float32(offset)
+            for one, other in zip(reference, cascade.answers(changed, RATE), strict=True):
+                off = np.abs(other.embedding - one) > 0.02 + 0.02 * np.abs(one)
+                # float32 at an offset of 0.4 is rounded noise for the quietest bins.
+                assert off.mean() <= 0.01
+
+
+def test_one_call_at_a_time(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, leave = threading.Event(), threading.Event()
+    with Cascade.open(two) as cascade:
+        answer = cascade._stages[0].answer
+
+        def slow(*arguments: Any, **options: Any) -> Any:
+            entered.set()
+            assert leave.wait(60)
+            return answer(*arguments, **options)
+
+        monkeypatch.setattr(cascade._stages[0], "answer", slow)
+        with ThreadPoolExecutor(1) as other:
+            running = other.submit(cascade.classify_samples, noise(5), RATE)
+            assert entered.wait(60)
+            for call in (cascade.classify_samples, cascade.answers):
+                with pytest.raises(UsageError, match="CascadePool"):
+                    call(noise(5), RATE)
+            with pytest.raises(UsageError, match="CascadePool"):
+                cascade.classify("a.wav")
+            leave.set()
+            assert running.result(60).status == "ok"
+        assert cascade.classify_samples(noise(5), RATE).status == "ok", "handed over between calls"
 
 
 def test_closed_cascades_refuse(two: Path) -> None:

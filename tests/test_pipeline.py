@@ -10,6 +10,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import pytest
 import soundfile
 
 import bundles
-from edge_reclass import Cascade, CascadePool, Verdict, opening, shared_batches
+from edge_reclass import Cascade, CascadePool, Verdict, opening
 from edge_reclass import cascade as cascade_module
 from edge_reclass.backends.ort import OrtBackend
 from edge_reclass.errors import DeviceError, EngineError, UsageError
-from edge_reclass.shared_batches import SharedGraph, add_rows
+from edge_reclass.shared_batches import Fill, SharedGraph, add_rows
+from edge_reclass.windows import fill_window
 from lanes_device import SharingDevice
 
 RATE = 16_000
@@ -160,13 +162,16 @@ class Lanes:
     def samples(self, lane: int, windows: int) -> np.ndarray:
         return np.random.default_rng(lane).normal(0, 0.1, windows * self.window).astype(np.float32)
 
+    def fills(self, samples: np.ndarray) -> list[Fill]:
+        return [partial(fill_window, samples, start, "repeat") for start in range(0, len(samples), self.window)]
+
     def ask(self, lane: int, windows: int) -> None:
         samples, total = self.samples(lane, windows), np.empty(self.dim)
         before = len(self.shared._pending)
 
         def run() -> None:
             try:
-                self.shared.add_embeddings(samples, range(0, len(samples), self.window), "repeat", total)
+                self.shared.add_embeddings(self.fills(samples), total)
                 self.totals[lane] = total
             except BaseException as error:
                 self.errors[lane] = error
@@ -235,22 +240,17 @@ def test_the_sum_is_the_same_however_it_was_cut(lanes: Callable[..., Lanes]) -> 
         np.testing.assert_array_equal(total, totals[0])
 
 
-def test_windows_are_copied_from_the_lane_s_own_samples(
-    lanes: Callable[..., Lanes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-    fill = shared_batches.fill_window
-
-    def watched(samples: np.ndarray, start: int, short: Any, out: np.ndarray) -> None:
-        seen.append((samples, out))
-        fill(samples, start, short, out)
-
-    monkeypatch.setattr(shared_batches, "fill_window", watched)
+def test_windows_are_written_straight_into_the_device_s_input(lanes: Callable[..., Lanes]) -> None:
+    rows = []
     work = lanes(4)
-    samples = work.samples(1, 2)
-    work.shared.add_embeddings(samples, (0, 160), "repeat", np.empty(8))
-    assert all(source is samples for source, _ in seen), "no copy between the lane and the device's input"
-    assert all(np.shares_memory(out, work.device.graphs[0].input) for _, out in seen)
+
+    def watched(row: np.ndarray) -> None:
+        rows.append(row)
+        row.fill(0.0)
+
+    work.shared.add_embeddings([watched, watched], np.empty(8))
+    assert len(rows) == 2
+    assert all(np.shares_memory(row, work.device.graphs[0].input) for row in rows)
 
 
 def loud(level: float, error: Exception) -> Callable[[np.ndarray], None]:
@@ -269,7 +269,7 @@ def test_a_lane_that_fails_takes_no_neighbour_with_it(lanes: Callable[..., Lanes
     held(work)
     for lane in (1, 2, 3):
         work.ask(lane, 2)
-    work.shared._pending[1].samples[5] = 2.0
+    work.shared._pending[1].windows[0].args[0][5] = 2.0
     work.finish()
     assert work.errors == {2: error}
     for lane in (1, 3):
@@ -280,7 +280,7 @@ def test_the_rest_of_a_failed_track_is_not_run(lanes: Callable[..., Lanes]) -> N
     work = lanes(4, loud(1.0, EngineError("it broke")))
     held(work)
     work.ask(1, 12)
-    work.shared._pending[0].samples[5] = 2.0
+    work.shared._pending[0].windows[0].args[0][5] = 2.0
     work.ask(2, 1)
     work.finish()
     assert isinstance(work.errors[1], EngineError)
@@ -294,11 +294,11 @@ def test_a_lost_device_is_told_to_all_who_wait_and_who_come(lanes: Callable[...,
     held(work)
     for lane in (1, 2, 3):
         work.ask(lane, 2)
-    work.shared._pending[0].samples[5] = 2.0
+    work.shared._pending[0].windows[0].args[0][5] = 2.0
     work.finish()
     assert work.errors == {1: lost, 2: lost, 3: lost}
     with pytest.raises(DeviceError, match="IllegalAddress"):
-        work.shared.add_embeddings(work.samples(4, 1), (0,), "repeat", np.empty(8))
+        work.shared.add_embeddings(work.fills(work.samples(4, 1)), np.empty(8))
     assert work.device.sizes == [1, 2]
 
 
@@ -309,7 +309,7 @@ def test_closing_finishes_what_was_asked_for(lanes: Callable[..., Lanes]) -> Non
     closing = started(work.shared.close)
     wait_for(lambda: work.shared._closing)
     with pytest.raises(EngineError, match="closed"):
-        work.shared.add_embeddings(work.samples(4, 1), (0,), "repeat", np.empty(8))
+        work.shared.add_embeddings(work.fills(work.samples(4, 1)), np.empty(8))
     work.finish()
     closing.join(30)
     np.testing.assert_allclose(work.totals[1], work.expected(1, 5), rtol=1e-5)

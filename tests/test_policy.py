@@ -111,8 +111,14 @@ def test_the_genre_has_the_highest_score_and_the_confidence_is_its_score(
 
 
 def test_decide_refuses_answers_of_other_stages() -> None:
-    with pytest.raises(ValueError, match="first stages"):
-        decide(PRESETS["fmj-ev"], [answer("mert", 0, 0.5)])
+    with pytest.raises(ValueError, match="in this order"):
+        decide(PRESETS["fmj-ev"], [answer("mert", 0, 0.5), answer("fma", 0, 0.5)])
+    with pytest.raises(ValueError, match="expected answers of stages"):
+        decide(PRESETS["fmj-ev"], [answer("musicnn", 0, 0.5)])
+    with pytest.raises(ValueError, match="in this order"):
+        decide(PRESETS["fmj-ev"], [answer("fma", 0, 0.5), answer("mert", 0, 0.5)], after="fma")
+    with pytest.raises(ValueError, match="expected answers of stages"):
+        decide(PRESETS["fmj-ev"], [])
     with pytest.raises(ValueError, match="number of genres"):
         decide(PRESETS["fmj-ev"], [answer("fma", 0, 0.5, 3), answer("mert", 0, 0.5, 4)])
 
@@ -160,3 +166,37 @@ def test_reasons_never_contradict_themselves() -> None:
     assert decide(policy, [answer("a", 0, above)]).reason == f"{above!r} > 0.9 after a"
     assert decide(policy, [answer("a", 0, below)]).reason == f"{below!r} ≤ 0.9 after a"
     assert decide(PRESETS["plex-outline"], [answer("fma", 0, 0.8)]).reason == "0.8 > 0.7999999999999999 after fma"
+
+
+def test_a_silent_stage_is_as_if_the_policy_did_not_have_it() -> None:
+    policy = PRESETS["fmj-ev"]
+    decision = decide(policy, [answer("mert", 1, 0.95)])
+    assert (decision.stop, decision.genre, decision.confidence) == (True, 1, pytest.approx(0.95))
+    # A silent last stage leaves the vote as it was after the last stage that answered, which is then final.
+    decision = decide(policy, [answer("fma", 2, 0.4)], after="jmla")
+    assert (decision.stop, decision.genre, decision.confidence) == (True, 2, pytest.approx(0.4))
+    # Where the step gives weight to silent stages only, those that answered count the same.
+    policy = two_steps("soft", 0.9, {"a": 1.0})
+    assert decide(policy, [answer("b", 3, 0.8)]).confidence == pytest.approx(0.8)
+
+
+def test_outside_of_the_range_nothing_is_accepted_and_the_verdict_is_unsure() -> None:
+    policy = two_steps("soft", 0.9, {"b": 1.0})
+    strange = Answer("a", answer("a", 0, 0.99).probabilities, outside=True)
+    first = decide(policy, [strange])
+    assert (first.stop, first.code) == (False, "go_on")
+    last = decide(policy, [strange, answer("b", 0, 0.99)])
+    assert (last.stop, last.code, last.unsure) == (True, "outside_range", True)
+    assert "what a heard" in last.reason
+    off = decide(policy, [strange, answer("b", 0, 0.99)], min_confidence=0.0)
+    assert (off.code, off.unsure) == ("last_stage", False)
+    assert not decide(policy, [strange], min_confidence=0.0).stop
+
+
+def test_a_confidence_below_the_least_is_unsure_and_no_reason_to_stop() -> None:
+    policy = two_steps("soft", 0.5, {"b": 1.0})
+    assert decide(policy, [answer("a", 0, 0.6)]).code == "accepted"
+    assert not decide(policy, [answer("a", 0, 0.6)], min_confidence=0.7).stop
+    low = decide(policy, [answer("a", 0, 0.6), answer("b", 1, 0.65)], min_confidence=0.7)
+    assert (low.stop, low.code, low.genre) == (True, "low_confidence", 1)
+    assert decide(policy, [answer("a", 0, 0.6), answer("b", 1, 0.7)], min_confidence=0.7).code == "last_stage"

@@ -146,7 +146,8 @@ def summarised(verdicts: Sequence[Verdict], stages: Sequence[str]) -> dict[str, 
     for verdict in verdicts:
         for report in verdict.stages:
             stage_ms[report.name].append(report.milliseconds)
-            confidences[report.name].append(report.confidence)
+            if report.confidence is not None:
+                confidences[report.name].append(report.confidence)
             for part in report.parts:
                 part_ms.setdefault(f"{report.name}, {part.name} ({part.clock})", []).append(part.milliseconds)
     decode = [verdict.decode_milliseconds for verdict in verdicts if verdict.decode_milliseconds is not None]

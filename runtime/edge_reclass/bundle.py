@@ -6,6 +6,7 @@ The schema is the msgspec structs below; ``manifest_text`` writes what ``load`` 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -31,6 +32,7 @@ __all__ = [
     "HeadEntry",
     "Manifest",
     "PolicyEntry",
+    "RangeEntry",
     "StageEntry",
     "StepEntry",
     "WaveformEntry",
@@ -93,21 +95,39 @@ class WaveformEntry(
     reference: str | None = None
 
 
-class HeadEntry(Struct, forbid_unknown_fields=True, frozen=True):
+class RangeEntry(Struct, forbid_unknown_fields=True, frozen=True):
+    """A test of whether an embedding lies within what the head was fitted on.
+
+    An ONNX graph features[1, k] → distance[1, 1] on the concatenated embeddings of ``inputs``, which are among the
+    head's; a distance above ``limit`` is outside.
+    """
+
+    file: str
+    inputs: Annotated[list[str], Meta(min_length=1)]
+    limit: Annotated[float, Meta(gt=0)]
+
+
+class HeadEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """An ONNX graph features[1, k] → logits[1, genres] on the concatenated embeddings of ``inputs``."""
 
     file: str
     inputs: Annotated[list[str], Meta(min_length=1)]
     temperature: Annotated[float, Meta(ge=1e-3, le=1e3)] = 1.0
+    range: RangeEntry | None = None
 
 
 class StageEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """Encoder and head; ``excerpt`` overrides the bundle's."""
+    """Encoder and head; ``excerpt`` overrides the bundle's.
+
+    ``loudness``: every window is brought to it, in dB of full scale (RMS of its active frames, see loudness.py), and
+    its constant offset taken off; None: as the file has it.
+    """
 
     name: Name
     encoder: Fma518Entry | WaveformEntry
     head: HeadEntry
     excerpt: ExcerptEntry | None = None
+    loudness: Annotated[float, Meta(ge=-60, le=0)] | None = None
 
 
 class StepEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -143,6 +163,8 @@ class Manifest(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=Tr
     default_policy: str
     files: dict[str, FileEntry]
     excerpt: ExcerptEntry = ExcerptEntry(start="center", seconds=30.0)
+    min_confidence: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Below it a verdict is ``unsure``; 0 turns ``unsure`` off altogether."""
     provenance: dict[str, Any] = {}
 
     def stage(self, name: str) -> StageEntry:
@@ -279,12 +301,24 @@ def _stage_faults(stage: StageEntry, names: list[str]) -> Iterator[str]:
     if unknown:
         yield f"{where}.head.inputs: expected names of {', '.join(names)}, got {', '.join(unknown)}"
     if len(set(stage.head.inputs)) != len(stage.head.inputs):
-        yield f"{where}.head.inputs: a stage stands twice in {', '.join(stage.head.inputs)}"
+        yield f"{where}.head.inputs: duplicate stage in {', '.join(stage.head.inputs)}"
+    if (test := stage.head.range) is not None:
+        if not set(test.inputs) <= set(stage.head.inputs):
+            yield (
+                f"{where}.head.range.inputs: expected names of the head's inputs {', '.join(stage.head.inputs)}, "
+                f"got {', '.join(test.inputs)}"
+            )
+        if len(set(test.inputs)) != len(test.inputs):
+            yield f"{where}.head.range.inputs: duplicate stage in {', '.join(test.inputs)}"
+        if not math.isfinite(test.limit):
+            yield f"{where}.head.range.limit: expected a finite number, got {test.limit}"
 
 
 def _used_files(manifest: Manifest) -> Iterator[str]:
     for stage in manifest.stages:
         yield stage.head.file
+        if stage.head.range is not None:
+            yield stage.head.range.file
         if isinstance(stage.encoder, WaveformEntry):
             yield from stage.encoder.files.values()
             if stage.encoder.reference is not None:
@@ -310,6 +344,7 @@ def manifest_text(manifest: Manifest) -> str:
         "name",
         "genres",
         "excerpt",
+        "min_confidence",
         "stages",
         "policies",
         "default_policy",

@@ -8,16 +8,17 @@ The embedding API of edge-reclass::
         verdict = cascade.classify("song.mp3")
         print(verdict.genre, verdict.confidence, verdict.decided_by)
 
-A cascade is opened once and used for many tracks. It is not safe for several threads at a time: give each thread its
-own (``parallel.CascadePool`` does, and lets them share the encoders).
+A cascade is opened once and used for many tracks. It works on one track at a time: a call while another thread's call
+runs raises. ``parallel.CascadePool`` serves several threads, on one set of encoders.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -30,17 +31,30 @@ from edge_reclass.audio import Decoded, Decoder, Limits, Resampler, locate, mix_
 from edge_reclass.backends import Backend
 from edge_reclass.buffers import Workspace
 from edge_reclass.bundle import Bundle
-from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError, TrackError
+from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError, TrackError, UsageError
+from edge_reclass.loudness import SILENCE_DB
 from edge_reclass.opening import Options, Shared, load_bundle, open_with
 from edge_reclass.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECONDS, Signal, choose_policy
 from edge_reclass.policy import Answer, Decision, Policy, decide
-from edge_reclass.stages import Parts
+from edge_reclass.stages import Heard, Parts, Stage
 from edge_reclass.verdict import ExcerptSeen, Score, StageReport, Verdict
 
-__all__ = ["SILENCE", "Cascade"]
+__all__ = ["Cascade", "StageAnswer"]
 
-SILENCE = 2.0**-14
-"""Peak (full scale 1) up to which an excerpt counts as silent: two steps of 16-bit audio, −84 dBFS, dithered zeros."""
+
+@dataclass(frozen=True)
+class StageAnswer:
+    """What one stage says of an excerpt, whatever the policy decides.
+
+    embedding: float32[dim], a copy
+    probabilities: over the genres, calibrated
+    outside: the embedding is unlike anything that the head was fitted on
+    """
+
+    name: str
+    embedding: NDArray[np.float32]
+    probabilities: tuple[float, ...]
+    outside: bool
 
 
 class Cascade:
@@ -50,6 +64,7 @@ class Cascade:
         self._shared = shared
         self.plan = shared.plan
         self._closed = False
+        self._busy = threading.Lock()
         with ExitStack() as opened:
             if owns_shared:
                 opened.callback(shared.close)  # after the stages
@@ -74,6 +89,7 @@ class Cascade:
         allow_random: bool = False,
         engines: str | Path | None = None,
         timed: bool = False,
+        min_confidence: float | None = None,
     ) -> Cascade:
         """Load and verify a bundle, size the workspace, and open its stages.
 
@@ -89,6 +105,8 @@ class Cascade:
             allow_random: take stages with untrained weights too, to measure them; their answers mean nothing.
             engines: where TensorRT's engines lie; None is ``EDGE_RECLASS_ENGINES`` or the bundle's ``engines``.
             timed: let the device's clock time every run (``StageReport.parts``).
+            min_confidence: below it a verdict is ``unsure``, 0 to 1; 0 gives every audible track a genre; None is the
+                bundle's.
 
         Raises:
             UsageError: an argument is out of range, or names a device or policy that does not exist; or a stage has
@@ -98,7 +116,7 @@ class Cascade:
             DeviceError: the device cannot be used, or a package that it needs is not installed.
         """
         folder = None if engines is None else Path(engines)
-        options = Options(threads, max_rate, max_seconds, batch, allow_random, folder, timed)
+        options = Options(threads, max_rate, max_seconds, batch, allow_random, folder, timed, min_confidence)
         loaded = load_bundle(bundle)
         return open_with(
             loaded, device, choose_policy(loaded, policy), options, lambda shared: cls(shared, owns_shared=True)
@@ -118,6 +136,7 @@ class Cascade:
         """Classify one audio file. A bad file gives a verdict with a status; it never raises for the file's sake.
 
         Raises:
+            UsageError: a call of another thread is running.
             EngineError: the cascade is closed.
             DeviceError: the device is lost; no further track can be classified.
         """
@@ -133,19 +152,37 @@ class Cascade:
 
         Raises:
             ValueError: ``samples`` is no array or has another shape or dtype; ``rate`` is not whole.
+            UsageError: a call of another thread is running.
             EngineError: the cascade is closed.
             DeviceError: the device is lost; no further track can be classified.
         """
+        return self._classify(name, self._from_memory(samples, rate), in_memory=True)
+
+    def answers(self, samples: NDArray[Any], rate: int) -> list[StageAnswer]:
+        """What every stage of the policy says of audio in memory, without a vote or an early exit.
+
+        Args and errors as :meth:`classify_samples`; and
+
+        Raises:
+            TrackError: no stage can say anything of these samples (too short, silent, not finite, …).
+        """
+        with self._working():
+            said = []
+            for stage, heard, _, _ in self._hear(self._from_memory(samples, rate)(self._workspace.decoded)):
+                if heard is not None:
+                    embedding = self._workspace.embeddings[stage.name].copy()
+                    said.append(StageAnswer(stage.name, embedding, heard.probabilities, heard.outside))
+            if not said:
+                raise _silent()
+            return said
+
+    def _from_memory(self, samples: NDArray[Any], rate: int) -> Callable[[NDArray[np.float32]], Decoded]:
         if not isinstance(samples, np.ndarray):
             raise ValueError(f"samples: expected a numpy array, got {type(samples).__name__}")
         if int(rate) != rate:
             raise ValueError(f"rate: expected whole samples per second, got {rate}")
         hertz = int(rate)
-        return self._classify(
-            name,
-            lambda out: mix_excerpt(samples, hertz, self.plan.excerpts, out, self._limits),
-            in_memory=True,
-        )
+        return lambda out: mix_excerpt(samples, hertz, self.plan.excerpts, out, self._limits)
 
     def classify_many(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Verdict]:
         """Classify tracks one after another; one verdict per path, in order."""
@@ -164,75 +201,96 @@ class Cascade:
     ) -> None:
         self.close()
 
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Holds the workspace for one call."""
+        if not self._busy.acquire(blocking=False):
+            raise UsageError(
+                "this cascade is at work for another thread; a Cascade takes one call at a time: "
+                "open a CascadePool (edge_reclass.CascadePool.open(jobs)), whose classify and submit may be called "
+                "from any thread"
+            )
+        try:
+            if self._closed:
+                raise EngineError("this cascade is closed; open a new one")
+            yield
+        finally:
+            self._busy.release()
+
     def _classify(
         self, name: str, decode: Callable[[NDArray[np.float32]], Decoded], *, in_memory: bool = False
     ) -> Verdict:
-        if self._closed:
-            raise EngineError("this cascade is closed; open a new one")
-        run = _Run(Verdict(name, "ok", self.plan.bundle, self.plan.policy.name))
-        try:
-            self._run(run, decode)
-        except TrackError as error:
-            return run.failed(error.status, str(error))
-        except MemoryError as error:
-            return run.failed("out_of_memory", str(error) or "not enough memory for this track")
-        except DeviceError:
-            raise  # not this track's fault, and no other track would fare better
-        except Exception as error:
-            if in_memory and isinstance(error, ValueError) and run.verdict.decode_milliseconds is None:
-                raise  # the caller's samples have a wrong shape or dtype
-            # Nothing that happens to one track may end a run of a hundred thousand.
-            return run.failed("error", str(error) if isinstance(error, EdgeReclassError) else _named(error))
-        return run.verdict
+        with self._working():
+            run = _Run(Verdict(name, "ok", self.plan.bundle, self.plan.policy.name), self.plan.genres)
+            try:
+                self._run(run, decode)
+            except TrackError as error:
+                return run.failed(error.status, str(error))
+            except MemoryError as error:
+                return run.failed("out_of_memory", str(error) or "not enough memory for this track")
+            except DeviceError:
+                raise  # not this track's fault, and no other track would fare better
+            except Exception as error:
+                if in_memory and isinstance(error, ValueError) and run.verdict.decode_milliseconds is None:
+                    raise  # the caller's samples have a wrong shape or dtype
+                # Nothing that happens to one track may end a run of a hundred thousand.
+                return run.failed("error", str(error) if isinstance(error, EdgeReclassError) else _named(error))
+            return run.verdict
 
     def _run(self, run: _Run, decode: Callable[[NDArray[np.float32]], Decoded]) -> None:
         began = time.perf_counter()
         decoded = decode(self._workspace.decoded)
         run.verdict = replace(run.verdict, decode_milliseconds=(time.perf_counter() - began) * 1e3)
-        self._refuse(decoded)
-        filled: dict[Signal, int] = {}
         answers: list[Answer] = []
+        began = time.perf_counter()
+        for stage, heard, seen, parts in self._hear(decoded):
+            answered = time.perf_counter()
+            decision = None
+            if heard is not None:
+                answers.append(Answer(stage.name, heard.probabilities, heard.outside))
+            if answers:
+                decision = decide(self.plan.policy, answers, after=stage.name, min_confidence=self.plan.min_confidence)
+                parts.add("policy", time.perf_counter() - answered)
+            run.answered(stage.name, heard, (answered - began) * 1e3, seen, parts)
+            if decision is not None and decision.stop:
+                run.decided(answers[-1].stage, decision)
+                return
+            began = time.perf_counter()
+        raise _silent()
+
+    def _hear(self, decoded: Decoded) -> Iterator[tuple[Stage, Heard | None, ExcerptSeen, Parts]]:
+        """Each stage in turn, when it is asked for, with what it says: None where it heard only silence."""
+        seconds = decoded.total / decoded.rate
+        if seconds < self.plan.min_seconds:
+            raise TrackError("too_short", f"expected at least {self.plan.min_seconds:g} s, got {seconds:.3f} s")
+        filled: dict[Signal, int] = {}
+        silent: set[str] = set()
         for stage in self._stages:
             began = time.perf_counter()
             parts = Parts()
             signal = stage.plan.signal
             samples, start = self._slice(decoded, signal)
-            seen = ExcerptSeen((decoded.start + start) / decoded.rate, len(samples) / decoded.rate)
+            seen = ExcerptSeen(start / decoded.rate, len(samples) / decoded.rate)
             if signal.rate is not None:
                 buffer = self._workspace.signals[signal]
                 if signal not in filled:
                     filled[signal] = self._resampler.resample(samples, decoded.rate, signal.rate, buffer)
                     parts.add("resample", time.perf_counter() - began)
                 samples = buffer[: filled[signal]]
-            probabilities = stage.answer(samples, signal.rate or decoded.rate, self._workspace.embeddings, parts)
-            answers.append(Answer(stage.name, probabilities))
-            answered = time.perf_counter()
-            decision = decide(self.plan.policy, answers)
-            parts.add("policy", time.perf_counter() - answered)
-            run.answered(self.plan.genres, answers[-1], (answered - began) * 1e3, seen, parts)
-            if decision.stop:
-                run.decided(self.plan.genres, stage.name, decision)
-                return
-
-    def _refuse(self, decoded: Decoded) -> None:
-        """Raise for a track that is silent or too short for any of the policy's stages."""
-        seconds = decoded.total / decoded.rate
-        if seconds < self.plan.min_seconds:
-            raise TrackError("too_short", f"expected at least {self.plan.min_seconds:g} s, got {seconds:.3f} s")
-        if decoded.peak <= SILENCE:
-            cancels = decoded.channel_peak > SILENCE
-            raise TrackError(
-                "silent",
-                "the channels cancel when mixed to mono"
-                if cancels
-                else f"the excerpt's peak is {abs(decoded.peak):.1e}, at most {SILENCE:.1e} counts as silence",
-            )
+            heard = stage.answer(samples, signal.rate or decoded.rate, self._workspace.embeddings, parts, silent)
+            if heard is None:
+                silent.add(stage.name)
+            yield stage, heard, seen, parts
 
     def _slice(self, decoded: Decoded, signal: Signal) -> tuple[NDArray[np.float32], int]:
-        """The signal's excerpt within the decoded union, and where it starts there."""
+        """The signal's excerpt, and where it starts in the track."""
         start, count = locate(decoded.total, decoded.rate, signal.excerpt)
-        start -= decoded.start
-        return decoded.samples[start : start + count], start
+        first = start - decoded.start
+        return decoded.samples[first : first + count], start
+
+
+def _silent() -> TrackError:
+    return TrackError("silent", f"no stage heard any sound above {SILENCE_DB:g} dBFS in its excerpt")
 
 
 def _named(error: Exception) -> str:
@@ -244,23 +302,33 @@ class _Run:
     """The verdict of one track while it is being made."""
 
     verdict: Verdict
+    genres: tuple[str, ...]
 
     def failed(self, status: str, message: str) -> Verdict:
         return replace(self.verdict, status=status, error=message)
 
-    def answered(
-        self, genres: tuple[str, ...], answer: Answer, milliseconds: float, seen: ExcerptSeen, parts: Parts
-    ) -> None:
-        report = StageReport(answer.stage, genres[answer.top], answer.confidence, milliseconds, seen, parts.taken())
+    def answered(self, stage: str, heard: Heard | None, milliseconds: float, seen: ExcerptSeen, parts: Parts) -> None:
+        report = StageReport(stage, None, None, milliseconds, seen, parts.taken())
+        if heard is not None:
+            answer = Answer(stage, heard.probabilities)
+            report = replace(
+                report,
+                genre=self.genres[answer.top],
+                confidence=answer.confidence,
+                outside=heard.outside,
+                distance=heard.distance,
+            )
         self.verdict = replace(self.verdict, stages=(*self.verdict.stages, report))
 
-    def decided(self, genres: tuple[str, ...], stage: str, decision: Decision) -> None:
-        order = sorted(range(len(genres)), key=lambda g: (g != decision.genre, -decision.scores[g], g))
+    def decided(self, stage: str, decision: Decision) -> None:
+        order = sorted(range(len(self.genres)), key=lambda g: (g != decision.genre, -decision.scores[g], g))
         self.verdict = replace(
             self.verdict,
-            genre=genres[decision.genre],
+            status="unsure" if decision.unsure else "ok",
+            genre=None if decision.unsure else self.genres[decision.genre],
             confidence=decision.confidence,
             decided_by=stage,
             reason=decision.reason,
-            top=tuple(Score(genres[g], decision.scores[g]) for g in order),
+            reason_code=decision.code,
+            top=tuple(Score(self.genres[g], decision.scores[g]) for g in order),
         )

@@ -27,7 +27,7 @@ __all__ = [
     "UsageError",
 ]
 
-ANSWER_STATUSES: Final = ("ok", "silent", "too_short")
+ANSWER_STATUSES: Final = ("ok", "unsure", "silent", "too_short")
 """Statuses that are an answer about the music; they do not change the exit code."""
 
 FAILURE_STATUSES: Final = (
@@ -82,7 +82,7 @@ class DeviceError(EdgeReclassError):
 
 
 class TrackError(EdgeReclassError):
-    """One track cannot be classified. ``status`` is one of ANSWER_STATUSES (but ``ok``) or FAILURE_STATUSES."""
+    """One track cannot be classified. ``status`` is ``silent``, ``too_short`` or one of FAILURE_STATUSES."""
 
     exit_code = 3
 

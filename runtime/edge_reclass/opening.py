@@ -40,6 +40,7 @@ class Options:
     allow_random: bool = False
     engines: Path | None = None
     timed: bool = False
+    min_confidence: float | None = None
 
 
 class Shared:
@@ -164,6 +165,7 @@ def _open(
             max_seconds=options.max_seconds,
             batch=options.batch,
             lanes=count if device.shares_batches else 1,
+            min_confidence=options.min_confidence,
         )
         if device.name == "tensorrt":
             plan, chosen = _on_engines(bundle, plan, options.engines)
@@ -215,7 +217,7 @@ def _on_engines(bundle: Bundle, plan: Plan, folder: Path | None) -> tuple[Plan, 
                 max_batch=choice.max_batch,
                 device="cpu" if on_cpu else None,
                 # An engine has a hash of its own; what it was built from need not be read.
-                files=(*(onnx if on_cpu else ()), stage.files[-1]),
+                encoder_files=onnx if on_cpu else (),
             )
         stages.append(stage)
     notes = tuple(f"{choice.stage}: {choice.note}" for choice in choices.values() if choice.note)

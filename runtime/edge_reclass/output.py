@@ -171,10 +171,8 @@ def explain(verdict: Verdict, top: int = 5) -> str:
         lines.append(f"decode {verdict.decode_milliseconds:.1f} ms")
     for stage in verdict.stages:
         end = stage.excerpt.start + stage.excerpt.seconds
-        lines.append(
-            f"{stage.name}: {printable(stage.genre)} {stage.confidence:.3f}, {stage.milliseconds:.1f} ms, "
-            f"heard {stage.excerpt.start:.2f}–{end:.2f} s"
-        )
+        said = "silence" if stage.genre is None else f"{printable(stage.genre)} {stage.confidence:.3f}"
+        lines.append(f"{stage.name}: {said}, {stage.milliseconds:.1f} ms, heard {stage.excerpt.start:.2f}–{end:.2f} s")
     if verdict.reason is not None:
         lines.append(f"stopped: {verdict.reason}")
     if verdict.top:

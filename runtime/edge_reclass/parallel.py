@@ -61,6 +61,7 @@ class CascadePool:
         allow_random: bool = False,
         engines: str | Path | None = None,
         timed: bool = False,
+        min_confidence: float | None = None,
     ) -> CascadePool:
         """Open ``jobs`` lanes (None: as many as the device can make use of); the rest as :meth:`Cascade.open`.
 
@@ -71,7 +72,7 @@ class CascadePool:
             UsageError: ``jobs`` is below 1; and whatever Cascade.open raises.
         """
         folder = None if engines is None else Path(engines)
-        options = Options(threads, max_rate, max_seconds, batch, allow_random, folder, timed)
+        options = Options(threads, max_rate, max_seconds, batch, allow_random, folder, timed, min_confidence)
         loaded = load_bundle(bundle)
         return open_with(loaded, device, choose_policy(loaded, policy), options, cls, lanes=jobs)
 

@@ -7,7 +7,7 @@ capacity stands here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_MAX_RATE",
     "DEFAULT_MAX_SECONDS",
     "Plan",
+    "RangePlan",
     "Signal",
     "StagePlan",
     "choose_policy",
@@ -44,6 +45,16 @@ class Signal:
 
 
 @dataclass(frozen=True)
+class RangePlan:
+    """The test of whether what a head gets lies within what it was fitted on."""
+
+    graph: Path
+    inputs: tuple[str, ...]
+    width: int
+    limit: float
+
+
+@dataclass(frozen=True)
 class StagePlan:
     """One stage, ready to be opened."""
 
@@ -62,8 +73,19 @@ class StagePlan:
     head_inputs: tuple[str, ...]
     head_width: int
     temperature: float
-    files: tuple[str, ...]
+    range: RangePlan | None
+    loudness: float | None
+    """What every window is brought to, in dB of full scale; None: as it is."""
+    needed_later: bool
+    """True if the head of a later stage takes this stage's embedding."""
+    encoder_files: tuple[str, ...]
+    head_files: tuple[str, ...]
     """The stage's files as the manifest names them."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All of the stage's files."""
+        return (*self.encoder_files, *self.head_files)
 
 
 @dataclass(frozen=True)
@@ -83,6 +105,8 @@ class Plan:
     """Longest decoded excerpt: the union of the stages' excerpts."""
     decode_samples: int
     """Capacity for it at ``max_rate``."""
+    min_confidence: float | None
+    """Below it a verdict is ``unsure``; 0 turns ``unsure`` off; None: no such limit."""
     min_seconds: float
     """The largest ``min_seconds`` of the stages: a shorter track is ``too_short``, whatever stage would decide."""
 
@@ -152,6 +176,7 @@ def compile_plan(
     max_seconds: float = DEFAULT_MAX_SECONDS,
     batch: int = DEFAULT_BATCH,
     lanes: int = 1,
+    min_confidence: float | None = None,
 ) -> Plan:
     """Compile the plan of a bundle under one policy.
 
@@ -161,6 +186,7 @@ def compile_plan(
         max_seconds: longest full track (or way between a centred and a numbered excerpt) that is decoded.
         batch: most windows that a device takes at once.
         lanes: tracks that share a batch.
+        min_confidence: in place of the manifest's; None: the manifest's.
 
     Raises:
         UsageError: a limit is out of range.
@@ -172,6 +198,8 @@ def compile_plan(
         raise UsageError(f"max_seconds: expected a number above 0, got {max_seconds}")
     if batch < 1:
         raise UsageError(f"batch: expected at least 1, got {batch}")
+    if min_confidence is not None and not 0 <= min_confidence <= 1:
+        raise UsageError(f"min_confidence: expected 0 to 1, got {min_confidence}")
     manifest = bundle.manifest
     dims = {stage.name: stage.encoder.dim for stage in manifest.stages}
     stages: list[StagePlan] = []
@@ -203,7 +231,11 @@ def compile_plan(
                 head_inputs=tuple(entry.head.inputs),
                 head_width=sum(dims[need] for need in entry.head.inputs),
                 temperature=entry.head.temperature,
-                files=(*files, entry.head.file),
+                range=_range(bundle, entry, dims),
+                loudness=entry.loudness,
+                needed_later=any(name in manifest.stage(other).head.inputs for other in policy.stages if other != name),
+                encoder_files=tuple(files),
+                head_files=_head_files(entry),
             )
         )
     excerpts = tuple(dict.fromkeys(stage.signal.excerpt for stage in stages))
@@ -218,8 +250,20 @@ def compile_plan(
         max_rate=max_rate,
         decode_seconds=decode_seconds,
         decode_samples=_capacity(decode_seconds, max_rate),
+        min_confidence=manifest.min_confidence if min_confidence is None else min_confidence,
         min_seconds=max(stage.encoder.min_seconds for stage in stages),
     )
+
+
+def _range(bundle: Bundle, entry: StageEntry, dims: Mapping[str, int]) -> RangePlan | None:
+    test = entry.head.range
+    if test is None:
+        return None
+    return RangePlan(bundle.path(test.file), tuple(test.inputs), sum(dims[need] for need in test.inputs), test.limit)
+
+
+def _head_files(entry: StageEntry) -> tuple[str, ...]:
+    return (entry.head.file, *(() if entry.head.range is None else (entry.head.range.file,)))
 
 
 def _spec(entry: ExcerptEntry) -> ExcerptSpec:

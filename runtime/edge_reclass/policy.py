@@ -30,10 +30,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Answer:
-    """What one stage said: calibrated probabilities, in the order of the genres; they sum to 1."""
+    """What one stage said: calibrated probabilities, in the order of the genres; they sum to 1.
+
+    ``outside`` says that what the stage heard is like nothing that its head was fitted on.
+    """
 
     stage: str
     probabilities: tuple[float, ...]
+    outside: bool = False
 
     @property
     def top(self) -> int:
@@ -74,13 +78,23 @@ class Policy:
 
 @dataclass(frozen=True)
 class Decision:
-    """Stop or go on; ``genre`` is an index, ``scores`` are the vote's scores in genre order."""
+    """Stop or go on; ``genre`` is an index, ``scores`` are the vote's scores in genre order.
+
+    ``code``: ``accepted`` or ``last_stage``; where the verdict is to be ``unsure``, ``low_confidence`` or
+    ``outside_range``; and ``go_on`` where it does not stop.
+    """
 
     stop: bool
     genre: int
     confidence: float
     scores: tuple[float, ...]
     reason: str
+    code: str
+
+    @property
+    def unsure(self) -> bool:
+        """True if the cascade stops without a genre."""
+        return self.code in ("low_confidence", "outside_range")
 
 
 Vote = Callable[[Sequence[Answer], Mapping[str, float]], tuple[int, tuple[float, ...]]]
@@ -118,29 +132,64 @@ def soft(answers: Sequence[Answer], weights: Mapping[str, float]) -> tuple[int, 
 VOTES: Final[Mapping[str, Vote]] = MappingProxyType({"top1": top1, "soft": soft})
 
 
-def decide(policy: Policy, answers: Sequence[Answer]) -> Decision:
-    """Decide after the last of ``answers``, which are the answers of ``policy.stages`` in running order.
+def decide(
+    policy: Policy, answers: Sequence[Answer], *, after: str | None = None, min_confidence: float | None = None
+) -> Decision:
+    """Decide after stage ``after`` (default: the last that answered), given the answers so far in running order.
+
+    A stage that heard only silence gives no answer: the others are weighed as if the policy did not have it. An answer
+    from outside of what a head was fitted on never ends the cascade early, and makes the verdict unsure.
+
+    Args:
+        min_confidence: below it the verdict is unsure; 0 turns ``unsure`` off altogether; None: no such limit.
 
     Raises:
-        ValueError: the answers are not those of the policy's first stages, or differ in their number of genres.
+        ValueError: there is no answer, the answers are not those of stages up to ``after`` in the policy's order, or
+            they differ in their number of genres.
     """
-    said = tuple(answer.stage for answer in answers)
-    if not said or said != policy.stages[: len(said)]:
-        raise ValueError(f"expected the answers of the first stages of {policy.stages}, got {said}")
+    said = [answer.stage for answer in answers]
+    after = said[-1] if after is None and said else after
+    if not said or after not in policy.stages:
+        raise ValueError(f"expected answers of stages of {policy.stages}, got {said} after {after}")
+    done = policy.stages[: policy.stages.index(after) + 1]
+    if said != [stage for stage in done if stage in said]:
+        raise ValueError(f"expected answers of {done} in this order, got {said}")
     if len({len(answer.probabilities) for answer in answers}) != 1:
         raise ValueError(f"answers differ in their number of genres: {[len(a.probabilities) for a in answers]}")
-    step = policy.steps[len(said) - 1]
-    genre, scores = VOTES[policy.vote](answers, step.weights)
+    step = policy.steps[policy.stages.index(said[-1])]
+    weights = step.weights if any(step.weights.get(stage, 0.0) for stage in said) else dict.fromkeys(said, 1.0)
+    genre, scores = VOTES[policy.vote](answers, weights)
     confidence = scores[genre]
-    if len(said) == len(policy.steps):
-        return Decision(True, genre, confidence, scores, f"last stage of {policy.name}")
-    if step.accept is None:
-        raise ValueError(f"the policy {policy.name} has no accept for {step.after}, which is not its last step")
-    stop = confidence > step.accept
-    left, right = f"{confidence:.4f}", f"{step.accept:g}"
-    if float(left) == float(right):  # where rounding hides what decided
-        left, right = repr(confidence), repr(step.accept)
-    return Decision(stop, genre, confidence, scores, f"{left} {'>' if stop else '≤'} {right} after {step.after}")
+    last = after == policy.stages[-1]
+    outside = [answer.stage for answer in answers if answer.outside]
+    if last:
+        reason, code = f"last stage of {policy.name}", "last_stage"
+    else:
+        if step.accept is None:
+            raise ValueError(f"the policy {policy.name} has no accept for {step.after}, which is not its last step")
+        above = confidence > step.accept
+        left, right = f"{confidence:.4f}", f"{step.accept:g}"
+        if float(left) == float(right):  # where rounding hides what decided
+            left, right = repr(confidence), repr(step.accept)
+        reason = f"{left} {'>' if above else '≤'} {right} after {step.after}"
+        low = min_confidence is not None and confidence < min_confidence
+        return Decision(
+            above and not outside and not low,
+            genre,
+            confidence,
+            scores,
+            reason + (f", but {_outside(outside)}" if above and outside else ""),
+            "accepted" if above and not outside and not low else "go_on",
+        )
+    if min_confidence != 0.0 and outside:
+        reason, code = _outside(outside), "outside_range"
+    elif min_confidence is not None and confidence < min_confidence:
+        reason, code = f"{confidence:.4f} < {min_confidence:g}, the least confidence for a genre", "low_confidence"
+    return Decision(True, genre, confidence, scores, reason, code)
+
+
+def _outside(stages: Sequence[str]) -> str:
+    return f"what {' and '.join(stages)} heard is unlike the music that the bundle was fitted on"
 
 
 def check(policy: Policy, stages: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from edge_reclass.backends import Graph
 from edge_reclass.errors import DeviceError, EngineError
-from edge_reclass.windows import ShortRule, fill_window
 
-__all__ = ["SharedGraph", "add_rows"]
+__all__ = ["Fill", "SharedGraph", "add_rows"]
+
+Fill = Callable[[NDArray[np.float32]], None]
+"""Writes one window into the row that it is given, float32[window]."""
 
 
 def add_rows(total: NDArray[np.float64], rows: NDArray[np.float32]) -> None:
@@ -36,9 +38,7 @@ def add_rows(total: NDArray[np.float64], rows: NDArray[np.float32]) -> None:
 class _Request:
     """The windows of one track. Guarded by the graph's lock until it is ``done``."""
 
-    samples: NDArray[np.float32]
-    starts: Sequence[int]
-    short: ShortRule
+    windows: Sequence[Fill]
     total: NDArray[np.float64]
     taken: int = 0
     """Windows that a batch has taken."""
@@ -73,15 +73,12 @@ class SharedGraph:
         self._thread = threading.Thread(target=self._serve, name=f"edge-reclass-{name}", daemon=True)
         self._thread.start()
 
-    def add_embeddings(
-        self, samples: NDArray[np.float32], starts: Sequence[int], short: ShortRule, total: NDArray[np.float64]
-    ) -> None:
+    def add_embeddings(self, windows: Sequence[Fill], total: NDArray[np.float64]) -> None:
         """Write the sum of the embeddings of all windows into ``total`` (float64[dim]); returns when it is there.
 
         Args:
-            samples: float32[n]; must not change until this returns.
-            starts: where the windows begin, in samples.
-            short: how a window is filled from an excerpt shorter than one.
+            windows: for each window a function that writes it into a row of the graph's input; called on the graph's
+                thread, so that what it reads must not change until this returns.
 
         Raises:
             EngineError: the graph failed on these windows, or is closed.
@@ -89,7 +86,7 @@ class SharedGraph:
             MemoryError: the device has too little memory.
         """
         total.fill(0.0)
-        request = _Request(samples, starts, short, total)
+        request = _Request(windows, total)
         with self._changed:
             if self._lost is not None:
                 raise self._lost
@@ -121,11 +118,11 @@ class SharedGraph:
             room, batch = len(self._graph.input), []
             while room and self._pending:
                 request = self._pending[0]
-                count = min(room, len(request.starts) - request.taken)
+                count = min(room, len(request.windows) - request.taken)
                 batch.append(_Segment(request, request.taken, len(self._graph.input) - room, count))
                 request.taken += count
                 room -= count
-                if request.taken == len(request.starts):
+                if request.taken == len(request.windows):
                     self._pending.popleft()
             return batch
 
@@ -153,8 +150,7 @@ class SharedGraph:
         for segment in batch:
             request = segment.request
             for i in range(segment.count):
-                start = request.starts[segment.first + i]
-                fill_window(request.samples, start, request.short, rows[segment.row + i])
+                request.windows[segment.first + i](rows[segment.row + i])
         size = batch[-1].row + batch[-1].count
         embeddings = self._graph.run(size)
         self.batches[size] += 1
@@ -162,7 +158,7 @@ class SharedGraph:
             request = segment.request
             add_rows(request.total, embeddings[segment.row : segment.row + segment.count])
             request.added += segment.count
-            if request.added == len(request.starts):
+            if request.added == len(request.windows):
                 request.done.set()
 
     def _fail(self, request: _Request, error: BaseException) -> None:

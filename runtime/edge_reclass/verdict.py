@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["ExcerptSeen", "Part", "Score", "StageReport", "Verdict"]
+from edge_reclass.errors import ANSWER_STATUSES
+
+__all__ = ["DamageSeen", "ExcerptSeen", "Part", "Score", "StageReport", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,15 @@ class ExcerptSeen:
 
     start: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class DamageSeen:
+    """What could not be decoded of the excerpt: packets, and the share of its samples (``missing``, 0 to 1)."""
+
+    bad_packets: int
+    packets: int
+    missing: float
 
 
 @dataclass(frozen=True)
@@ -44,23 +55,32 @@ class Part:
 class StageReport:
     """What one stage said, how long it took (resampling, encoder and head), and what it looked at.
 
-    ``parts`` is for measurements and not part of the JSON.
+    ``genre`` and ``confidence`` are None where the stage heard only silence; it then has no part in the verdict.
+    ``outside``: what it heard is unlike anything that its head was fitted on; ``distance`` is how far, as a multiple of
+    the limit, and None where there is no test or nothing to measure. ``parts`` is for measurements and not part of the
+    JSON.
     """
 
     name: str
-    genre: str
-    confidence: float
+    genre: str | None
+    confidence: float | None
     milliseconds: float
     excerpt: ExcerptSeen
     parts: tuple[Part, ...] = ()
+    outside: bool = False
+    distance: float | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The result for one track.
 
-    ``status`` is ``ok`` or one of ``errors.ANSWER_STATUSES`` and ``errors.FAILURE_STATUSES``; what does not apply to
-    a status is None or empty. ``stages`` holds the stages that answered, also where a later one failed.
+    ``status`` is one of ``errors.ANSWER_STATUSES`` and ``errors.FAILURE_STATUSES``; what does not apply to a status
+    is None or empty. An ``unsure`` verdict has no genre; ``top`` says what it would have been, ``confidence`` with
+    which score. ``reason`` says in words why the cascade stopped or is unsure; ``reason_code`` is ``accepted`` (a
+    stage was sure enough), ``last_stage``, ``low_confidence`` or ``outside_range``. ``stages`` holds the stages that
+    ran, also where a later one failed. ``damage`` is what could not be decoded of the excerpt; ``channel`` is the
+    channel that was heard alone because the mix of all cancels.
     ``decode_milliseconds`` is for people (``--explain``) and not part of the JSON.
     """
 
@@ -72,15 +92,18 @@ class Verdict:
     confidence: float | None = None
     decided_by: str | None = None
     reason: str | None = None
+    reason_code: str | None = None
     top: tuple[Score, ...] = ()
     stages: tuple[StageReport, ...] = ()
+    damage: DamageSeen | None = None
+    channel: int | None = None
     error: str | None = None
     decode_milliseconds: float | None = None
 
     @property
     def failed(self) -> bool:
         """True if the track could not be classified (exit code 3), False for an answer."""
-        return self.status not in {"ok", "silent", "too_short"}
+        return self.status not in ANSWER_STATUSES
 
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
         """The verdict as plain values, keys in the documented order; at most ``top`` genres if given."""
@@ -92,8 +115,11 @@ class Verdict:
             "confidence": _rounded(self.confidence, 6),
             "decided_by": self.decided_by,
             "reason": self.reason,
+            "reason_code": self.reason_code,
             "top": [{"genre": s.genre, "score": _rounded(s.score, 6)} for s in scores] if scores else None,
             "stages": [_stage_dict(stage) for stage in self.stages] if self.stages else None,
+            "damage": None if self.damage is None else _damage_dict(self.damage),
+            "channel": self.channel,
             "bundle": self.bundle,
             "policy": self.policy,
             "error": self.error,
@@ -112,6 +138,14 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
 
 
+def _damage_dict(damage: DamageSeen) -> dict[str, Any]:
+    return {
+        "bad_packets": damage.bad_packets,
+        "packets": damage.packets,
+        "missing": _rounded(damage.missing, 6),
+    }
+
+
 def _stage_dict(stage: StageReport) -> dict[str, Any]:
     return {
         "name": stage.name,
@@ -122,4 +156,6 @@ def _stage_dict(stage: StageReport) -> dict[str, Any]:
             "start": _rounded(stage.excerpt.start, 6),
             "seconds": _rounded(stage.excerpt.seconds, 6),
         },
+        "outside": stage.outside,
+        "distance": _rounded(stage.distance, 4),
     }

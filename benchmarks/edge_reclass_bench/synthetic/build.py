@@ -178,7 +178,7 @@ def _set_policies(root: Path, stages: Sequence[str], tracks: CalibrationTracks) 
     _write(root, manifest)
     with Cascade.open(root, policy="thorough", allow_random=True) as cascade:
         verdicts = tracks.verdicts(cascade)
-    said = {stage: [verdict.stages[i].confidence for verdict in verdicts] for i, stage in enumerate(stages)}
+    said = {stage: [verdict.stages[i].confidence or 0.0 for verdict in verdicts] for i, stage in enumerate(stages)}
     policies, record = {}, {}
     orders = {"early-exit": list(stages)}
     if len(stages) > 2:

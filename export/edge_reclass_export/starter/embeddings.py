@@ -17,7 +17,7 @@ from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resample
 from edge_reclass.backends.ort import OrtBackend
 from edge_reclass.bundle import Fma518Entry, WaveformEntry
 from edge_reclass.features import FEATURE_COUNT, Fma518
-from edge_reclass.stages import Encoder, FeatureEncoder, GraphEncoder, Parts
+from edge_reclass.stages import Encoder, FeatureEncoder, GraphEncoder, Parts, Windows
 from edge_reclass_export.starter.catalogue import Clip
 
 __all__ = ["CUTS", "LENGTHS", "LOW_RATES", "LOW_RATE_LENGTH", "ClipEmbeddings", "Extractor"]
@@ -67,7 +67,7 @@ class Extractor:
             (
                 features.rate,
                 FEATURE_COUNT,
-                FeatureEncoder(plan, features.window_samples, features.hop_samples, features.short),
+                FeatureEncoder(plan, Windows(features.window_samples, features.hop_samples, features.short, None)),
             ),
             (
                 waveform.rate,
@@ -81,9 +81,7 @@ class Extractor:
                         output_width=waveform.dim,
                         max_batch=16,
                     ),
-                    waveform.window_samples,
-                    waveform.hop_samples,
-                    waveform.short,
+                    Windows(waveform.window_samples, waveform.hop_samples, waveform.short, None),
                     waveform.dim,
                 ),
             ),

@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 import bundles
-from edge_reclass import Cascade, CascadePool
+from edge_reclass import Cascade, CascadePool, opening
 from edge_reclass.bundle import MANIFEST, file_entry
 from edge_reclass.errors import BundleError, DeviceError, EngineError, UsageError
 
@@ -430,6 +430,67 @@ def test_one_call_at_a_time(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             leave.set()
             assert running.result(60).status == "ok"
         assert cascade.classify_samples(noise(5), RATE).status == "ok", "handed over between calls"
+
+
+def test_a_pool_serves_many_threads(two: Path, tmp_path: Path) -> None:
+    paths = []
+    for i in range(6):
+        paths.append(tmp_path / f"{i}.wav")
+        soundfile.write(paths[-1], noise(1.2 + 0.3 * i, seed=i), RATE)
+    with Cascade.open(two) as cascade:
+        plain = {str(path): cascade.classify(path).top for path in paths}
+    with CascadePool.open(2, two) as pool, ThreadPoolExecutor(8) as callers:
+        futures = [
+            future for many in callers.map(lambda _: [pool.submit(p) for p in paths], range(8)) for future in many
+        ]
+        verdicts = [future.result(120) for future in futures]
+        verdicts += callers.map(pool.classify, paths)
+    assert len(verdicts) == 9 * len(paths)
+    for verdict in verdicts:
+        assert verdict.status == "ok"
+        assert verdict.top == plain[verdict.path]
+
+
+def test_a_pool_that_is_closed_with_a_timeout_says_whether_tracks_still_run(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(2), RATE)
+    entered, leave = threading.Event(), threading.Event()
+    pool = CascadePool.open(1, two)
+    answer = pool.cascades[0]._stages[0].answer
+
+    def slow(*arguments: Any) -> Any:
+        entered.set()
+        assert leave.wait(60)
+        return answer(*arguments)
+
+    monkeypatch.setattr(pool.cascades[0]._stages[0], "answer", slow)
+    running, waiting = pool.submit(path), pool.submit(path)
+    assert entered.wait(60)
+    assert not pool.close(timeout=0.05)
+    assert waiting.cancelled()
+    with pytest.raises(EngineError, match="closed"):
+        pool.submit(path)
+    leave.set()
+    assert running.result(60).status == "ok", "nothing was released under it"
+    assert pool.close(timeout=60)
+
+
+@pytest.mark.parametrize(("threads", "lanes", "pool"), [(1, 4, 1), (4, 1, 4), (4, 4, 13)])
+def test_every_lane_has_its_threads(
+    two: Path, monkeypatch: pytest.MonkeyPatch, threads: int, lanes: int, pool: int
+) -> None:
+    opened: list[int] = []
+    open_backend = opening.open_backend
+
+    def noted(name: str, **options: Any) -> Any:
+        opened.append(options["threads"])
+        return open_backend(name, **options)
+
+    monkeypatch.setattr(opening, "open_backend", noted)
+    CascadePool.open(lanes, two, threads=threads).close()
+    assert opened == [pool, 1], "the encoders' pool, and the heads'"
 
 
 def test_closed_cascades_refuse(two: Path) -> None:

@@ -62,7 +62,9 @@ class Shared:
         self._graphs: dict[str, SharedGraph] = {}
         for stage in plan.stages:
             if stage.device is not None and stage.device not in self._backends:
-                self._backends[stage.device] = resources.enter_context(open_backend(stage.device, threads=threads))
+                self._backends[stage.device] = resources.enter_context(
+                    open_backend(stage.device, threads=_pool_threads(stage.device, threads, lanes))
+                )
             here = self._backends[stage.device]
             if lanes > 1 and here.shares_batches and isinstance(stage.encoder, WaveformEntry):
                 graph = SharedGraph(open_graph(stage, here), stage.name)
@@ -156,7 +158,8 @@ def _open(
         count = lanes if lanes is not None else _useful_lanes(device if isinstance(device, str) else device.name)
         threads = max(1, usable_cpus() // count) if options.threads is None else options.threads
         if isinstance(device, str):
-            device = resources.enter_context(open_backend(device, threads=threads, timed=options.timed))
+            pool = _pool_threads(device, threads, count)
+            device = resources.enter_context(open_backend(device, threads=pool, timed=options.timed))
         plan = compile_plan(
             bundle,
             policy,
@@ -192,6 +195,15 @@ def _check(bundle: Bundle, policy: Policy, options: Options, lanes: int | None) 
             f"{bundle.root}: {', '.join(random)} has untrained weights (export --random-init): its answers mean"
             " nothing; --allow-random (allow_random=True) runs it all the same, for measurements"
         )
+
+
+def _pool_threads(device: str, threads: int, lanes: int) -> int:
+    """Threads of a graph's pool so that ``lanes`` calls at a time keep ``threads`` each at work.
+
+    On the CPU all lanes run the same graph with one pool: a pool of n has n - 1 threads of its own, and each call
+    brings the lane's.
+    """
+    return lanes * (threads - 1) + 1 if device == "cpu" else threads
 
 
 def _useful_lanes(device: str) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
@@ -44,6 +44,7 @@ class CascadePool:
         self._free: SimpleQueue[Cascade] = SimpleQueue()
         for cascade in self.cascades:
             self._free.put(cascade)
+        self._unfinished: set[Future[Verdict]] = set()
         self._threads = ThreadPoolExecutor(len(self.cascades), thread_name_prefix="edge-reclass")
 
     @classmethod
@@ -65,7 +66,8 @@ class CascadePool:
     ) -> CascadePool:
         """Open ``jobs`` lanes (None: as many as the device can make use of); the rest as :meth:`Cascade.open`.
 
-        ``threads`` is per lane; by default the usable CPUs are shared out. On a GPU ``batch`` is the most windows,
+        ``threads`` is per lane; by default the usable CPUs are shared out. On the CPU a lane may use those that others
+        leave idle. On a GPU ``batch`` is the most windows,
         of however many tracks, that are run at once.
 
         Raises:
@@ -113,7 +115,7 @@ class CascadePool:
         try:
             while unread is None:
                 try:
-                    waiting.append(self._submit(next(tracks)))
+                    waiting.append(self.submit(next(tracks)))
                 except StopIteration:
                     break
                 except Exception as error:
@@ -131,10 +133,32 @@ class CascadePool:
         if unread is not None:
             raise unread
 
-    def _submit(self, path: str | os.PathLike[str]) -> Future[Verdict]:
+    def classify(self, path: str | os.PathLike[str]) -> Verdict:
+        """As :meth:`Cascade.classify`, on the next free lane; may be called from any number of threads.
+
+        Raises:
+            EngineError: the pool is closed.
+            DeviceError: the device is lost; no further track can be classified.
+        """
+        return self._result(self.submit(path))
+
+    def submit(self, path: str | os.PathLike[str]) -> Future[Verdict]:
+        """Classify one audio file as soon as a lane is free; may be called from any number of threads.
+
+        The future's ``result()`` is the verdict, or raises DeviceError as :meth:`Cascade.classify` does.
+
+        Raises:
+            EngineError: the pool is closed.
+        """
         if self._closed:
             raise _closed()
-        return self._threads.submit(self._classify, path)
+        try:
+            future = self._threads.submit(self._classify, path)
+        except RuntimeError as error:  # another thread has closed the pool since
+            raise _closed() from error
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
+        return future
 
     def _result(self, future: Future[Verdict]) -> Verdict:
         try:
@@ -149,11 +173,19 @@ class CascadePool:
         finally:
             self._free.put(cascade)
 
-    def close(self) -> None:
-        """Wait for the tracks that are being classified, then release everything. Closing twice is allowed."""
+    def close(self, timeout: float | None = None) -> bool:
+        """Wait for the tracks that are being classified, then release everything. Closing twice is allowed.
+
+        Tracks that have not begun are cancelled. With a ``timeout`` in seconds, False is returned where a track still
+        runs by then: nothing is released under it, and Python waits for it before the process ends.
+        """
         self._closed = True
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if wait(list(self._unfinished), timeout).not_done:
+            return False
+        self._threads.shutdown(wait=True)
         self._resources.close()
+        return True
 
     def __enter__(self) -> CascadePool:
         return self

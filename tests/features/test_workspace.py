@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import tracemalloc
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import soxr
 
 from edge_reclass.features import Fma518
+from edge_reclass.features.spectral import SpectralBlock
 from fma518_oracle import synthetic_music
 
 MEBIBYTE = 1 << 20
@@ -133,3 +135,49 @@ def test_importing_the_features_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("method", ["_chroma_stft", "_mfcc"])
+def test_after_a_failure_the_next_excerpt_is_computed_from_scratch(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The helper thread works on the failed excerpt until it is done, never into the next one."""
+    first, second = synthetic_music(44100, 6.0, seed=1), synthetic_music(44100, 6.0, seed=2)
+    with Fma518(len(first), 44100) as plain:
+        expected = plain.compute(second, 44100)
+    with Fma518(len(first), 44100, workers=2) as plan:
+        constant_q = plan._constant_q
+
+        def slow(*arguments: object) -> None:
+            time.sleep(0.2)
+            constant_q(*arguments)  # type: ignore[arg-type]
+
+        def fails(*_: object) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(plan, "_constant_q", slow)
+            patch.setattr(plan, method, fails)
+            with pytest.raises(MemoryError):
+                plan.compute(first, 44100)
+        np.testing.assert_array_equal(plan.compute(second, 44100), expected)
+
+
+def test_a_failure_in_a_block_waits_for_the_other_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = synthetic_music(44100, 8.0, seed=1), synthetic_music(44100, 8.0, seed=2)
+    with Fma518(len(first), 44100) as plain:
+        expected = plain.compute(second, 44100)
+    with Fma518(len(first), 44100, workers=2) as plan:
+        analyse = SpectralBlock.analyse
+
+        def fails(block: SpectralBlock, *arguments: object) -> None:
+            if block is plan._blocks[0]:
+                raise MemoryError
+            time.sleep(0.05)
+            analyse(block, *arguments)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SpectralBlock, "analyse", fails)
+            with pytest.raises(MemoryError):
+                plan.compute(first, 44100)
+        np.testing.assert_array_equal(plan.compute(second, 44100), expected)

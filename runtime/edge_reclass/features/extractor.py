@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -164,12 +165,11 @@ class Fma518:
         pitch = true_peaks.tuning()
         filters = self._filters(quirk_peaks.tuning())
 
-        pending = self._later(lambda: self._constant_q(samples, rate, pitch))
-        self._chroma_stft(samples, frames, power, filters)
-        self._mfcc(frames)
-        _contrast(rows[_EARLY["spectral_contrast"]], valleys)
-        self._table[self._early_columns] = row_statistics(rows, self._scratch[0]).reshape(-1)
-        pending()
+        with self._beside(lambda: self._constant_q(samples, rate, pitch)):
+            self._chroma_stft(samples, frames, power, filters)
+            self._mfcc(frames)
+            _contrast(rows[_EARLY["spectral_contrast"]], valleys)
+            self._table[self._early_columns] = row_statistics(rows, self._scratch[0]).reshape(-1)
         np.copyto(out, self._table, casting="same_kind")
         return out
 
@@ -242,16 +242,27 @@ class Fma518:
             drain(self._blocks[0])
             return
         helpers = [self._pool.submit(drain, block) for block in self._blocks[1:]]
-        drain(self._blocks[0])
+        try:
+            drain(self._blocks[0])
+        finally:
+            # Whatever fails here: a helper that goes on would write into the next excerpt's frames.
+            wait(helpers)
         for helper in helpers:
             helper.result()
 
-    def _later(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Start ``work`` on another thread if there is one; call the returned function to have it done."""
+    @contextmanager
+    def _beside(self, work: Callable[[], None]) -> Iterator[None]:
+        """Do ``work`` on another thread, if there is one, beside the body, else after it; both are over afterwards."""
         if self._pool is None:
-            return work
-        future: Future[None] = self._pool.submit(work)
-        return future.result
+            yield
+            work()
+            return
+        future = self._pool.submit(work)
+        try:
+            yield
+        finally:
+            wait([future])
+        future.result()
 
     def _late_rows(self, name: str, frames: int) -> F32:
         """Rows [rows, frames] of one late feature; the constant-Q ones can have one frame more than the others."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edge_reclass.device import usable_cpus
+from edge_reclass.device import quota_cpus, usable_cpus
 from edge_reclass.machine.reading import read_list, read_text, scaled, subfolders
 from edge_reclass.machine.records import Cpu, CpuPolicy
 
@@ -39,7 +39,7 @@ def probe_cpu(root: Path, architecture: str) -> Cpu:
         cores_usable=usable_cpus(),
         cores_online=read_list(read_text(cpus / "online")),
         cores_total=read_list(read_text(cpus / "present")),
-        quota_cores=_quota(root),
+        quota_cores=quota_cpus(root),
         policies=tuple(_policy(folder) for folder in subfolders(root / CPUFREQ, "policy*")),
     )
 
@@ -69,10 +69,3 @@ def _policy(folder: Path) -> CpuPolicy:
         max_mhz=scaled(folder / "scaling_max_freq", 1e-3),
         hardware_max_mhz=scaled(folder / "cpuinfo_max_freq", 1e-3),
     )
-
-
-def _quota(root: Path) -> float | None:
-    """CPU time per time that this control group may use (cgroup 2: ``cpu.max`` is ``quota period`` in µs)."""
-    text = read_text(root / "sys/fs/cgroup/cpu.max")
-    match = re.fullmatch(r"(\d+) (\d+)", text or "")
-    return int(match[1]) / int(match[2]) if match and int(match[2]) else None

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_reclass.features import FEATURE_NAMES, Fma518, fma518
-from fma518_oracle import librosa_fma518, numbers_off, synthetic_music
+from edge_reclass.features import FEATURE_NAMES, Fma518
+from fma518_oracle import faults, librosa_fma518, synthetic_music, traced_fma518
 
 COLUMN = {name: position for position, name in enumerate(FEATURE_NAMES)}
 
@@ -39,7 +39,10 @@ def test_silence_is_finite_and_has_no_shape(plan: Fma518, rate: int) -> None:
 
 def test_silence_equals_librosa_where_librosa_is_defined() -> None:
     silence = np.zeros(22050, dtype=np.float32)
-    assert not numbers_off(fma518(silence, 22050), librosa_fma518(silence, 22050).values).any()
+    result = traced_fma518(silence, 22050)
+    assert np.isfinite(result.values).all()
+    # On the rows and not on librosa's numbers: on some CPUs its std of a constant row is 1e-4, not 0.
+    assert faults(result, librosa_fma518(silence, 22050), silence) == []
 
 
 def test_a_click_and_a_constant_are_finite(plan: Fma518) -> None:

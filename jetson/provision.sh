@@ -62,7 +62,7 @@ parse() {
         exit 0
         ;;
       --wheelhouse | --bundle | --music | --results | --calendar | --power-mode | --clocks | --device-profile | --user | --prefix | --root)
-        [ $# -ge 2 ] && [ -n "$2" ] || die 2 "$1 needs a value" "provision.sh --help"
+        if [ $# -lt 2 ] || [ -z "$2" ]; then die 2 "$1 needs a value" "provision.sh --help"; fi
         case $1 in
           --wheelhouse) WHEELHOUSE=$(realpath -m -- "$2") ;;
           --bundle) BUNDLE=$(realpath -m -- "$2") ;;

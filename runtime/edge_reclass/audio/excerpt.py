@@ -1,4 +1,4 @@
-"""Which samples of a track are looked at, and the record of what was decoded. Pure."""
+"""Which samples of a track are looked at. Pure."""
 
 from __future__ import annotations
 
@@ -7,24 +7,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge_reclass.errors import TrackError
 
 __all__ = [
+    "MAX_FILE_RATE",
     "MAX_RATE",
     "MIN_RATE",
-    "Decoded",
+    "NEAR_SECONDS",
     "ExcerptSpec",
     "Limits",
+    "decode_seconds",
     "locate",
-    "locate_union",
+    "segments",
 ]
 
-MIN_RATE: Final = 8_000
+MIN_RATE: Final = 4_000
+"""Lowest sample rate in Hz of the tracks that are accepted."""
+
 MAX_RATE: Final = 192_000
-"""Sample rates in Hz, both included, of the tracks that are accepted."""
+"""Highest sample rate in Hz that is worked at. Files above it are resampled to it while they are read."""
+
+MAX_FILE_RATE: Final = 12_288_000
+"""Highest sample rate in Hz of a file: DSD1024 has 5 644 800 once FFmpeg has made 8 bits one sample."""
+
+NEAR_SECONDS: Final = 1.0
+"""Excerpts that lie closer together than this are read as one."""
 
 
 @dataclass(frozen=True)
@@ -48,28 +55,6 @@ class ExcerptSpec:
             raise ValueError(f"seconds has to be positive, or None for the full track, got {self.seconds!r}")
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """What lies in the caller's buffer.
-
-    samples: float32 [n], mono, a view of the caller's buffer, valid until the next decode into it
-    rate: Hz
-    channels: how many the track has
-    start: position of the first sample in the track, in samples
-    total: samples in the whole track (per channel), as its container declares or as counted
-    peak: max |sample| of the mono excerpt
-    channel_peak: max |sample| over all channels before the downmix; far above ``peak`` where channels cancel
-    """
-
-    samples: NDArray[np.float32]
-    rate: int
-    channels: int
-    start: int
-    total: int
-    peak: float
-    channel_peak: float
-
-
 def locate(total: int, rate: int, spec: ExcerptSpec) -> tuple[int, int]:
     """Start and count, in samples, of an excerpt of a track of ``total`` samples at ``rate`` Hz.
 
@@ -84,36 +69,64 @@ def locate(total: int, rate: int, spec: ExcerptSpec) -> tuple[int, int]:
     return min(round(spec.start * rate), total - count), count
 
 
-def locate_union(total: int, rate: int, specs: Sequence[ExcerptSpec]) -> tuple[int, int]:
-    """Start and count of the smallest run of samples that holds every excerpt. ValueError without specs."""
+def segments(total: int, rate: int, specs: Sequence[ExcerptSpec]) -> list[tuple[int, int]]:
+    """Start and count, in samples, of the runs that hold every excerpt: ascending, disjoint.
+
+    Excerpts that overlap, or lie less than NEAR_SECONDS apart, share one. ValueError without specs.
+    """
     if not specs:
         raise ValueError("at least one ExcerptSpec is needed")
-    located = [locate(total, rate, spec) for spec in specs]
-    start = min(first for first, _ in located)
-    return start, max(first + count for first, count in located) - start
+    merged: list[tuple[int, int]] = []
+    for start, count in sorted(locate(total, rate, spec) for spec in specs):
+        if merged:
+            first, length = merged[-1]
+            if start - (first + length) < NEAR_SECONDS * rate:
+                merged[-1] = first, max(first + length, start + count) - first
+                continue
+        merged.append((start, count))
+    return merged
+
+
+def decode_seconds(specs: Sequence[ExcerptSpec], max_seconds: float) -> float:
+    """An upper bound, in seconds, of what ``segments`` takes of any track that is accepted.
+
+    A full track counts as ``max_seconds``, and holds everything else. Otherwise the lengths are added up
+    (centred excerpts lie within one another), and NEAR_SECONDS for every gap that may be read along.
+    ValueError without specs.
+    """
+    if not specs:
+        raise ValueError("at least one ExcerptSpec is needed")
+    lengths: dict[float | str, float] = {}
+    for spec in specs:
+        if spec.seconds is None:
+            return max_seconds
+        lengths[spec.start] = max(spec.seconds, lengths.get(spec.start, 0.0))
+    return math.fsum(lengths.values()) + NEAR_SECONDS * (len(lengths) - 1)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is accepted: sample rates of at most ``max_rate`` Hz, excerpts of at most ``max_seconds``."""
+    """What is worked with: at most ``max_rate`` Hz, full tracks of at most ``max_seconds``.
+
+    A file at a higher rate is resampled to ``max_rate`` while it is read.
+    """
 
     max_rate: int = MAX_RATE
     max_seconds: float = math.inf
 
     def check_rate(self, rate: int) -> None:
-        """TrackError ``unsupported`` unless MIN_RATE ≤ rate ≤ max_rate."""
-        if not MIN_RATE <= rate <= self.max_rate:
-            raise TrackError("unsupported", f"sample rate {rate} Hz, expected {MIN_RATE} to {self.max_rate} Hz")
+        """TrackError ``unsupported`` unless MIN_RATE ≤ rate ≤ MAX_FILE_RATE."""
+        if not MIN_RATE <= rate <= MAX_FILE_RATE:
+            raise TrackError("unsupported", f"sample rate {rate} Hz, expected {MIN_RATE} to {MAX_FILE_RATE} Hz")
 
-    def check_fits(self, count: int, rate: int, capacity: int) -> None:
-        """TrackError ``too_long`` if ``count`` samples are more than max_seconds, or than ``capacity`` samples.
+    def check_fits(self, total: int, rate: int, specs: Sequence[ExcerptSpec], capacity: int) -> None:
+        """TrackError ``too_long`` if a full track has more than max_seconds, or the segments more than ``capacity``.
 
-        Rounded up to whole samples, an excerpt of exactly max_seconds has less than two samples more.
+        Rounded up to whole samples, a track of exactly max_seconds has less than two samples more.
         """
-        if count >= self.max_seconds * rate + 2:
-            raise TrackError(
-                "too_long", f"the excerpt has {count / rate:.1f} s, expected at most {self.max_seconds:g} s"
-            )
+        if any(spec.seconds is None for spec in specs) and total >= self.max_seconds * rate + 2:
+            raise TrackError("too_long", f"the track has {total / rate:.1f} s, expected at most {self.max_seconds:g} s")
+        count = sum(length for _, length in segments(total, rate, specs))
         if count > capacity:
             raise TrackError(
                 "too_long",

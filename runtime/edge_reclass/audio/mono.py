@@ -1,26 +1,17 @@
-"""Downmix to mono by matrix product, with peak and finiteness, in blocks of fixed size."""
+"""Downmix to mono by matrix product, in blocks of fixed size; what the mix loses; resampling while reading."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
-from edge_reclass.audio.excerpt import Decoded, ExcerptSpec, Limits, locate_union
 from edge_reclass.errors import TrackError
 
-__all__ = [
-    "BLOCK_VALUES",
-    "FULL_SCALE",
-    "MAX_CHANNELS",
-    "SHORT_SECONDS",
-    "MonoWriter",
-    "check_out",
-    "mix_excerpt",
-]
+__all__ = ["BLOCK_VALUES", "FULL_SCALE", "MAX_CHANNELS", "MonoWriter", "check_out"]
 
 BLOCK_VALUES: Final = 2 * 65_536
 """Interleaved float32 values in one block: 65 536 stereo frames, 512 KiB, whatever the channel count."""
@@ -31,13 +22,21 @@ MAX_CHANNELS: Final = 1024
 MAX_PEAK: Final = 1e6
 """Floating-point files may exceed full scale, but 120 dB above it is no audio, and its power overflows."""
 
-SHORT_SECONDS: Final = 0.1
-"""A decoded excerpt may be this much shorter than the container promises."""
+CANCELS: Final = 1 / 8
+"""A mix with less than this of the energy that uncorrelated channels would give is one that cancels.
+
+For two channels that is 1/16 of the mean channel's energy, -12 dB. Channels that are silent, equal or unrelated
+do not come near it, however many they are.
+"""
+
+INAUDIBLE: Final = 1e-10
+"""Mean square (full scale 1) of all channels together under which it does not matter what the mix loses."""
 
 FULL_SCALE: Final[dict[np.dtype[Any], float]] = {
     np.dtype(np.uint8): 2.0**7,
     np.dtype(np.int16): 2.0**15,
     np.dtype(np.int32): 2.0**31,
+    np.dtype(np.int64): 2.0**63,
     np.dtype(np.float32): 1.0,
     np.dtype(np.float64): 1.0,
 }
@@ -45,35 +44,70 @@ FULL_SCALE: Final[dict[np.dtype[Any], float]] = {
 
 
 class MonoWriter:
-    """Mixes blocks to mono into a caller's buffer and keeps the peaks; owns one block and the weights."""
+    """Mixes blocks to mono into a caller's buffer; owns the blocks and the weights.
+
+    A track is one or more passes (``begin_pass``), a pass one or more segments (``begin`` … ``finish``). Counts
+    are in samples of the file; what is written is resampled where the rate asked for is another.
+    """
 
     def __init__(self) -> None:
         self.block: NDArray[np.float32] = np.empty(BLOCK_VALUES, dtype=np.float32)
+        self._mono: NDArray[np.float32] = np.empty(0, dtype=np.float32)
         self._weights: NDArray[np.float32] = np.empty(0, dtype=np.float32)
         self._out: NDArray[np.float32] = self.block[:0]
-        self.written = 0
-        self._collected = 0
+        self._stream: Any = None
+        self._at = self._wanted = self._got = self._gap = self._collected = 0
         self._channels = 1
-        self._peak = 0.0
-        self._channel_peak = 0.0
+        self.begin_pass()
 
-    def begin(self, out: NDArray[np.float32]) -> None:
-        """Start an excerpt of len(out) samples; they go to ``out``, float32 [n], C-contiguous."""
+    def begin_pass(self, channel: int | None = None, survey: bool = False) -> None:
+        """Start to write a track's segments: the mix, or one channel alone.
+
+        ``survey``: find each channel's energy as well, which takes longer.
+        """
+        self._channel = channel
+        self._survey = survey
+        self._mixed = 0
+        self._energy = self._mix_energy = self._mix_sum = 0.0
+        self._channel_energies: NDArray[np.float64] = np.zeros(0)
+        self._channel_sums: NDArray[np.float64] = np.zeros(0)
+
+    def begin(self, out: NDArray[np.float32], wanted: int, file_rate: int, rate: int) -> None:
+        """Start a segment of ``wanted`` samples of the file; they go to ``out``, float32 [n], C-contiguous.
+
+        ``out`` holds what they become at ``rate``, or a sample or two less.
+        """
         self._out = out
-        self.written = 0
-        self._collected = 0
-        self._peak = 0.0
-        self._channel_peak = 0.0
+        self._at = self._got = self._gap = self._collected = 0
+        self._wanted = wanted
+        self._rates = rate, file_rate
+        self._stream = None
+        self.source(file_rate)
+
+    def source(self, file_rate: int) -> None:
+        """From here on, samples of the file come at ``file_rate`` Hz."""
+        self._mix_collected()
+        self._flush()
+        rate = self._rates[0]
+        if file_rate != rate:
+            self._stream = soxr.ResampleStream(file_rate, rate, 1, dtype="float32", quality="HQ")
+            if not len(self._mono):
+                self._mono = np.empty(BLOCK_VALUES, dtype=np.float32)
 
     @property
     def missing(self) -> int:
-        """Samples that are still to be written or appended."""
-        return len(self._out) - self.written - self._collected
+        """Samples of the file that are still to be written or appended."""
+        return self._wanted - self._got - self._collected
 
     @property
-    def begun(self) -> bool:
-        """True once anything has been written or appended."""
-        return self.written + self._collected > 0
+    def done(self) -> int:
+        """Samples of the file that were written or appended, gaps included."""
+        return self._got + self._collected
+
+    @property
+    def direct(self) -> bool:
+        """True if a reader of mono samples may put them into ``target``."""
+        return self._stream is None
 
     def frames(self, count: int, channels: int) -> NDArray[np.float32]:
         """A view [m, channels] for a reader to fill, m ≤ count, as many as fit into one block."""
@@ -82,28 +116,44 @@ class MonoWriter:
 
     def target(self, count: int) -> NDArray[np.float32]:
         """Where the next ``count`` samples go, for a reader of mono files; ``written_direct`` comes next."""
-        return self._out[self.written : self.written + count]
+        return self._out[self._at : self._at + count]
 
     def written_direct(self, count: int) -> None:
         """Take note of ``count`` mono samples that a reader put into ``target``."""
-        peak = _peak(self._out[self.written : self.written + count])
-        self._note(peak, peak)
-        self.written += count
+        mono = self._out[self._at : self._at + count]
+        _check_sound(mono, _energy(mono))
+        self._at += count
+        self._got += count
 
     def mix(self, frames: NDArray[np.float32]) -> None:
         """Append the mean of the channels of ``frames`` (float32 [m, channels], m ≤ missing)."""
         count, channels = frames.shape
-        mono = self._out[self.written : self.written + count]
-        if channels == 1:
-            mono[:] = frames[:, 0]
+        direct = self._stream is None
+        mono = self._out[self._at : self._at + count] if direct else self._mono[:count]
+        # Non-finite input shows in the energy; numpy need not warn of it as well.
+        with np.errstate(invalid="ignore", over="ignore"):
+            if channels == 1:
+                mono[:] = frames[: len(mono), 0]
+            elif self._channel is not None and self._channel < channels:
+                mono[:] = frames[: len(mono), self._channel]
+            else:
+                if len(self._weights) != channels:
+                    self._weights = np.full(channels, 1.0 / channels, dtype=np.float32)
+                np.dot(frames[: len(mono)], self._weights, out=mono)
+            energy = _energy(frames.reshape(-1, order="A"))
+            _check_sound(frames, energy)
+            if channels > 1 and self._channel is None:
+                self._energy += energy
+                self._mixed += count
+                self._mix_energy += channels * channels * _energy(mono)
+                self._mix_sum += channels * float(mono.sum())
+                if self._survey:
+                    self._note_channels(frames)
+        self._got += count
+        if direct:
+            self._at += len(mono)
         else:
-            if len(self._weights) != channels:
-                self._weights = np.full(channels, 1.0 / channels, dtype=np.float32)
-            # Non-finite input is found by the peaks, below; numpy need not warn of it as well.
-            with np.errstate(invalid="ignore", over="ignore"):
-                np.dot(frames, self._weights, out=mono)
-        self._note(_peak(mono), _peak(frames))
-        self.written += count
+            self._resample(mono, last=False)
 
     def append(self, samples: NDArray[Any]) -> None:
         """Collect ``samples``, [m, channels] of a type in FULL_SCALE, m ≤ missing, and mix them by the block.
@@ -129,43 +179,87 @@ class MonoWriter:
                     self._mix_collected()
             done += len(part)
 
+    def gap(self, count: int) -> None:
+        """Write ``count`` zeros (m ≤ missing) in the place of samples that cannot be decoded."""
+        self._mix_collected()
+        self._gap += count
+        while count:
+            step = min(count, BLOCK_VALUES)
+            if self._stream is None:
+                zeros = self._out[self._at : self._at + step]
+                zeros[:] = 0.0
+                self._at += len(zeros)
+            else:
+                self._mono[:step] = 0.0
+                self._resample(self._mono[:step], last=False)
+            self._got += step
+            count -= step
+
+    def note_gap(self, count: int) -> None:
+        """Take note that ``count`` of the samples written are a source's filling for what cannot be decoded."""
+        self._gap += count
+
+    def finish(self) -> tuple[NDArray[np.float32], int, int]:
+        """What has been written since ``begin``; samples of the file that are gaps in it; and that lack at its end."""
+        self._mix_collected()
+        self._flush()
+        return self._out[: self._at], self._gap, self._wanted - self._got
+
+    def loss(self) -> bool:
+        """True if the mix of this pass may cancel; sure only after a survey, which leaves out the channels' DC."""
+        mix = self._mix_energy - self._mix_sum**2 / max(1, self._mixed)
+        energy = self._energy
+        if self._survey:
+            energy = float(self._spread().sum())
+        return energy > INAUDIBLE * self._mixed and mix < CANCELS * energy
+
+    def loudest(self) -> int:
+        """Index of the channel with the most energy without its mean; after a survey."""
+        return int(np.argmax(self._spread()))
+
+    def _spread(self) -> NDArray[np.float64]:
+        return self._channel_energies - self._channel_sums**2 / max(1, self._mixed)
+
+    def _note_channels(self, frames: NDArray[np.float32]) -> None:
+        channels = frames.shape[1]
+        if len(self._channel_energies) < channels:
+            grown = np.zeros((2, channels))
+            grown[:, : len(self._channel_energies)] = self._channel_energies, self._channel_sums
+            self._channel_energies, self._channel_sums = grown
+        self._channel_energies[:channels] += [float(np.dot(frames[:, c], frames[:, c])) for c in range(channels)]
+        self._channel_sums[:channels] += [float(frames[:, c].sum()) for c in range(channels)]
+
     def _mix_collected(self) -> None:
         count, self._collected = self._collected, 0
         if count:
             self.mix(self.block[: count * self._channels].reshape(count, self._channels))
 
-    def finish(self, rate: int, channels: int, start: int, total: int) -> Decoded:
-        """What has been written since ``begin``.
+    def _flush(self) -> None:
+        if self._stream is not None:
+            self._resample(self._mono[:0], last=True)
+            self._stream = None
 
-        TrackError ``corrupt`` if that is short by more than SHORT_SECONDS, or by more than half of the
-        excerpt. Less is let pass: containers round durations (wma to the millisecond), and decoders of lossy
-        formats may keep back their last frame.
-        """
-        self._mix_collected()
-        expected = len(self._out)
-        if self.missing > min(SHORT_SECONDS * rate, expected / 2):
-            raise TrackError(
-                "corrupt",
-                f"only {self.written} of the {expected} samples from sample {start} of {total} on can be "
-                "decoded: truncated or damaged",
-            )
-        return Decoded(
-            samples=self._out[: self.written],
-            rate=rate,
-            channels=channels,
-            start=start,
-            total=total,
-            peak=self._peak,
-            channel_peak=self._channel_peak,
-        )
+    def _resample(self, mono: NDArray[np.float32], last: bool) -> None:
+        part = self._stream.resample_chunk(mono, last=last)[: len(self._out) - self._at]
+        self._out[self._at : self._at + len(part)] = part
+        self._at += len(part)
 
-    def _note(self, peak: float, channel_peak: float) -> None:
-        if not (math.isfinite(peak) and math.isfinite(channel_peak)):
-            raise TrackError("corrupt", "the excerpt holds NaN or infinite samples")
-        if channel_peak > MAX_PEAK:
-            raise TrackError("corrupt", f"the excerpt has a peak of {channel_peak:.1e}, full scale is 1")
-        self._peak = max(peak, self._peak)
-        self._channel_peak = max(channel_peak, self._channel_peak)
+
+def _energy(samples: NDArray[np.float32]) -> float:
+    """Σ x²; not finite where a sample is not, or is so large that it is none."""
+    return float(np.dot(samples, samples))
+
+
+def _check_sound(samples: NDArray[np.float32], energy: float) -> None:
+    """TrackError ``corrupt`` for NaN, infinity, and values beyond MAX_PEAK; ``energy`` is that of the samples."""
+    if energy < MAX_PEAK**2:
+        return  # no single sample can be larger then
+    low, high = float(np.min(samples)), float(np.max(samples))
+    peak = max(-low, high)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise TrackError("corrupt", "the excerpt holds NaN or infinite samples")
+    if peak > MAX_PEAK:
+        raise TrackError("corrupt", f"the excerpt has a peak of {peak:.1e}, full scale is 1")
 
 
 def _to_float(samples: NDArray[Any], out: NDArray[np.float32]) -> None:
@@ -174,62 +268,14 @@ def _to_float(samples: NDArray[Any], out: NDArray[np.float32]) -> None:
         out[:] = samples
         return
     wide = np.float64 if samples.dtype.itemsize > 2 else np.float32
-    # What overflows becomes infinite and is found by the peaks.
+    # What overflows becomes infinite and is found by the energy.
     with np.errstate(over="ignore", invalid="ignore"):
         np.multiply(samples, wide(1.0 / FULL_SCALE[samples.dtype]), out=out, casting="same_kind")
     if samples.dtype == np.uint8:
         out -= np.float32(1.0)
 
 
-def _peak(samples: NDArray[np.float32]) -> float:
-    """max |sample| without a temporary; NaN where a sample is NaN; 0 without samples."""
-    if samples.size == 0:
-        return 0.0
-    low, high = float(np.min(samples)), float(np.max(samples))
-    # Either both are NaN or neither is.
-    return high if math.isnan(high) else max(-low, high)
-
-
 def check_out(out: NDArray[np.float32]) -> None:
     """ValueError unless ``out`` is a writeable, C-contiguous float32 vector."""
     if out.dtype != np.float32 or out.ndim != 1 or not out.flags.c_contiguous or not out.flags.writeable:
         raise ValueError(f"out has to be a writeable, contiguous float32 vector, got {out.dtype} of shape {out.shape}")
-
-
-def mix_excerpt(
-    samples: NDArray[Any],
-    rate: int,
-    specs: Sequence[ExcerptSpec],
-    out: NDArray[np.float32],
-    limits: Limits = Limits(),  # noqa: B008 - frozen
-) -> Decoded:
-    """The union of the excerpts of a track that is in memory, mixed to mono into ``out``.
-
-    samples: [n] or [n, channels], float32, float64 (full scale 1.0), int16, int32 or uint8 (full scale of the
-        type), native byte order, any strides
-    rate: Hz
-    out: float32 [capacity]
-
-    ValueError for another type or shape. TrackError ``empty`` (no samples), ``unsupported`` (rate outside
-    8 kHz to the limits' ``max_rate``), ``too_long`` (more than the limits allow or ``out`` holds),
-    ``corrupt`` (NaN or infinite samples).
-    """
-    check_out(out)
-    if samples.dtype not in FULL_SCALE:
-        raise ValueError(
-            f"samples of type {samples.dtype}, expected native {', '.join(str(dtype) for dtype in FULL_SCALE)}"
-        )
-    if samples.ndim == 1:
-        samples = samples[:, np.newaxis]
-    if samples.ndim != 2 or not 1 <= samples.shape[1] <= MAX_CHANNELS:
-        raise ValueError(f"samples of shape {samples.shape}, expected [n] or [n, channels], channels ≤ {MAX_CHANNELS}")
-    total, channels = samples.shape
-    if total == 0:
-        raise TrackError("empty", "no samples")
-    limits.check_rate(rate)
-    start, count = locate_union(total, rate, specs)
-    limits.check_fits(count, rate, len(out))
-    writer = MonoWriter()
-    writer.begin(out[:count])
-    writer.append(samples[start : start + count])
-    return writer.finish(rate, channels, start, total)

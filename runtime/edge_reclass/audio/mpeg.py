@@ -1,22 +1,29 @@
-"""Length of MPEG audio that carries no length: walk the frame headers, without decoding.
+"""MPEG audio without decoding it: how long it is, and where its frames lie between tags and damage.
 
 libmpg123 (in libsndfile) takes the length from the Xing, Info or VBRI tag of the first frame; without one it
-estimates from the file's size, 0.2 % too long even for a constant bit rate. Then the headers are counted.
+estimates from the file's size, tags and pictures included. A tag may be wrong: zero, of a file that was cut off or
+joined to another, or behind it lies what is no audio. Where it does not fit the file's size, the frames are counted.
 Frame header and tables: ISO/IEC 11172-3 §2.4.2.3, ISO/IEC 13818-3 §2.4.2.3; MPEG 2.5 halves the rates again.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["FrameHeader", "count_samples", "parse_header", "skip_id3"]
+from edge_reclass.audio.pieces import Piece
+from edge_reclass.audio.tags import skip_leading, tag_size, trailing_start
 
-_ID3_HEADER_BYTES: Final = 10
-_READ_BYTES: Final = 1 << 18
-_MAX_RESYNC_BYTES: Final = 1 << 16
-"""So much that is not a frame (tags at the end, damage) ends the walk."""
+__all__ = ["FrameHeader", "Frames", "Tagged", "parse_header", "tagged", "walk"]
+
+_READ_BYTES: Final = 1 << 20
+_MAX_JUNK_BYTES: Final = 16 << 20
+"""So much in one piece that is neither frame nor tag ends the walk."""
+
+_MARK_EVERY: Final = 64
+"""Of so many frames, one's place is kept."""
 
 # kbit/s by index 0..14, for (MPEG 1, layer) and (MPEG 2 and 2.5, layer).
 _BIT_RATES: Final = {
@@ -37,6 +44,13 @@ class FrameHeader:
     size: int
     samples: int
     rate: int
+    layer: int
+    channels: int
+
+    @property
+    def kind(self) -> tuple[int, int, int]:
+        """What does not change from frame to frame: rate, samples, layer."""
+        return self.rate, self.samples, self.layer
 
 
 def parse_header(head: bytes) -> FrameHeader | None:
@@ -53,61 +67,260 @@ def parse_header(head: bytes) -> FrameHeader | None:
     samples = 384 if layer == 1 else 1152 if layer == 2 or first else 576
     # Layer I counts in slots of 4 bytes.
     size = 4 * (12 * bit_rate // rate + padding) if layer == 1 else samples // 8 * bit_rate // rate + padding
-    return FrameHeader(size if bit_rate else 0, samples, rate)
+    return FrameHeader(size if bit_rate else 0, samples, rate, layer, 1 if head[3] >> 6 == 3 else 2)
 
 
-def skip_id3(fd: int) -> int:
-    """Where the content begins behind the ID3v2 tags of an open file; its offset is kept."""
-    offset = 0
-    # A tag may follow a tag; four are more than any tagger writes.
-    for _ in range(4):
-        head = os.pread(fd, _ID3_HEADER_BYTES, offset)
-        if len(head) < _ID3_HEADER_BYTES or not head.startswith(b"ID3"):
-            break
-        # ID3v2.4 §3.1: 28 bits in four "synchsafe" bytes, and 10 more bytes if there is a footer.
-        size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        offset += _ID3_HEADER_BYTES + size + (_ID3_HEADER_BYTES if head[5] & 0x10 else 0)
-    return offset
+@dataclass(frozen=True)
+class Tagged:
+    """What the Xing, Info or VBRI tag in the first frame says, against what is there."""
+
+    frames: int
+    bytes: int | None
+    audio_bytes: int
+    frame_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        """True if the tag is of this file: its bytes are those that lie between the tags, to a frame."""
+        return self.frames > 0 and self.bytes is not None and abs(self.bytes - self.audio_bytes) <= self.frame_bytes
 
 
-def count_samples(fd: int) -> int | None:
-    """Samples per channel in all frames of an open MPEG audio file; its offset is kept.
+def tagged(fd: int, offset: int) -> Tagged | None:
+    """The tag in the frame at ``offset`` of an open file, or None where there is none; its offset is kept."""
+    body = os.pread(fd, 192, offset)
+    header = parse_header(body)
+    if header is None:
+        return None
+    frames = size = None
+    if (at := max(body.find(b"Xing", 0, 64), body.find(b"Info", 0, 64))) >= 0:
+        flags = int.from_bytes(body[at + 4 : at + 8], "big")
+        frames = int.from_bytes(body[at + 8 : at + 12], "big") if flags & 1 else 0
+        if flags & 3 == 3:
+            size = int.from_bytes(body[at + 12 : at + 16], "big")
+    elif (at := body.find(b"VBRI", 0, 64)) >= 0:
+        size, frames = int.from_bytes(body[at + 10 : at + 14], "big"), int.from_bytes(body[at + 14 : at + 18], "big")
+    if frames is None:
+        return None
+    end = trailing_start(fd, os.fstat(fd).st_size)
+    return Tagged(frames, size, end - offset, max(header.size, 1440))
 
-    None where the length needs no counting (a Xing, Info or VBRI tag has it), or cannot be counted this way
-    (free format). Damage is stepped over, up to 64 KiB at a time.
-    """
-    position = skip_id3(fd)
-    data, base = b"", position
-    total, junk = 0, 0
-    first: FrameHeader | None = None
-    while junk < _MAX_RESYNC_BYTES:
-        at = position - base
-        if at < 0 or at + 4 > len(data):
-            data, base, at = os.pread(fd, _READ_BYTES, position), position, 0
-            if len(data) < 4:
-                break
-        header = parse_header(data[at : at + 4])
-        if header is not None and (
-            (first is not None and header.rate != first.rate)
-            # Between frames that follow one another a header is one; behind junk, the next has to confirm it.
-            or (junk and parse_header(os.pread(fd, 4, position + header.size)) is None)
-        ):
-            header = None
+
+@dataclass
+class _Run:
+    """Frames that follow one another without a gap."""
+
+    first: int  # its first frame's number in the track
+    lost: int  # frames that are missing in front of it
+    end: int = 0  # behind its last frame
+    count: int = 0
+    marks: list[int] = field(default_factory=list)  # where every _MARK_EVERY-th frame lies
+
+
+class Frames:
+    """The frames of one rate and layer that lie in a file, numbered with those that are lost between them."""
+
+    def __init__(self, fd: int, header: FrameHeader, head: bytes) -> None:
+        self._fd = fd
+        self._head = head
+        self.kind = header.kind
+        self.rate, self.samples, self.layer = self.kind
+        self.channels = header.channels
+        self.runs: list[_Run] = []
+        self._bytes = 0
+
+    @property
+    def count(self) -> int:
+        """Frames, those that are lost included."""
+        return self.runs[-1].first + self.runs[-1].count if self.runs else 0
+
+    @property
+    def total(self) -> int:
+        """Samples per channel."""
+        return self.count * self.samples
+
+    def begin_run(self, junk: int) -> _Run:
+        """A new run behind ``junk`` bytes that are neither frames nor tags."""
+        known = sum(run.count for run in self.runs)
+        lost = round(junk * known / self._bytes) if self._bytes else 0
+        self.runs.append(_Run(self.count + lost, lost))
+        return self.runs[-1]
+
+    def end_run(self, run: _Run) -> None:
+        """Take note of a run's length; an empty one goes."""
+        if run.count:
+            self._bytes += run.end - run.marks[0]
+        else:
+            self.runs.pop()
+
+    def lost(self, first: int, count: int) -> int:
+        """How many of the frames from ``first`` on are lost."""
+        end = first + count
+        return sum(max(0, min(end, run.first) - max(first, run.first - run.lost)) for run in self.runs)
+
+    def view(self, first: int, count: int) -> list[Piece]:
+        """A file of the frames from ``first`` on, with silent ones for those that are lost, and a Xing tag in front."""
+        pieces: list[Piece] = [] if self.layer < 3 else [self._xing(count)]
+        end = first + count
+        for run in self.runs:
+            begin = max(first, run.first - run.lost)
+            pieces.extend([self._silent()] * (min(end, run.first) - begin))
+            low, high = max(first, run.first) - run.first, min(end, run.first + run.count) - run.first
+            if low < high:
+                at = self._place(run, low)
+                pieces.append((at, self._place(run, high) - at))
+        return pieces
+
+    def _place(self, run: _Run, number: int) -> int:
+        if number >= run.count:
+            return run.end
+        at = run.marks[number // _MARK_EVERY]
+        for _ in range(number % _MARK_EVERY):
+            header = parse_header(os.pread(self._fd, 4, at))
+            if header is None:
+                return run.end  # the file has changed since
+            at += header.size
+        return at
+
+    def _silent(self) -> bytes:
+        """A frame without sound: no checksum, and zeros in the place of side information and data."""
+        head = bytes([self._head[0], self._head[1] | 1, *self._head[2:4]])
+        header = parse_header(head)
+        return head + bytes(0 if header is None else header.size - 4)
+
+    def _xing(self, frames: int) -> bytes:
+        """A silent frame that says how many frames follow, so that libmpg123 need not guess."""
+        # 128 or 64 kbit/s: large enough for the tag in every version.
+        head = bytes([self._head[0], self._head[1] | 1, (self._head[2] & 0x0C) | 0x90, self._head[3]])
+        header = parse_header(head)
         if header is None:
-            found = data.find(b"\xff", at + 1)
-            step = (found if found >= 0 else max(len(data), at + 1)) - at
+            return b""
+        first = (self._head[1] >> 3) & 3 == 3
+        side = (17 if self.channels == 1 else 32) if first else (9 if self.channels == 1 else 17)
+        return (head + bytes(side) + b"Xing" + (1).to_bytes(4, "big") + frames.to_bytes(4, "big")).ljust(
+            header.size, b"\0"
+        )
+
+
+def walk(fd: int) -> list[Frames]:
+    """All frames of an open MPEG audio file; its offset is kept. Empty where there are none, or of free format.
+
+    Tags are stepped over by their size, wherever they lie; what else lies between frames counts as lost frames.
+    Files that were joined are one, but for those of another rate or layer, which begin a Frames of their own.
+    """
+    return _Walk(fd).groups
+
+
+class _Walk:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._data, self._base = b"", 0
+        self.groups: list[Frames] = []
+        self._known: dict[bytes, int] = {}
+        position, junk = skip_leading(fd), 0
+        while True:
+            found = self._next(position)
+            if found is None:
+                break
+            position, skipped, header = found
+            junk += skipped
+            group = self.groups[-1] if self.groups else None
+            head = self._peek(position, 4)
+            if group is None or header.kind != group.kind:
+                group = Frames(fd, header, head)
+                self.groups.append(group)
+                self._known = {}
+                junk = 0
+            run = group.begin_run(junk)
+            tag = tagged(fd, position)
+            if tag is not None:
+                position += header.size  # it holds no sound
+            position = self._run(run, group, position)
+            group.end_run(run)
+            junk = 0
+        self.groups = [group for group in self.groups if group.runs]
+
+    def _peek(self, position: int, count: int) -> bytes:
+        at = position - self._base
+        if at < 0 or at + count > len(self._data):
+            self._data, self._base, at = os.pread(self._fd, _READ_BYTES, position), position, 0
+        return self._data[at : at + count]
+
+    def _run(self, run: _Run, group: Frames, position: int) -> int:
+        """Follow frames from ``position`` on as long as one follows the other; where they end."""
+        known, marks, count = self._known, run.marks, 0
+        data, at = self._data, position - self._base
+        while True:
+            if at < 0 or at + 4 > len(data):
+                position = at + self._base
+                self._data, self._base = os.pread(self._fd, _READ_BYTES, position), position
+                data, at = self._data, 0
+            size = known.get(data[at : at + 3])
+            if size is None:
+                head = data[at : at + 4]
+                header = parse_header(head)
+                if header is None or header.size == 0 or header.kind != group.kind:  # fmt: skip
+                    break
+                size = known[head[:3]] = header.size
+            if count % _MARK_EVERY == 0:
+                marks.append(at + self._base)
+            count += 1
+            at += size
+        run.count = count
+        end = at + self._base
+        size = os.fstat(self._fd).st_size
+        if count and end > size:
+            # The last frame is cut off; a decoder gives nothing for it.
+            run.count -= 1
+            end = size
+        run.end = end
+        return at + self._base
+
+    def _next(self, position: int) -> tuple[int, int, FrameHeader] | None:
+        """Where the next run of frames begins, how many bytes of junk lie before it, and its header."""
+        junk = 0
+        while junk < _MAX_JUNK_BYTES:
+            head = self._peek(position, 32)
+            if len(head) < 4:
+                return None
+            size = tag_size(self._fd, position, head)
+            if size is not None:
+                position += size
+                continue
+            header = self._confirmed(position)
+            if header is not None:
+                return position, junk, header
+            step = self._to_candidate(position)
             position += step
             junk += step
-            continue
-        if header.size == 0:
+        return None
+
+    def _to_candidate(self, position: int) -> int:
+        """Bytes to the next place behind ``position`` where a frame or a tag may begin."""
+        data, at = self._data, position - self._base
+        found = _CANDIDATE.search(data, at + 1)
+        # What lies across the end of what was read is looked at again from there.
+        return (found.start() if found else max(len(data) - 10, at + 1)) - at
+
+    def _confirmed(self, position: int) -> FrameHeader | None:
+        """The header at ``position`` if two like it follow, or the end of the file."""
+        first = header = parse_header(os.pread(self._fd, 4, position))
+        if first is None or header is None:
             return None
-        if first is None:
-            first = header
-            # The tag lies behind the side information, within the first 40 bytes of the frame's body.
-            body = os.pread(fd, 64, position)
-            if b"Xing" in body or b"Info" in body or b"VBRI" in body:
+        for _ in range(2):
+            if header.size == 0:
                 return None
-        total += header.samples
-        position += header.size
-        junk = 0
-    return total or None
+            position += header.size
+            head = os.pread(self._fd, 4, position)
+            if len(head) < 4 or head[:3] in (b"TAG", b"ID3", b"APE", b"LYR"):
+                break
+            header = parse_header(head)
+            if header is None or (header.rate, header.samples, header.layer) != (
+                first.rate,
+                first.samples,
+                first.layer,
+            ):
+                return None
+        return first
+
+
+_CANDIDATE: Final = re.compile(rb"\xff[\xe2-\xff]|ID3[\x02-\x04]|APETAGEX|LYRICSBEGIN|TAG")

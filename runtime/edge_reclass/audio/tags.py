@@ -1,0 +1,86 @@
+"""Tags in front of, between and behind the audio of a file: how long each is, by its own header."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+__all__ = ["TagSizes", "skip_leading", "tag_size", "trailing_start"]
+
+_MAX_LYRICS: Final = 1 << 20
+
+TagSizes = int | None
+
+
+def _id3v2_size(head: bytes) -> TagSizes:
+    """ID3v2.4 §3.1: 28 bits in four "synchsafe" bytes, and 10 more bytes if there is a footer."""
+    if len(head) < 10 or not head.startswith(b"ID3") or max(head[6:10]) >= 0x80 or head[3] == 0xFF:
+        return None
+    size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    return 10 + size + (10 if head[5] & 0x10 else 0)
+
+
+def _ape_size(head: bytes) -> TagSizes:
+    """APEv1 and v2: the size counts items and footer; bit 29 of the flags marks a header, which comes on top."""
+    if len(head) < 32 or not head.startswith(b"APETAGEX"):
+        return None
+    size, flags = int.from_bytes(head[12:16], "little"), int.from_bytes(head[20:24], "little")
+    return 32 + size if flags & (1 << 29) else 32
+
+
+def tag_size(fd: int, offset: int, head: bytes) -> TagSizes:
+    """Bytes of the tag that begins at ``offset`` of an open file, or None where there is none.
+
+    ``head``: at least 32 bytes from there on, less at the end of the file.
+    """
+    size = _id3v2_size(head)
+    if size is None:
+        size = _ape_size(head)
+    if size is not None:
+        return size
+    if head.startswith(b"TAG+"):
+        return 227
+    if head.startswith(b"TAG"):
+        return 128
+    if head.startswith(b"3DI") and len(head) >= 10:
+        return 10
+    if head.startswith(b"LYRICSBEGIN"):
+        text = os.pread(fd, _MAX_LYRICS, offset)
+        ends = [at + 9 for at in (text.find(b"LYRICS200"), text.find(b"LYRICSEND")) if at >= 0]
+        return min(ends) if ends else 11
+    return None
+
+
+def skip_leading(fd: int) -> int:
+    """Where the content begins behind the tags in front of an open file; its offset is kept."""
+    offset = 0
+    # A tag may follow a tag; eight are more than any tagger writes.
+    for _ in range(8):
+        head = os.pread(fd, 32, offset)
+        size = tag_size(fd, offset, head) if head[:3] in (b"ID3", b"APE") else None
+        if size is None:
+            break
+        offset += size
+    return offset
+
+
+def trailing_start(fd: int, size: int) -> int:
+    """Where the tags at the end of an open file of ``size`` bytes begin; ``size`` where there are none."""
+    end = size
+    for _ in range(8):
+        tail_at = max(0, end - 160)
+        tail = os.pread(fd, end - tail_at, tail_at)
+        if tail[-128:-125] == b"TAG" and len(tail) >= 128:
+            end -= 128
+        elif tail[-32:-24] == b"APETAGEX":
+            length = int.from_bytes(tail[-20:-16], "little")
+            end -= length + (32 if int.from_bytes(tail[-12:-8], "little") & (1 << 31) else 0)
+        elif tail[-9:] == b"LYRICS200" and tail[-15:-9].isdigit():
+            end -= int(tail[-15:-9]) + 15
+        elif tail[-10:-7] == b"3DI":
+            end -= 20 + sum((b & 0x7F) << s for b, s in zip(tail[-4:], (21, 14, 7, 0), strict=True))
+        else:
+            break
+        if end <= 0:
+            return size
+    return end

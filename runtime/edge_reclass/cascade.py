@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.audio import Decoded, Decoder, Limits, Resampler, locate, mix_excerpt
+from edge_reclass.audio import Decoded, Decoder, Limits, Resampler, mix_excerpt
 from edge_reclass.backends import Backend
 from edge_reclass.buffers import Workspace
 from edge_reclass.bundle import Bundle
@@ -37,7 +37,7 @@ from edge_reclass.opening import Options, Shared, load_bundle, open_with
 from edge_reclass.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECONDS, Signal, choose_policy
 from edge_reclass.policy import Answer, Decision, Policy, decide
 from edge_reclass.stages import Heard, Parts, Stage
-from edge_reclass.verdict import ExcerptSeen, Score, StageReport, Verdict
+from edge_reclass.verdict import DamageSeen, ExcerptSeen, Score, StageReport, Verdict
 
 __all__ = ["Cascade", "StageAnswer"]
 
@@ -240,7 +240,12 @@ class Cascade:
     def _run(self, run: _Run, decode: Callable[[NDArray[np.float32]], Decoded]) -> None:
         began = time.perf_counter()
         decoded = decode(self._workspace.decoded)
-        run.verdict = replace(run.verdict, decode_milliseconds=(time.perf_counter() - began) * 1e3)
+        run.verdict = replace(
+            run.verdict,
+            decode_milliseconds=(time.perf_counter() - began) * 1e3,
+            damage=decoded.damage and DamageSeen(**asdict(decoded.damage)),
+            channel=decoded.channel,
+        )
         answers: list[Answer] = []
         began = time.perf_counter()
         for stage, heard, seen, parts in self._hear(decoded):
@@ -269,7 +274,7 @@ class Cascade:
             began = time.perf_counter()
             parts = Parts()
             signal = stage.plan.signal
-            samples, start = self._slice(decoded, signal)
+            samples, start = decoded.excerpt(signal.excerpt)
             seen = ExcerptSeen(start / decoded.rate, len(samples) / decoded.rate)
             if signal.rate is not None:
                 buffer = self._workspace.signals[signal]
@@ -281,12 +286,6 @@ class Cascade:
             if heard is None:
                 silent.add(stage.name)
             yield stage, heard, seen, parts
-
-    def _slice(self, decoded: Decoded, signal: Signal) -> tuple[NDArray[np.float32], int]:
-        """The signal's excerpt, and where it starts in the track."""
-        start, count = locate(decoded.total, decoded.rate, signal.excerpt)
-        first = start - decoded.start
-        return decoded.samples[first : first + count], start
 
 
 def _silent() -> TrackError:

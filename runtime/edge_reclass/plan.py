@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_reclass.audio import MAX_RATE, MIN_RATE, ExcerptSpec
+from edge_reclass.audio import MAX_RATE, MIN_RATE, ExcerptSpec, decode_seconds
 from edge_reclass.bundle import Bundle, ExcerptEntry, Fma518Entry, StageEntry, WaveformEntry
 from edge_reclass.errors import BundleError, EngineError, UsageError
 from edge_reclass.policy import PRESETS, Policy, Step, check, preset
@@ -102,7 +102,7 @@ class Plan:
     """Capacity of each signal's buffer in samples; native signals are views of the decoded samples and not listed."""
     max_rate: int
     decode_seconds: float
-    """Longest decoded excerpt: the union of the stages' excerpts."""
+    """Most that is decoded of one track: the stages' excerpts together."""
     decode_samples: int
     """Capacity for it at ``max_rate``."""
     min_confidence: float | None
@@ -182,8 +182,8 @@ def compile_plan(
 
     Args:
         precisions: the device's precisions, the preferred first; each encoder takes its first available.
-        max_rate: highest sampling rate of a file, in Hz; 8 000 to 192 000.
-        max_seconds: longest full track (or way between a centred and a numbered excerpt) that is decoded.
+        max_rate: highest sampling rate that is worked at, in Hz, 4 000 to 192 000; files above it are resampled.
+        max_seconds: longest full track that is decoded.
         batch: most windows that a device takes at once.
         lanes: tracks that share a batch.
         min_confidence: in place of the manifest's; None: the manifest's.
@@ -239,7 +239,7 @@ def compile_plan(
             )
         )
     excerpts = tuple(dict.fromkeys(stage.signal.excerpt for stage in stages))
-    decode_seconds = _union_seconds(excerpts, max_seconds)
+    seconds = decode_seconds(excerpts, max_seconds)
     return Plan(
         bundle=manifest.name,
         genres=tuple(manifest.genres),
@@ -248,8 +248,8 @@ def compile_plan(
         excerpts=excerpts,
         signals=signals,
         max_rate=max_rate,
-        decode_seconds=decode_seconds,
-        decode_samples=_capacity(decode_seconds, max_rate),
+        decode_seconds=seconds,
+        decode_samples=_capacity(seconds, max_rate),
         min_confidence=manifest.min_confidence if min_confidence is None else min_confidence,
         min_seconds=max(stage.encoder.min_seconds for stage in stages),
     )
@@ -278,24 +278,6 @@ def _capacity(seconds: float, rate: int) -> int:
     At its own rate an excerpt is rounded up by less than two samples; at the lowest rate these are the longest.
     """
     return math.ceil(seconds * rate) + 2 * -(-rate // MIN_RATE) + 1
-
-
-def _union_seconds(excerpts: Sequence[ExcerptSpec], max_seconds: float) -> float:
-    """Longest stretch of a track that holds all excerpts, whatever the track's length."""
-    lengths, starts = [], []
-    for excerpt in excerpts:
-        if excerpt.seconds is None:
-            return max(max_seconds, *(other.seconds or 0.0 for other in excerpts))
-        lengths.append(excerpt.seconds)
-        starts.append(excerpt.start)
-    if all(start == "center" for start in starts):
-        return max(lengths)
-    numbers = [start for start in starts if start != "center"]
-    if len(numbers) < len(starts):
-        # A centred excerpt lies as far from a numbered one as the track is long.
-        return max(max_seconds, *lengths)
-    ends = [start + length for start, length in zip(numbers, lengths, strict=True)]
-    return max(max(ends) - min(numbers), *lengths)
 
 
 def _files(encoder: Fma518Entry | WaveformEntry) -> dict[str, str]:

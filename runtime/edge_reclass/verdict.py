@@ -21,11 +21,17 @@ class ExcerptSeen:
 
 @dataclass(frozen=True)
 class DamageSeen:
-    """What could not be decoded of the excerpt: packets, and the share of its samples (``missing``, 0 to 1)."""
+    """What is wrong with a file that could be decoded all the same.
+
+    ``bad_packets`` of the ``packets`` that were read for the excerpt could not be decoded; ``missing`` is the share of its
+    samples, 0 to 1, in whose place are zeros; ``declared`` is how long the file says it is, in seconds, where it ends
+    earlier.
+    """
 
     bad_packets: int
     packets: int
     missing: float
+    declared: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ def _damage_dict(damage: DamageSeen) -> dict[str, Any]:
         "bad_packets": damage.bad_packets,
         "packets": damage.packets,
         "missing": _rounded(damage.missing, 6),
+        "declared": _rounded(damage.declared, 3),
     }
 
 

@@ -65,8 +65,8 @@ def _window(file: Path, rate: int, samples: int) -> NDArray[np.int16]:
         decoded = Decoder(Limits(_MAX_RATE)).decode(file, [spec], np.empty(capacity, np.float32))
     except TrackError as error:
         raise UsageError(f"--reference-audio {file}: {error}") from error
-    resampled = np.empty(resampled_length(len(decoded.samples), decoded.rate, rate) + 2, np.float32)
-    count = Resampler().resample(decoded.samples, decoded.rate, rate, resampled)
+    resampled = np.empty(resampled_length(len(decoded.segments[0].samples), decoded.rate, rate) + 2, np.float32)
+    count = Resampler().resample(decoded.segments[0].samples, decoded.rate, rate, resampled)
     if count < samples:
         raise UsageError(
             f"--reference-audio {file}: expected at least {samples / rate:.2f} s, got {count / rate:.2f} s"

@@ -32,7 +32,7 @@ def decoded(files: Sequence[Path], seconds: float = 30.0) -> Iterator[Clip]:
             found = decoder.decode(file, [ExcerptSpec("center", seconds)], buffer)
         except TrackError:
             continue
-        yield Clip(file, found.samples.copy(), found.rate)
+        yield Clip(file, found.segments[0].samples.copy(), found.rate)
 
 
 def at_rate(clip: Clip, rate: int) -> NDArray[np.float32]:

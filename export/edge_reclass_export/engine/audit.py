@@ -234,8 +234,8 @@ def _windows(file: Path, encoder: WaveformEntry) -> np.ndarray[tuple[int, ...], 
         decoded = Decoder(Limits(_AUDIO_RATE)).decode(file, [_AUDIO], raw)
     except TrackError as error:
         raise UsageError(f"--reference-audio {file}: {error}") from error
-    samples = np.empty(resampled_length(len(decoded.samples), decoded.rate, encoder.rate) + 2, np.float32)
-    length = Resampler().resample(decoded.samples, decoded.rate, encoder.rate, samples)
+    samples = np.empty(resampled_length(len(decoded.segments[0].samples), decoded.rate, encoder.rate) + 2, np.float32)
+    length = Resampler().resample(decoded.segments[0].samples, decoded.rate, encoder.rate, samples)
     starts = windows(length, encoder.window_samples, encoder.hop_samples, "repeat")[:_AUDIO_WINDOWS]
     rows = np.empty((len(starts), encoder.window_samples), np.float32)
     for row, start in zip(rows, starts, strict=True):

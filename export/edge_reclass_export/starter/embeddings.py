@@ -106,10 +106,11 @@ class Extractor:
             TrackError: the clip cannot be decoded.
         """
         decoded = self._decoder.decode(root / clip.path, [self._spec], self._decoded)
-        seconds = len(decoded.samples) / decoded.rate
-        whole = self._at_stage_rates(decoded.samples, decoded.rate)
+        seconds = len(decoded.segments[0].samples) / decoded.rate
+        whole = self._at_stage_rates(decoded.segments[0].samples, decoded.rate)
         low = {
-            rate: self._at_stage_rates(self._resampled(decoded.samples, decoded.rate, rate), rate) for rate in LOW_RATES
+            rate: self._at_stage_rates(self._resampled(decoded.segments[0].samples, decoded.rate, rate), rate)
+            for rate in LOW_RATES
         }
         found = ClipEmbeddings(clip, seconds)
         for length, most in CUTS:

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import partial
 from typing import Final
 
@@ -38,6 +39,9 @@ __all__ = ["Decoder"]
 _FOR_SOUNDFILE: Final = frozenset(
     {"riff", "flac", "ogg", "aiff", "caf", "w64", "au", "voc", "nist", "iff", "mpeg", None}
 )
+
+_MAX_HEADER_BYTES: Final = 1 << 16
+"""A file that is larger than this and gives no samples is damaged, not empty."""
 
 _Make = Callable[[], Sequence[Source]]
 
@@ -102,6 +106,7 @@ class _OneFile:
         self._container, self._offset = sniff(fd)
         self._tried: list[tuple[Attempt, _Make, bool]] = []
         self._errors: list[TrackError | NotDecodableHere] = []
+        self._seconds: list[Fraction | None] = []
 
     def decode(self) -> Decoded:
         """What the first way gives that gets through; else what the best gives, if that is enough."""
@@ -159,11 +164,12 @@ class _OneFile:
         for source in sources:
             if not source.length_known:
                 source.count_all(self._writer)
+        self._seconds = [Fraction(source.total, source.rate) if source.rate else None for source in sources]
         return sources
 
     def _views(self) -> Sequence[int | Pieces]:
-        """The file as libsndfile can read it: by its descriptor, or without a tag in front, link by link."""
-        if self._container == "ogg":
+        """The file as decoders can read it: by its descriptor, or without a tag in front, link by link."""
+        if self._container in ("ogg", "ogg-other"):
             parts = links(self._fd, self._offset)
             if len(parts) > 1 or self._offset:
                 return [Pieces(self._fd, [part]) for part in parts]
@@ -172,7 +178,7 @@ class _OneFile:
             streamed = wave.streamed(self._fd) if wave is not None else None
             if streamed is not None:
                 return [Pieces(self._fd, streamed)]
-        if self._offset and self._container not in ("mpeg", "flac", None):
+        if self._offset and self._container not in ("mpeg", "aac", None):
             whole: Piece = (self._offset, os.fstat(self._fd).st_size - self._offset)
             return [Pieces(self._fd, [whole])]
         return [self._fd]
@@ -215,8 +221,10 @@ class _OneFile:
         demuxer = self._demuxer()
         if demuxer is None:
             raise TrackError("corrupt", "not audio, or damaged at its beginning")
-        streamed = self._views() if self._container in ("ogg", "ogg-other", "riff") else [self._fd]
-        return [AvSource(view, demuxer) for view in streamed]
+        views = self._views()
+        # What libsndfile read in the header is less of a guess than FFmpeg's.
+        seconds = self._seconds if len(self._seconds) == len(views) else [None] * len(views)
+        return [AvSource(view, demuxer, known or None) for view, known in zip(views, seconds, strict=True)]
 
     def _bitstream(self) -> Sequence[Source]:
         source = AvSource(self._fd, "wav")
@@ -258,6 +266,10 @@ class _OneFile:
         if is_protected(self._fd, self._container):
             raise TrackError("unsupported", "protected (DRM): only the shop's own player can decode it")
         first = self._errors[0]
+        if isinstance(first, TrackError) and first.status == "empty" and self._container not in ("riff", "aiff", "au"):
+            size = os.fstat(self._fd).st_size
+            if size > _MAX_HEADER_BYTES:
+                raise TrackError("corrupt", f"a header, and {size} bytes of which nothing can be decoded")
         for error in self._errors:
             if isinstance(error, TrackError) and error.status == "unsupported":
                 raise error

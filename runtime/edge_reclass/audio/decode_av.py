@@ -89,10 +89,12 @@ class AvSource:
     itself passes.
     """
 
-    def __init__(self, file: int | Pieces, demuxer: str) -> None:
+    def __init__(self, file: int | Pieces, demuxer: str, seconds: Fraction | None = None) -> None:
+        """``seconds``: how long it is, where that is known already."""
         self._av = import_av(f"{demuxer} audio")
         self._file = file
         self._demuxer = demuxer
+        self._seconds = seconds
         self.packets = self.bad_packets = 0
         self.error: str | None = None
         try:
@@ -164,16 +166,20 @@ class AvSource:
                 raise TrackError("empty", "the decoder gives no samples for the audio stream")
             self.rate = int(first.sample_rate)
             self.channels = _samples(first).shape[1]
-            self._tick = Fraction(stream.time_base) * self.rate  # samples per tick of the time base
+            # Samples per tick of the time base. In a flac, frames are numbered by samples, whatever a false header in
+            # damaged data made FFmpeg believe of the rate.
+            self._tick = Fraction(1) if self._demuxer == "flac" else Fraction(stream.time_base) * self.rate
             self._origin = int(first.pts or 0)  # timestamp of the first sample, in ticks
             self._frame_samples = int(first.samples)
             guessed = self._demuxer in _NO_LENGTH or (self._demuxer == "wav" and self.codec in _NO_LENGTH_CODECS)
-            declared = None if guessed else self._declared_total(stream, container)
+            declared = None if guessed and not self._seconds else self._declared_total(stream, container)
         self.total = self._counted_total() if declared is None else declared
         if self.total <= 0:
             raise TrackError("empty", "an audio stream without samples")
 
     def _declared_total(self, stream: Any, container: Any) -> int | None:
+        if self._seconds is not None:
+            return round(self._seconds * self.rate)
         if stream.duration is not None and stream.duration > 0:
             return round(int(stream.duration) * self._tick)
         if container.duration is not None and container.duration > 0:

@@ -57,7 +57,7 @@ def skip_leading(fd: int) -> int:
     # A tag may follow a tag; eight are more than any tagger writes.
     for _ in range(8):
         head = os.pread(fd, 32, offset)
-        size = tag_size(fd, offset, head) if head[:3] in (b"ID3", b"APE") else None
+        size = tag_size(fd, offset, head) if head[:3] in (b"ID3", b"APE", b"TAG") else None
         if size is None:
             break
         offset += size

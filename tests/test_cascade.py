@@ -237,9 +237,41 @@ def test_samples_that_are_the_callers_fault_are_refused(two: Path) -> None:
             assert cascade.classify_samples(noise(2), rate).top == expected.top  # type: ignore[arg-type]
 
 
-def test_max_rate_holds_for_samples_too(two: Path) -> None:
+def test_max_rate_bounds_the_buffers_and_not_what_is_taken(two: Path) -> None:
     with Cascade.open(two, max_rate=22_050) as cascade:
-        assert cascade.classify_samples(noise(2, 44_100), 44_100).status == "unsupported"
+        for rate in (44_100, 384_000, 2_822_400):
+            verdict = cascade.classify_samples(noise(2, rate), rate)
+            assert (verdict.status, verdict.genre) == ("ok", "Alpha")
+            assert verdict.stages[0].excerpt.seconds == pytest.approx(2.0, abs=1e-3)
+
+
+def test_two_excerpts_of_a_long_track_are_two_segments(tmp_path: Path) -> None:
+    """An hour between them is neither decoded nor room for it kept."""
+    stages = [
+        bundles.waveform_stage("first", excerpt={"start": 0.0, "seconds": 4.0}),
+        bundles.waveform_stage("second", excerpt={"start": "center", "seconds": 4.0}),
+    ]
+    root = bundles.make_bundle(tmp_path / "apart", stages, accept=1.0)
+    track = np.concatenate([noise(5, 8_000), np.zeros(8_000 * 1800, np.float32)])
+    track[len(track) // 2 - 8_000 :] = 0.1
+    track[len(track) // 2 - 8_000 : len(track) // 2 + 8_000 * 3] *= np.sign(noise(4, 8_000, seed=2))
+    with Cascade.open(root, max_seconds=60, max_rate=RATE) as cascade:
+        assert len(cascade._workspace.decoded) < 10 * RATE
+        verdict = cascade.classify_samples(track, 8_000)
+    assert verdict.status == "ok", verdict.error
+    assert [stage.excerpt.start for stage in verdict.stages] == pytest.approx([0.0, 900.5], abs=0.1)
+    assert all(stage.genre is not None for stage in verdict.stages)
+
+
+@pytest.mark.parametrize("residue", [1e-4, 0.01])
+def test_channels_that_cancel_are_heard_one_by_one(two: Path, residue: float) -> None:
+    with Cascade.open(two) as cascade:
+        stereo = np.outer(noise(5), [1 - residue, -1]).astype(np.float32)
+        verdict = cascade.classify_samples(stereo, RATE)
+        alone = cascade.classify_samples(noise(5), RATE)
+    assert (verdict.status, verdict.channel, alone.channel) == ("ok", 1, None)
+    assert [score.score for score in verdict.top] == pytest.approx([score.score for score in alone.top], abs=1e-6)
+    assert '"channel": 1' in verdict.to_json()
 
 
 def test_absurdly_loud_samples_are_corrupt(two: Path) -> None:

@@ -23,9 +23,9 @@ class ExcerptSeen:
 class DamageSeen:
     """What is wrong with a file that could be decoded all the same.
 
-    ``bad_packets`` of the ``packets`` that were read for the excerpt could not be decoded; ``missing`` is the share of its
-    samples, 0 to 1, in whose place are zeros; ``declared`` is how long the file says it is, in seconds, where it ends
-    earlier.
+    ``bad_packets`` of the ``packets`` that were read for the excerpt could not be decoded. ``missing`` is the share of
+    its samples, 0 to 1, in whose place are zeros. ``declared`` is how long the file says it is, in seconds, where it
+    ends earlier.
     """
 
     bad_packets: int

@@ -6,9 +6,10 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import soundfile
 
 import bundles
 from edge_reclass.cli import main
-from edge_reclass.output import FORMATS, formatter
+from edge_reclass.formatters import FORMATS, formatter
 from edge_reclass.parallel import CascadePool
 from edge_reclass.verdict import Verdict
 
@@ -89,7 +90,7 @@ def test_table(bundle: Path, music: Path) -> None:
     assert first.endswith(f"{music}/album/a.flac")
     assert second.endswith(f"{music}/b.wav")
     assert "2 tracks in" in done.stderr
-    assert "skipped 2 hidden and 1 non-audio files" in done.stderr
+    assert "skipped 2 hidden and 1 non-audio file" in done.stderr
     assert "decided by: mert 2 (100%)" in done.stderr
 
 
@@ -121,6 +122,9 @@ def test_csv(bundle: Path, music: Path) -> None:
     assert [row["genre"] for row in rows] == ["Alpha", "Alpha"]
     assert rows[0]["top"].startswith("Alpha=0.99")
     assert rows[0]["top"].count(";") == 2
+    assert re.fullmatch(r"0\.\d{6}", rows[0]["confidence"])
+    done = run("classify", music, "--bundle", bundle, "-f", "csv")
+    assert [row["top"] for row in csv.DictReader(io.StringIO(done.stdout))] == ["", ""], "it would repeat the genre"
 
 
 def test_explain(bundle: Path, music: Path) -> None:
@@ -148,18 +152,19 @@ def test_output_file_appears_whole_or_not_at_all(bundle: Path, music: Path, tmp_
 def test_what_was_done_before_an_interruption_is_kept(
     bundle: Path, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    classify_many = CascadePool.classify_many
+    submit = CascadePool.submit
 
-    def interrupted(pool: CascadePool, paths: Iterable[Path]) -> Iterator[Verdict]:
-        yield next(classify_many(pool, paths))
-        raise KeyboardInterrupt
+    def interrupted(pool: CascadePool, path: Path) -> Future[Verdict]:
+        if path.name == "b.wav":
+            raise KeyboardInterrupt
+        return submit(pool, path)
 
-    monkeypatch.setattr(CascadePool, "classify_many", interrupted)
+    monkeypatch.setattr(CascadePool, "submit", interrupted)
     target = tmp_path / "out"
     target.write_text("an earlier run")
     done = run("classify", music, "--bundle", bundle, "-f", name, "-o", target)
     assert done.returncode == 130
-    assert "interrupted after 1 of 2 tracks" in done.stderr
+    assert f"interrupted after 1 of 2 tracks; their verdicts are in {target}.partial" in done.stderr
     assert target.read_text() == "an earlier run"
     partial = (tmp_path / "out.partial").read_text()
     verdicts = json.loads(partial) if name == "json" else [json.loads(line) for line in partial.splitlines()]
@@ -257,27 +262,6 @@ def test_output_to_a_pipe_a_link_and_a_folder(bundle: Path, music: Path, tmp_pat
     assert done_in.returncode == 2
     assert "expected a file, got a folder" in done_in.stderr
     assert "tracks in" not in done_in.stderr, "it is said before anything is classified"
-
-
-def test_a_terminated_run_keeps_what_it_has(bundle: Path, music: Path, tmp_path: Path) -> None:
-    code = """
-import os, signal, sys
-from edge_reclass.output import FORMATS, formatter
-from edge_reclass.parallel import CascadePool
-classify_many = CascadePool.classify_many
-def stopped(pool, paths):
-    yield next(classify_many(pool, paths))
-    os.kill(os.getpid(), signal.SIGTERM)
-    yield None
-CascadePool.classify_many = stopped
-from edge_reclass.cli import main
-main()
-"""
-    command = [sys.executable, "-c", code, "classify", music, "--bundle", bundle, "-f", "jsonl", "-o", tmp_path / "o"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 143, done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["o.partial"]
-    assert len((tmp_path / "o.partial").read_text().splitlines()) == 1
 
 
 def test_every_piece_of_every_format_ends_a_line() -> None:

@@ -7,7 +7,9 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["quota_cpus", "usable_cpus"]
+__all__ = ["has_nvidia_gpu", "quota_cpus", "usable_cpus"]
+
+_TRACES = ("proc/driver/nvidia", "etc/nv_tegra_release", "dev/nvidiactl", "dev/nvhost-gpu", "dev/nvgpu")
 
 
 def usable_cpus() -> int:
@@ -31,6 +33,16 @@ def quota_cpus(root: Path) -> float | None:
         text = f"{_read(group / 'cpu/cpu.cfs_quota_us')} {_read(group / 'cpu/cpu.cfs_period_us')}"
     match = re.fullmatch(r"(\d+) (\d+)", text)
     return int(match[1]) / int(match[2]) if match and int(match[1]) and int(match[2]) else None
+
+
+def has_nvidia_gpu(root: Path = Path("/")) -> bool:
+    """True where there is NVIDIA hardware or its kernel driver, whether or not it can be used."""
+    if any((root / trace).exists() for trace in _TRACES):
+        return True
+    for device in (root / "sys/bus/pci/devices").glob("*"):
+        if _read(device / "vendor") == "0x10de" and (_read(device / "class") or "").startswith("0x03"):
+            return True
+    return False
 
 
 def _read(file: Path) -> str | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_reclass.audio.formats import has_audio_suffix
+from edge_reclass.errors import UsageError
 
-__all__ = ["Found", "find_tracks"]
+__all__ = ["Found", "find_tracks", "listed_paths"]
 
 
 @dataclass
@@ -44,6 +46,36 @@ def find_tracks(paths: Iterable[str | os.PathLike[str]]) -> Found:
         else:
             search.add(text)
     return search.found
+
+
+def listed_paths(source: Path, null: bool = False) -> list[str]:
+    """The paths that a file lists, one a line, or with ``null`` each ended by a NUL byte; ``-`` is standard input.
+
+    Empty ones are passed over. Names are bytes: one that is not valid UTF-8 is the same file as on a command line.
+
+    Raises:
+        UsageError: the file cannot be read, or has NUL bytes where lines are expected.
+    """
+    name = "standard input" if str(source) == "-" else str(source)
+    try:
+        if str(source) != "-":
+            content = source.read_bytes()
+        elif sys.stdin is None:
+            raise UsageError("--files-from -: standard input is closed")
+        else:
+            content = sys.stdin.buffer.read()
+    except OSError as error:
+        raise UsageError(f"--files-from {name}: cannot be read ({error.strerror})") from error
+    if null:
+        entries = content.split(b"\0")
+    elif b"\0" in content:
+        raise UsageError(
+            f"--files-from {name}: expected one path per line, it has NUL bytes; add --null (as find -print0)"
+        )
+    else:
+        # As a text editor on Windows writes it, too.
+        entries = [line.removesuffix(b"\r") for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
+    return [os.fsdecode(entry) for entry in entries if entry]
 
 
 def _is_folder(path: str) -> bool:

@@ -432,7 +432,7 @@ import sys
 from edge_reclass import cli, engines
 from edge_reclass_export.commands.build import build
 engines.probe_gpu = lambda: engines.Gpu("Orin", "8.7", "l4t-36.4.3")
-cli._mount = lambda arguments: cli.app.command(name="build")(build)
+cli.app.command(name="build")(build)
 cli.main()
 """
 

@@ -38,7 +38,8 @@ class Cli:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capsys, self._folder = monkeypatch, capsys, folder
         monkeypatch.setattr(cli, "entry_points", lambda group: COMMANDS)
-        monkeypatch.setattr(cli, "app", cli.typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False))
+        plain = cli.typer.Typer(cls=cli.Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
+        monkeypatch.setattr(cli, "app", plain)
         cli.app.callback()(cli._root)
         monkeypatch.delenv("EDGE_RECLASS_ENGINES", raising=False)
         self.machine(ORIN)
@@ -220,7 +221,8 @@ from edge_reclass_export.commands.build import build
 from edge_reclass_export.commands.verify import verify
 from edge_reclass_export.cli import app
 engines.probe_gpu = lambda: engines.Gpu("Orin", "8.7", "l4t-36.4.3")
-cli._mount = lambda arguments: (cli.app.command(name="build")(build), cli.app.command(name="verify")(verify))
+cli.app.command(name="build")(build)
+cli.app.command(name="verify")(verify)
 status = []
 for command in (["build", sys.argv[1]], ["verify", sys.argv[1]]):
     sys.argv[1:] = command

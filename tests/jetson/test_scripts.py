@@ -58,7 +58,6 @@ def test_the_document_uses_options_that_exist() -> None:
 
     from edge_reclass import cli
 
-    cli._mount(["--help"])
     runner, checked = CliRunner(), 0
     texts = {
         "provision.sh": helped(str(JETSON / "provision.sh"), "--help"),

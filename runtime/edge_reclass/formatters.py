@@ -1,0 +1,223 @@
+"""Verdicts as a table for people, or as JSON, JSON lines or CSV for machines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from rich.cells import cell_len
+
+from edge_reclass.errors import UsageError
+from edge_reclass.output import printable
+from edge_reclass.verdict import Verdict
+
+__all__ = ["FORMATS", "Formatter", "explain", "formatter"]
+
+
+class Formatter(Protocol):
+    """Text for the start, for each verdict as it comes, and for the end."""
+
+    def begin(self) -> str: ...
+
+    def verdict(self, verdict: Verdict) -> str: ...
+
+    def end(self) -> str: ...
+
+
+@dataclass
+class _Table:
+    genres: Sequence[str]
+    stages: Sequence[str]
+    top: int
+    explain: bool
+    utf8: bool
+
+    def __post_init__(self) -> None:
+        genres = [self._safe(name) for name in self.genres]
+        named = (*genres, *(_unsure(name) for name in genres), "unsupported", "out_of_memory")
+        self._genre = max(map(cell_len, named))
+        self._stage = max(cell_len(self._safe(name)) for name in (*self.stages, "decided by"))
+        self._dash = "–" if self.utf8 else "-"
+
+    def begin(self) -> str:
+        return self._row("genre", "score", "decided by", "track")
+
+    def verdict(self, verdict: Verdict) -> str:
+        genre, score, stage = verdict.status, self._dash, self._dash
+        if verdict.confidence is not None and verdict.top:
+            best = self._safe(verdict.top[0].genre)
+            genre = self._safe(verdict.genre) if verdict.genre is not None else _unsure(best)
+            score, stage = f"{verdict.confidence:.2f}", self._safe(verdict.decided_by or self._dash)
+        text = self._row(genre, score, stage, self._safe(verdict.path))
+        if verdict.error:
+            text += f"    {self._safe(verdict.error)}\n"
+        if self.explain:
+            return text + explain(verdict, max(self.top, 5), self._safe)
+        others = verdict.top[1 : self.top]
+        if others:
+            text += "    then " + ", ".join(f"{self._safe(s.genre)} {s.score:.2f}" for s in others) + "\n"
+        return text
+
+    def end(self) -> str:
+        return ""
+
+    def _row(self, genre: str, score: str, stage: str, track: str) -> str:
+        return f"{_padded(genre, self._genre)}  {score:>5}  {_padded(stage, self._stage)}  {track}\n"
+
+    def _safe(self, text: str) -> str:
+        return printable(_escapable(text, self.utf8))
+
+
+def _unsure(genre: str) -> str:
+    return f"unsure ({genre}?)"
+
+
+def _padded(text: str, width: int) -> str:
+    """``text`` in ``width`` columns of a terminal, where a CJK character takes two."""
+    return text + " " * (width - cell_len(text))
+
+
+def _escapable(text: str, utf8: bool) -> str:
+    """Where the stream writes what it cannot encode as backslash escapes, a backslash of the name is doubled."""
+    return text if utf8 else text.replace("\\", "\\\\")
+
+
+@dataclass
+class _Json:
+    """One array. Every piece ends with a line's end, so that a progress bar below it disturbs nothing, and that all
+    verdicts of a run that was killed are there: only the closing bracket is missing."""
+
+    top: int
+    utf8: bool
+    _separator: str = ""
+
+    def begin(self) -> str:
+        return "[\n"
+
+    def verdict(self, verdict: Verdict) -> str:
+        separator, self._separator = self._separator, ","
+        return separator + _json(verdict, self.top, self.utf8)
+
+    def end(self) -> str:
+        return "]\n"
+
+
+@dataclass
+class _JsonLines:
+    top: int
+    utf8: bool
+
+    def begin(self) -> str:
+        return ""
+
+    def verdict(self, verdict: Verdict) -> str:
+        return _json(verdict, self.top, self.utf8)
+
+    def end(self) -> str:
+        return ""
+
+
+def _json(verdict: Verdict, top: int, utf8: bool) -> str:
+    """One line. What the stream cannot take, and what could rewrite a terminal, is escaped as JSON escapes it."""
+    text = verdict.to_json(top) if utf8 else json.dumps(verdict.to_dict(top), allow_nan=False)
+    if not text.isprintable():
+        text = "".join(c if printable(c) == c else json.dumps(c)[1:-1] for c in text)
+    return text + "\n"
+
+
+CSV_COLUMNS: Final = (
+    "path",
+    "status",
+    "genre",
+    "confidence",
+    "decided_by",
+    "reason",
+    "top",
+    "bundle",
+    "policy",
+    "error",
+)
+
+
+@dataclass
+class _Csv:
+    """RFC 4180; the best genres are in one column as ``Rock=0.61;Pop=0.20``, unless that only repeats the genre."""
+
+    top: int
+    utf8: bool
+
+    def begin(self) -> str:
+        return _csv_line(CSV_COLUMNS)
+
+    def verdict(self, verdict: Verdict) -> str:
+        plain = verdict.to_dict(self.top)
+        scores = [] if self.top == 1 and verdict.genre is not None else plain["top"] or []
+        plain["top"] = ";".join(f"{s['genre']}={s['score']:.6f}" for s in scores)
+        if verdict.confidence is not None:
+            plain["confidence"] = f"{verdict.confidence:.6f}"
+        cells = ("" if plain[name] is None else str(plain[name]) for name in CSV_COLUMNS)
+        return _csv_line([_escapable(cell, self.utf8) for cell in cells])
+
+    def end(self) -> str:
+        return ""
+
+
+def _csv_line(values: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow(values)
+    return text.getvalue()
+
+
+FORMATS: Final = ("table", "json", "jsonl", "csv")
+
+
+def formatter(
+    name: str,
+    *,
+    genres: Sequence[str],
+    stages: Sequence[str],
+    top: int,
+    explain: bool = False,
+    utf8: bool = True,
+) -> Formatter:
+    """The formatter called ``name``; ``utf8`` says whether the stream can take every character.
+
+    Raises:
+        UsageError: no such format, or ``explain`` with a format other than the table.
+    """
+    if explain and name != "table":
+        raise UsageError(f"--explain goes with the table; json and jsonl have the stages' answers already, got {name}")
+    make: dict[str, Callable[[], Formatter]] = {
+        "table": lambda: _Table(genres, stages, top, explain, utf8),
+        "json": lambda: _Json(top, utf8),
+        "jsonl": lambda: _JsonLines(top, utf8),
+        "csv": lambda: _Csv(top, utf8),
+    }
+    if name not in make:
+        raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {name!r}")
+    return make[name]()
+
+
+def explain(verdict: Verdict, top: int = 5, safe: Callable[[str], str] = printable) -> str:
+    """What each stage said, why the cascade stopped, how long each part took, and the best ``top`` genres.
+
+    ``safe`` makes a name fit to be printed.
+    """
+    lines = []
+    if verdict.decode_milliseconds is not None:
+        lines.append(f"decode {verdict.decode_milliseconds:.1f} ms")
+    for stage in verdict.stages:
+        end = stage.excerpt.start + stage.excerpt.seconds
+        lines.append(
+            f"{safe(stage.name)}: {safe(stage.genre)} {stage.confidence:.3f}, {stage.milliseconds:.1f} ms, "
+            f"heard {stage.excerpt.start:.2f}–{end:.2f} s"
+        )
+    if verdict.reason is not None:
+        lines.append(f"stopped: {safe(verdict.reason)}")
+    if verdict.top:
+        lines.append("scores: " + ", ".join(f"{safe(s.genre)} {s.score:.3f}" for s in verdict.top[:top]))
+    return "".join(f"    {line}\n" for line in lines)

@@ -1,0 +1,56 @@
+"""How a run is stopped from outside, and how the process leaves when tracks are still being classified."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from typing import NoReturn
+
+__all__ = ["HUNG_UP", "INTERRUPTED", "TERMINATED", "abandon_running_tracks", "handle_signals", "leave", "say"]
+
+HUNG_UP = 129
+INTERRUPTED = 130
+TERMINATED = 143
+
+_abandoned = threading.Event()
+
+
+def handle_signals() -> None:
+    """SIGTERM (a service is stopped) and SIGHUP (the connection is lost) end a run as orderly as Ctrl-C does.
+
+    A SIGHUP that whoever started us ignores (``nohup``) stays ignored.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(HUNG_UP))
+
+
+def abandon_running_tracks() -> None:
+    """From now on :func:`leave` waits for no track."""
+    _abandoned.set()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with ``code``, also where tracks are still running or a second Ctrl-C came meanwhile.
+
+    Python itself would then wait for them all the same, or take their threads away inside ONNX Runtime, which aborts.
+    """
+    running = any(thread.name.startswith("edge-reclass") for thread in threading.enumerate())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # the terminal is gone: what Python flushes at exit goes where nobody misses it
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if _abandoned.is_set() or (running and code in (HUNG_UP, INTERRUPTED, TERMINATED)):
+        os._exit(code)
+    sys.exit(code)
+
+
+def say(text: str) -> None:
+    """Tell the user something, on standard error."""
+    with suppress(OSError):  # a closed standard error is no reason to lose the verdicts
+        print(text, file=sys.stderr)

@@ -20,6 +20,7 @@ import pytest
 import soundfile
 
 import bundles
+from edge_reclass.bundle import load, starter_path
 from edge_reclass.cli import main
 from edge_reclass.formatters import FORMATS, formatter
 from edge_reclass.parallel import CascadePool
@@ -33,12 +34,16 @@ KEYS = [
     "confidence",
     "decided_by",
     "reason",
+    "reason_code",
     "top",
     "stages",
+    "damage",
+    "channel",
     "bundle",
     "policy",
     "error",
 ]
+STAGE_KEYS = ["name", "genre", "confidence", "milliseconds", "excerpt", "outside", "distance"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def test_json_has_the_documented_keys_in_order(bundle: Path, music: Path) -> Non
     verdicts = json.loads(done.stdout)
     assert [list(verdict) for verdict in verdicts] == [KEYS, KEYS]
     verdict = verdicts[0]
-    assert list(verdict["stages"][0]) == ["name", "genre", "confidence", "milliseconds", "excerpt"]
+    assert list(verdict["stages"][0]) == STAGE_KEYS
     assert verdict["stages"][0]["excerpt"] == {"start": 0.0, "seconds": 3.0}
     assert [list(score) for score in verdict["top"]] == [["genre", "score"]] * 2
     assert (verdict["status"], verdict["decided_by"], verdict["error"]) == ("ok", "mert", None)
@@ -291,6 +296,25 @@ def test_names_that_are_not_utf8_are_not_lost(bundle: Path, tmp_path: Path) -> N
         check=True,
     )
     assert name in table.stdout
+
+
+def test_the_example_of_the_readme_is_what_the_program_prints(bundle: Path, music: Path) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    examples = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+    (example,) = [one for one in examples if "genre" in one]
+    assert list(example) == KEYS
+    done = run("classify", music / "b.wav", "--bundle", bundle, "-f", "jsonl")
+    printed = json.loads(done.stdout)
+    assert list(printed) == KEYS
+    assert [list(stage) for stage in example["stages"]] == [STAGE_KEYS] * len(example["stages"])
+    assert list(example["stages"][0]["excerpt"]) == list(printed["stages"][0]["excerpt"])
+    # The same rules: who decides, with which score, and the threshold of the bundle that it names.
+    manifest = load(starter_path()).manifest
+    policy = manifest.policies[example["policy"]]
+    step = next(step for step in policy.steps if step.after == example["decided_by"])
+    assert example["reason"] == f"{example['confidence']:.4f} > {step.accept:g} after {step.after}"
+    assert (example["bundle"], example["genre"]) == (manifest.name, example["top"][0]["genre"])
+    assert example["genre"] in manifest.genres and example["reason_code"] == "accepted"
 
 
 def test_version_and_help() -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from edge_reclass.errors import EdgeReclassError, UsageError
 from edge_reclass.formatters import FORMATS, explain, formatter
 from edge_reclass.output import open_output, printable
-from edge_reclass.verdict import ExcerptSeen, Score, StageReport, Verdict
+from edge_reclass.verdict import DamageSeen, ExcerptSeen, Score, StageReport, Verdict
 from test_cli import bundle, music, run, shell
 
 __all__ = ["bundle", "music"]
@@ -237,7 +238,7 @@ NAMES = [
 
 def verdicts() -> list[Verdict]:
     return [
-        Verdict(name, "ok", "b", "p", "A", 0.5, "s", "because", (Score("A", 0.5), Score("\u00c4", 0.4)))
+        Verdict(name, "ok", "b", "p", "A", 0.5, "s", "because", "accepted", (Score("A", 0.5), Score("\u00c4", 0.4)))
         for name in NAMES
     ]
 
@@ -325,7 +326,17 @@ def test_names_of_stages_genres_and_policies_cannot_rewrite_a_terminal() -> None
     bad = "x\x1b[2J\u202e"
     stage = StageReport(bad, bad, 0.5, 1.0, ExcerptSeen(0.0, 1.0))
     verdict = Verdict(
-        "a.wav", "ok", "b", bad, bad, 0.5, bad, f"last stage of {bad}", (Score(bad, 0.5), Score(bad, 0.4)), (stage,)
+        "a.wav",
+        "ok",
+        "b",
+        bad,
+        bad,
+        0.5,
+        bad,
+        f"last stage of {bad}",
+        "last_stage",
+        (Score(bad, 0.5), Score(bad, 0.4)),
+        (stage,),
     )
     for with_reasons in (False, True):
         view = formatter("table", genres=[bad], stages=[bad], top=2, explain=with_reasons)
@@ -340,5 +351,60 @@ def test_columns_of_the_table_are_as_wide_as_on_a_terminal() -> None:
     view = formatter("table", genres=["\u6f14\u6b4c\u30dd\u30c3\u30d7\u30b9", "Pop"], stages=["s"], top=1)
     lines = [view.begin()]
     for genre in ("\u6f14\u6b4c\u30dd\u30c3\u30d7\u30b9", "Pop"):
-        lines.append(view.verdict(Verdict("track", "ok", "b", "p", genre, 0.5, "s", "r", (Score(genre, 0.5),))))
+        lines.append(
+            view.verdict(Verdict("track", "ok", "b", "p", genre, 0.5, "s", "r", "accepted", (Score(genre, 0.5),)))
+        )
     assert len({cell_len(line.split("track")[0]) for line in lines}) == 1
+
+
+def unsure(code: str = "low_confidence") -> Verdict:
+    heard = ExcerptSeen(0.0, 30.0)
+    stages = (
+        StageReport("fma", None, None, 1.0, heard),
+        StageReport("mert", "Rock", 0.3, 2.0, heard, outside=True, distance=1.5),
+        StageReport("jmla", "Rock", 0.3, 2.0, heard, distance=0.25),
+        StageReport("last", "Rock", 0.3, 2.0, heard),
+    )
+    scores = (Score("Rock", 0.31), Score("Pop", 0.3))
+    damage = DamageSeen(3, 1200, 0.0125)
+    return Verdict("a.wav", "unsure", "b", "p", None, 0.31, "last", "0.3100 < 0.4", code, scores, stages, damage, 1)
+
+
+def test_an_unsure_verdict_in_every_format() -> None:
+    text = formatter("table", genres=["Rock"], stages=["last"], top=2).verdict(unsure())
+    first, others = text.splitlines()
+    assert re.fullmatch(r"unsure \(Rock\?\) +0\.31  last +a\.wav", first), first
+    assert others.strip() == "then Pop 0.30"
+    plain = json.loads(formatter("jsonl", genres=["Rock"], stages=["last"], top=1).verdict(unsure()))
+    assert (plain["status"], plain["genre"], plain["confidence"]) == ("unsure", None, 0.31)
+    assert plain["top"] == [{"genre": "Rock", "score": 0.31}]
+    assert plain["damage"] == {"bad_packets": 3, "packets": 1200, "missing": 0.0125}
+    view = formatter("csv", genres=["Rock"], stages=["last"], top=1)
+    (row,) = csv.DictReader(io.StringIO(view.begin() + view.verdict(unsure()), newline=""))
+    assert list(row) == [key for key in plain if key != "stages"]
+    assert (row["genre"], row["confidence"], row["top"]) == ("", "0.310000", "Rock=0.310000")
+    assert (row["reason_code"], row["damage"], row["channel"]) == ("low_confidence", "0.012500", "1")
+
+
+def test_explain_says_in_words_what_was_heard() -> None:
+    lines = [line.strip() for line in explain(unsure()).splitlines()]
+    assert lines == [
+        "damaged: 3 of 1200 packets are bad, 1.2% of the excerpt is missing",
+        "channel 1 was heard alone, because the mix of all cancels",
+        "fma: silence, 1.0 ms, heard 0.00\u201330.00 s",
+        "mert: Rock 0.300, 2.0 ms, heard 0.00\u201330.00 s, unlike anything that it was fitted on (1.50 of the limit)",
+        "jmla: Rock 0.300, 2.0 ms, heard 0.00\u201330.00 s, like what it was fitted on (0.25 of the limit)",
+        "last: Rock 0.300, 2.0 ms, heard 0.00\u201330.00 s",
+        "unsure: 0.3100 < 0.4",
+        "scores: Rock 0.310, Pop 0.300",
+    ]
+
+
+def test_min_confidence(songs: Path, bundle: Path) -> None:
+    done = run("classify", songs, "--bundle", bundle, "--min-confidence", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("unsure (Alpha?)") == 2
+    assert "2 unsure" in done.stderr and "genres:" not in done.stderr
+    done = run("classify", songs, "--bundle", bundle, "--min-confidence", 0)
+    assert done.stdout.count("unsure") == 0
+    assert done.stderr.splitlines()[-1] == "genres: Alpha 2"

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import edge_reclass
 from edge_reclass import cli
 from edge_reclass.library import Found
 from edge_reclass.summary import Summary, counted
-from edge_reclass.verdict import Score, Verdict
+from edge_reclass.verdict import DamageSeen, Score, Verdict
 from test_cli import bundle, music, run, shell
 from test_output import songs
 
@@ -149,14 +150,17 @@ def summary_of(*verdicts: Verdict, found: Found | None = None) -> list[str]:
 
 
 def ok(genre: str) -> Verdict:
-    return Verdict("a.wav", "ok", "b", "p", genre, 0.9, "fma", "r", (Score(genre, 0.9),))
+    return Verdict("a.wav", "ok", "b", "p", genre, 0.9, "fma", "r", "accepted", (Score(genre, 0.9),))
 
 
 def test_the_summary_ends_with_genres_and_counts() -> None:
-    lines = summary_of(ok("Jazz"), ok("Rock"), ok("Rock"), Verdict("b.wav", "silent", "b", "p"))
+    unsure = Verdict("c.wav", "unsure", "b", "p", None, 0.2, "last", "r", "low_confidence", (Score("Pop", 0.2),))
+    bad = replace(ok("Rock"), damage=DamageSeen(1, 100, 0.01))
+    lines = summary_of(ok("Jazz"), ok("Rock"), bad, Verdict("b.wav", "silent", "b", "p"), unsure)
     assert lines == [
-        "4 tracks in 0.0 s: 3 ok, 1 silent",
-        "decided by: fma 3 (100%)",
+        "5 tracks in 0.0 s: 3 ok, 1 silent, 1 unsure",
+        "1 track damaged, classified by what can be decoded",
+        "decided by: fma 3 (75%), last 1 (25%)",
         "genres: Rock 2, Jazz 1",
     ]
 

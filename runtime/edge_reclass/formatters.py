@@ -13,7 +13,7 @@ from rich.cells import cell_len
 
 from edge_reclass.errors import UsageError
 from edge_reclass.output import printable
-from edge_reclass.verdict import Verdict
+from edge_reclass.verdict import StageReport, Verdict
 
 __all__ = ["FORMATS", "Formatter", "explain", "formatter"]
 
@@ -50,7 +50,7 @@ class _Table:
         genre, score, stage = verdict.status, self._dash, self._dash
         if verdict.confidence is not None and verdict.top:
             best = self._safe(verdict.top[0].genre)
-            genre = self._safe(verdict.genre) if verdict.genre is not None else _unsure(best)
+            genre = best if verdict.status == "ok" else _unsure(best)
             score, stage = f"{verdict.confidence:.2f}", self._safe(verdict.decided_by or self._dash)
         text = self._row(genre, score, stage, self._safe(verdict.path))
         if verdict.error:
@@ -129,14 +129,17 @@ def _json(verdict: Verdict, top: int, utf8: bool) -> str:
     return text + "\n"
 
 
-CSV_COLUMNS: Final = (
+_CSV_COLUMNS: Final = (
     "path",
     "status",
     "genre",
     "confidence",
     "decided_by",
     "reason",
+    "reason_code",
     "top",
+    "damage",
+    "channel",
     "bundle",
     "policy",
     "error",
@@ -145,21 +148,24 @@ CSV_COLUMNS: Final = (
 
 @dataclass
 class _Csv:
-    """RFC 4180; the best genres are in one column as ``Rock=0.61;Pop=0.20``, unless that only repeats the genre."""
+    """RFC 4180: the keys of the JSON without the stages. The best genres are in one column as ``Rock=0.61;Pop=0.20``,
+    unless that only repeats the genre; the damage is the share of the excerpt that is missing."""
 
     top: int
     utf8: bool
 
     def begin(self) -> str:
-        return _csv_line(CSV_COLUMNS)
+        return _csv_line(_CSV_COLUMNS)
 
     def verdict(self, verdict: Verdict) -> str:
         plain = verdict.to_dict(self.top)
-        scores = [] if self.top == 1 and verdict.genre is not None else plain["top"] or []
+        scores = [] if self.top == 1 and verdict.status == "ok" else plain["top"] or []
         plain["top"] = ";".join(f"{s['genre']}={s['score']:.6f}" for s in scores)
         if verdict.confidence is not None:
             plain["confidence"] = f"{verdict.confidence:.6f}"
-        cells = ("" if plain[name] is None else str(plain[name]) for name in CSV_COLUMNS)
+        if verdict.damage is not None:
+            plain["damage"] = f"{verdict.damage.missing:.6f}"
+        cells = ("" if plain[name] is None else str(plain[name]) for name in _CSV_COLUMNS)
         return _csv_line([_escapable(cell, self.utf8) for cell in cells])
 
     def end(self) -> str:
@@ -210,14 +216,26 @@ def explain(verdict: Verdict, top: int = 5, safe: Callable[[str], str] = printab
     lines = []
     if verdict.decode_milliseconds is not None:
         lines.append(f"decode {verdict.decode_milliseconds:.1f} ms")
+    if (damage := verdict.damage) is not None:
+        bad = f"{damage.bad_packets} of {damage.packets} packets are bad"
+        lines.append(f"damaged: {bad}, {damage.missing:.1%} of the excerpt is missing")
+    if verdict.channel is not None:
+        lines.append(f"channel {verdict.channel} was heard alone, because the mix of all cancels")
     for stage in verdict.stages:
         end = stage.excerpt.start + stage.excerpt.seconds
-        lines.append(
-            f"{safe(stage.name)}: {safe(stage.genre)} {stage.confidence:.3f}, {stage.milliseconds:.1f} ms, "
-            f"heard {stage.excerpt.start:.2f}–{end:.2f} s"
-        )
+        said = "silence" if stage.genre is None else f"{safe(stage.genre)} {stage.confidence:.3f}"
+        line = f"{safe(stage.name)}: {said}, {stage.milliseconds:.1f} ms, heard {stage.excerpt.start:.2f}–{end:.2f} s"
+        lines.append(line + _range(stage))
     if verdict.reason is not None:
-        lines.append(f"stopped: {safe(verdict.reason)}")
+        lines.append(f"{'unsure' if verdict.status == 'unsure' else 'stopped'}: {safe(verdict.reason)}")
     if verdict.top:
         lines.append("scores: " + ", ".join(f"{safe(s.genre)} {s.score:.3f}" for s in verdict.top[:top]))
     return "".join(f"    {line}\n" for line in lines)
+
+
+def _range(stage: StageReport) -> str:
+    """How like what its head was fitted on a stage found the track; empty where there is no test."""
+    distance = "" if stage.distance is None else f" ({stage.distance:.2f} of the limit)"
+    if stage.outside:
+        return f", unlike anything that it was fitted on{distance}"
+    return f", like what it was fitted on{distance}" if distance else ""

@@ -154,14 +154,16 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(appliance: Appliance)
     assert left == [".verdicts.jsonl.abc.tmp", "notes.tmp", "old", "verdicts.jsonl", "verdicts.jsonl.partial"]
 
 
-def test_the_temporary_file_of_a_run_is_named_so(tmp_path: Path) -> None:
-    """What edge-reclass.service removes is what ``--output`` writes until it is complete."""
+def test_what_a_run_writes_is_never_removed(tmp_path: Path) -> None:
+    """The partial file holds the verdicts of a run that was killed; edge-reclass.service must leave it alone."""
     from edge_reclass.output import open_output
 
-    with open_output(tmp_path / "verdicts.jsonl"):
+    with open_output(tmp_path / "verdicts.jsonl") as write:
+        write("{}\n")
         (name,) = (path.name for path in tmp_path.iterdir())
+    assert name == "verdicts.jsonl.partial"
     pattern = shlex.split(last(parse(render("edge-reclass.service", {})), "Service", "ExecStartPre"))
-    assert fnmatch.fnmatchcase(name, pattern[pattern.index("-name") + 1])
+    assert not fnmatch.fnmatchcase(name, pattern[pattern.index("-name") + 1])
 
 
 def test_nothing_else_is_possible(appliance: Appliance, listening: int) -> None:

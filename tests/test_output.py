@@ -80,6 +80,15 @@ def test_an_output_never_touches_an_input(songs: Path, bundle: Path, tmp_path: P
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("command", ["run", "peers"])
+def test_a_record_of_bench_never_replaces_a_track(songs: Path, bundle: Path, command: str) -> None:
+    before = contents(songs)
+    for track, output in (("a.wav", "b.flac"), ("a.wav", "a.wav")):
+        done = run("bench", command, songs / track, "-o", songs / output, "--bundle", bundle)
+        assert (done.returncode, "would be overwritten" in done.stderr) == (2, True), done.stderr
+    assert contents(songs) == before
+
+
 def test_appending_standard_output_to_a_track_is_refused(songs: Path, bundle: Path) -> None:
     before = contents(songs)
     done = shell(f"EDGE {songs} --bundle {bundle} >> {songs}/a.wav")

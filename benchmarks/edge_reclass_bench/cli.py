@@ -103,6 +103,7 @@ def run(
     Exit codes: 0 measured, 2 wrong usage or no audio found, 4 the bundle is invalid, 5 the device cannot be used.
     """
     from edge_reclass.opening import Options
+    from edge_reclass.output_file import refuse_inputs
     from edge_reclass_bench import record as records
     from edge_reclass_bench.harness import Request
     from edge_reclass_bench.harness import run as measure
@@ -118,6 +119,7 @@ def run(
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
     tracks = find(paths, limit)
+    refuse_inputs(output, None, tracks.paths)
     known: list[str | None] = []
     if labels is not None:
         known = from_csv(labels, tracks.paths)

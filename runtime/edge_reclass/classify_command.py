@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +18,8 @@ from edge_reclass.stopping import abandon_running_tracks, say
 from edge_reclass.summary import Summary, counted, skipped
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from edge_reclass.library import Found
     from edge_reclass.parallel import CascadePool
     from edge_reclass.verdict import Verdict

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +18,9 @@ from edge_reclass.errors import EdgeReclassError, UsageError
 from edge_reclass.output import ReaderLeft, open_output, printable
 from edge_reclass.stopping import INTERRUPTED, handle_signals, leave, say
 from edge_reclass.wording import in_words
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["Commands", "app", "main"]
 
@@ -43,6 +46,13 @@ class Commands(TyperGroup):
                 return None
             command = self.commands[cmd_name] = _load(entry)
         return in_words(command)
+
+
+def entry_points(group: str) -> Iterable[EntryPoint]:
+    """The entry points of all installed packages; what reads them is slow to import, and seldom needed."""
+    from importlib import metadata
+
+    return metadata.entry_points(group=group)
 
 
 def _load(entry: EntryPoint) -> Any:

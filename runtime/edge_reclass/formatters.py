@@ -7,13 +7,13 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
-
-from rich.cells import cell_len
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_reclass.errors import UsageError
 from edge_reclass.output import printable
-from edge_reclass.verdict import StageReport, Verdict
+
+if TYPE_CHECKING:
+    from edge_reclass.verdict import StageReport, Verdict
 
 __all__ = ["FORMATS", "Formatter", "explain", "formatter"]
 
@@ -39,8 +39,8 @@ class _Table:
     def __post_init__(self) -> None:
         genres = [self._safe(name) for name in self.genres]
         named = (*genres, *(_unsure(name) for name in genres), "unsupported", "out_of_memory")
-        self._genre = max(map(cell_len, named))
-        self._stage = max(cell_len(self._safe(name)) for name in (*self.stages, "decided by"))
+        self._genre = max(map(_width, named))
+        self._stage = max(_width(self._safe(name)) for name in (*self.stages, "decided by"))
         self._dash = "–" if self.utf8 else "-"
 
     def begin(self) -> str:
@@ -77,8 +77,14 @@ def _unsure(genre: str) -> str:
 
 
 def _padded(text: str, width: int) -> str:
-    """``text`` in ``width`` columns of a terminal, where a CJK character takes two."""
-    return text + " " * (width - cell_len(text))
+    return text + " " * (width - _width(text))
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that ``text`` takes; a CJK character takes two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def _escapable(text: str, utf8: bool) -> str:

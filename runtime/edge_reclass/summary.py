@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edge_reclass.output import printable
-from edge_reclass.verdict import Verdict
 
 if TYPE_CHECKING:
     from edge_reclass.library import Found
+    from edge_reclass.verdict import Verdict
 
 __all__ = ["Summary", "counted", "skipped"]
 

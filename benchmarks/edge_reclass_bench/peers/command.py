@@ -41,6 +41,7 @@ def peers(
     """
     from edge_reclass.device import usable_cpus
     from edge_reclass.opening import load_bundle
+    from edge_reclass.output_file import refuse_inputs
     from edge_reclass_bench.peers.session import measure_peers
     from edge_reclass_bench.peers.tasks import TASKS
     from edge_reclass_bench.record import Settings, save
@@ -61,9 +62,11 @@ def peers(
         seed=SEED,
         resamples=RESAMPLES,
     )
+    tracks = find(paths, clips)
+    refuse_inputs(output, None, tracks.paths)
     record = measure_peers(
         load_bundle(bundle),
-        find(paths, clips),
+        tracks,
         settings,
         tasks=wanted,
         encoders=[name.strip() for name in encoders.split(",")] if encoders else (),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import bundles
 from edge_reclass.errors import EdgeReclassError, UsageError
 from edge_reclass.formatters import FORMATS, explain, formatter
 from edge_reclass.output import open_output, printable
@@ -295,6 +296,32 @@ def test_every_format_on_every_stream(name: str, encoding: str) -> None:
     elif name != "table":
         assert paths == NAMES
     assert len(set(paths)) == len(NAMES)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("command", ["inspect", "doctor"])
+def test_json_of_other_commands_on_every_stream(tmp_path: Path, command: str, encoding: str) -> None:
+    root = bundles.make_bundle(
+        tmp_path / "caf\u00e9 \U0001f3b5", [bundles.fma_stage()], provenance={"by": "Bj\u00f6rk \u202e\x7f"}
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_reclass", command, str(root), "--format", "json"],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    text = done.stdout.decode(encoding)
+    assert (root.name in str(json.loads(text)), done.returncode) == (True, 0), done.stderr
+    assert not set(text) & set("\u202e\x7f")
+
+
+def test_inspect_keeps_a_path_that_is_not_utf8(tmp_path: Path) -> None:
+    root = bundles.make_bundle(
+        tmp_path / os.fsdecode(b"caf\xe9"), [bundles.fma_stage()], provenance={"x": float("nan")}
+    )
+    plain = json.loads(run("inspect", root, "--format", "json").stdout)
+    assert (os.fsencode(plain["path"]), plain["provenance"]) == (os.fsencode(root), {"x": None})
 
 
 def test_json_holds_nothing_that_rewrites_a_terminal() -> None:

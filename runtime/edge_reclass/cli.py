@@ -15,7 +15,7 @@ from edge_reclass import __version__
 from edge_reclass.classify_command import classify
 from edge_reclass.doctor import doctor
 from edge_reclass.errors import EdgeReclassError, UsageError
-from edge_reclass.output import ReaderLeft, open_output, printable
+from edge_reclass.output import ReaderLeft, json_text, open_output, printable
 from edge_reclass.stopping import INTERRUPTED, handle_signals, leave, say
 from edge_reclass.wording import in_words
 
@@ -128,7 +128,7 @@ def inspect(
     loaded.verify()
     choose_policy(loaded)
     with open_output(None) as write:
-        write((describe_json(loaded) if format == "json" else describe(loaded)) + "\n")
+        write((json_text(describe_json(loaded), write.utf8) if format == "json" else describe(loaded)) + "\n")
 
 
 app.command()(doctor)

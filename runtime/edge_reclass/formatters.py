@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_reclass.errors import UsageError
-from edge_reclass.output import printable
+from edge_reclass.output import json_text, printable
 
 if TYPE_CHECKING:
     from edge_reclass.verdict import StageReport, Verdict
@@ -128,11 +127,7 @@ class _JsonLines:
 
 
 def _json(verdict: Verdict, top: int, utf8: bool) -> str:
-    """One line. What the stream cannot take, and what could rewrite a terminal, is escaped as JSON escapes it."""
-    text = verdict.to_json(top) if utf8 else json.dumps(verdict.to_dict(top), allow_nan=False)
-    if not text.isprintable():
-        text = "".join(c if printable(c) == c else json.dumps(c)[1:-1] for c in text)
-    return text + "\n"
+    return json_text(verdict.to_json(top), utf8) + "\n"
 
 
 _CSV_COLUMNS: Final = (

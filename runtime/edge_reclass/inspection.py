@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import msgspec
@@ -14,9 +15,10 @@ __all__ = ["describe", "describe_json"]
 
 def describe_json(bundle: Bundle) -> str:
     """The manifest and the bundle's digest as one JSON object."""
-    plain = {"path": str(bundle.root), "digest": bundle.digest, **msgspec.to_builtins(bundle.manifest)}
-    # JSON has no NaN: msgspec writes null for it, as provenance may hold what somebody measured.
-    return msgspec.json.format(msgspec.json.encode(plain), indent=2).decode("utf-8")
+    # JSON has no NaN: msgspec writes null for it, as provenance may hold what somebody measured. It refuses stray bytes
+    # in the path, which json keeps.
+    manifest = json.loads(msgspec.json.encode(bundle.manifest))
+    return json.dumps({"path": str(bundle.root), "digest": bundle.digest, **manifest}, indent=2, ensure_ascii=False)
 
 
 def describe(bundle: Bundle) -> str:

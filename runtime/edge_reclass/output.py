@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import fcntl
 import io
+import json
 import os
 import re
 import sys
@@ -17,7 +18,7 @@ from typing import TextIO
 from edge_reclass.errors import EdgeReclassError, UsageError
 from edge_reclass.output_file import ResultFile
 
-__all__ = ["Output", "ReaderLeft", "descriptor_of", "lenient", "open_output", "printable"]
+__all__ = ["Output", "ReaderLeft", "descriptor_of", "json_text", "lenient", "open_output", "printable"]
 
 
 class ReaderLeft(Exception):
@@ -147,6 +148,20 @@ def printable(text: str) -> str:
     space is kept, as are the joiners of emoji and Persian, and stray bytes of names that are not valid UTF-8.
     """
     return text if text.isprintable() else "".join(c if _is_harmless(c) else ascii(c)[1:-1] for c in text)
+
+
+def json_text(text: str, utf8: bool) -> str:
+    """JSON with what a stream cannot take (all but ASCII, unless it is UTF-8), stray bytes of names, and what
+    :func:`printable` escapes, escaped as JSON escapes it."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c == "\n" or _is_plain_json(c, utf8) else json.dumps(c)[1:-1] for c in text)
+
+
+def _is_plain_json(character: str, utf8: bool) -> bool:
+    if character.isascii():
+        return character.isprintable()
+    return utf8 and not "\ud800" <= character <= "\udfff" and printable(character) == character
 
 
 def _is_harmless(character: str) -> bool:

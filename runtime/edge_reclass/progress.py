@@ -22,8 +22,8 @@ class ProgressBar:
     """One line on the terminal, redrawn as tracks are done; a context manager that erases it at the end.
 
     Nothing is drawn where standard error is no terminal, or cannot erase a line (``TERM=dumb``), and where ``output``
-    is a pipe: its reader (``| tee``, ``| grep``) may write to the same terminal at any time. ``write`` erases the bar,
-    writes the verdict, and draws it again below.
+    is a pipe: its reader (``| tee``, ``| grep``) may write to the same terminal at any time. ``write`` erases the bar
+    before it writes to a terminal; ``advance`` draws it again below.
     """
 
     def __init__(self, total: int, output: Output) -> None:
@@ -36,9 +36,8 @@ class ProgressBar:
         """Write to the output. Raises what :class:`Output` raises."""
         if self._output.is_terminal:
             self._erase()
-            self._drawn = 0.0
+            self._drawn = 0.0  # to be drawn again at once
         self._output(text)
-        self._draw()
 
     def advance(self) -> None:
         """One more track is done."""

@@ -157,14 +157,14 @@ def doctor(
     that is needed is missing, stale or damaged, 5 the wanted device cannot be used.
     """
     from edge_reclass.doctor.text import page
-    from edge_reclass.output import ReaderLeft, open_output
+    from edge_reclass.output import ReaderLeft, json_text, open_output
 
     if format not in {"text", "json"}:
         raise UsageError(f"--format: expected text or json, got {format!r}")
     report = diagnose(bundle, engines, device)
     try:
         with open_output(None) as write:
-            write((report.to_json() if format == "json" else page(report)) + "\n")
+            write((json_text(report.to_json(), write.utf8) if format == "json" else page(report)) + "\n")
     except ReaderLeft:
         # Who reads the first lines only (| head) gets the exit code all the same, and no traceback from the last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

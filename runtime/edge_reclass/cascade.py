@@ -243,7 +243,7 @@ class Cascade:
         run.verdict = replace(
             run.verdict,
             decode_milliseconds=(time.perf_counter() - began) * 1e3,
-            damage=decoded.damage and DamageSeen(**asdict(decoded.damage)),
+            damage=None if decoded.damage is None else DamageSeen(**asdict(decoded.damage)),
             channel=decoded.channel,
         )
         answers: list[Answer] = []

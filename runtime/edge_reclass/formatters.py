@@ -219,7 +219,8 @@ def explain(verdict: Verdict, top: int = 5, safe: Callable[[str], str] = printab
         lines.append(f"decode {verdict.decode_milliseconds:.1f} ms")
     if (damage := verdict.damage) is not None:
         bad = f"{damage.bad_packets} of {damage.packets} packets are bad"
-        lines.append(f"damaged: {bad}, {damage.missing:.1%} of the excerpt is missing")
+        ends = "" if damage.declared is None else f", the file ends before its {damage.declared:.1f} s"
+        lines.append(f"damaged: {bad}, {damage.missing:.1%} of the excerpt is missing{ends}")
     if verdict.channel is not None:
         lines.append(f"channel {verdict.channel} was heard alone, because the mix of all cancels")
     for stage in verdict.stages:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_reclass.bundle import MANIFEST, file_entry
+from edge_reclass.strict_yaml import dump_yaml
 
 GENRES = ("Alpha", "Beta", "Gamma")
+POLICY = {"vote": "soft", "steps": [{"after": "fma", "weights": {"fma": 1.0}}]}
 
 
 def write_graph(
@@ -149,7 +151,7 @@ def make_bundle(
     plain["files"] = plain.get("files") or {
         file: {"sha256": (entry := file_entry(root / file)).sha256, "bytes": entry.bytes} for file in files
     }
-    (root / MANIFEST).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    (root / MANIFEST).write_text(dump_yaml(plain), encoding="utf-8")
     return root
 
 
@@ -157,4 +159,16 @@ def edit_manifest(root: Path, **changes: Any) -> None:
     """Replace keys of a bundle's manifest; None removes a key."""
     file = root / MANIFEST
     plain = yaml.safe_load(file.read_text(encoding="utf-8")) | changes
-    file.write_text(yaml.safe_dump({k: v for k, v in plain.items() if v is not None}), encoding="utf-8")
+    file.write_text(dump_yaml({k: v for k, v in plain.items() if v is not None}), encoding="utf-8")
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """The manifest as plain data."""
+    plain: dict[str, Any] = yaml.safe_load((root / MANIFEST).read_text(encoding="utf-8"))
+    return plain
+
+
+def rehash(root: Path) -> None:
+    """Enter the files that the manifest lists as they are now: what somebody does who changes a bundle on purpose."""
+    entries = {file: file_entry(root / file) for file in read_manifest(root)["files"]}
+    edit_manifest(root, files={file: {"sha256": e.sha256, "bytes": e.bytes} for file, e in entries.items()})

@@ -253,7 +253,7 @@ def _engines(plan: Plan) -> dict[str, str]:
     return {
         stage.name: file_entry(stage.graph).sha256
         for stage in plan.stages
-        if stage.graph is not None and stage.graph.suffix == ".plan"
+        if isinstance(stage.graph, Path)
     }
 
 

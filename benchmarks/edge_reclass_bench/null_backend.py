@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.backends import DeviceTimes
+from edge_reclass.backends import DeviceTimes, GraphSource
 from edge_reclass.errors import EngineError
 
 __all__ = ["NullBackend", "NullGraph"]
@@ -52,7 +51,7 @@ class NullBackend:
     shares_batches = False
 
     def open_graph(
-        self, file: Path, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
+        self, file: GraphSource, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
     ) -> NullGraph:
         """See :meth:`Backend.open_graph`."""
         del file, input_name, output_name

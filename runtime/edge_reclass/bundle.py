@@ -1,31 +1,49 @@
-"""The bundle on disk: the manifest's schema, strict loading, and verification of every file's hash.
+"""The bundle on disk: the manifest's schema, strict loading, and files that are given out only as they were hashed.
 
-The schema is the msgspec structs below; ``manifest_text`` writes what ``load`` reads.
+The schema is the msgspec structs below; ``manifest_text`` writes what ``load`` reads. Sizes: ``bundle_limits``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
-import yaml
 from msgspec import Meta, Struct
 
-from edge_reclass.errors import BundleError
+from edge_reclass.bundle_folder import open_regular, require_listed
+from edge_reclass.bundle_limits import (
+    MANIFEST_BYTES,
+    MAX_DIM,
+    MAX_EXCERPT_SECONDS,
+    MAX_FILE_BYTES,
+    MAX_FILES,
+    MAX_GENRES,
+    MAX_POLICIES,
+    MAX_STAGES,
+    MAX_START_SECONDS,
+    MAX_WEIGHT,
+    MAX_WINDOW_SECONDS,
+    MAX_WINDOWS,
+    text_faults,
+)
+from edge_reclass.errors import BundleError, EngineError
+from edge_reclass.onnx_external import refuse_external_data
+from edge_reclass.policy import PRESETS
+from edge_reclass.strict_yaml import YamlError, dump_yaml, parse_yaml
 
 __all__ = [
     "FORMAT",
     "MANIFEST",
     "Bundle",
+    "BundleFile",
     "ExcerptEntry",
     "FileEntry",
     "Fma518Entry",
@@ -49,11 +67,12 @@ FMA518_DIM = 518
 PRECISIONS = ("fp32", "fp16", "int8")
 
 Rate = Annotated[int, Meta(ge=8_000, le=192_000)]
-Positive = Annotated[int, Meta(ge=1)]
-Samples = Annotated[int, Meta(ge=1, le=3600 * 192_000)]
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*$")]
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Dim = Annotated[int, Meta(ge=1, le=MAX_DIM)]
+Samples = Annotated[int, Meta(ge=1, le=int(MAX_WINDOW_SECONDS) * 192_000)]
+Seconds = Annotated[float, Meta(gt=0, le=MAX_EXCERPT_SECONDS)]
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,63}\Z")]
+PolicyName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Precision = Literal["fp32", "fp16", "int8"]
 Short = Literal["repeat", "repeat_centered", "reject"]
 
@@ -61,7 +80,7 @@ Short = Literal["repeat", "repeat_centered", "reject"]
 class ExcerptEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """What to look at: ``seconds`` from ``start`` (seconds, or ``center``), or the ``full`` track."""
 
-    start: Annotated[float, Meta(ge=0, le=86_400)] | Literal["center"] | None = None
+    start: Annotated[float, Meta(ge=0, le=MAX_START_SECONDS)] | Literal["center"] | None = None
     seconds: Seconds | None = None
     full: bool = False
 
@@ -88,7 +107,7 @@ class WaveformEntry(
     rate: Rate
     window_samples: Samples
     hop_samples: Samples
-    dim: Positive
+    dim: Dim
     files: dict[Precision, str]
     short: Short = "repeat"
     min_seconds: Seconds = 1.0
@@ -134,7 +153,7 @@ class StepEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=T
     """See policy.Step."""
 
     after: str
-    weights: dict[str, float]
+    weights: dict[str, Annotated[float, Meta(ge=0, le=MAX_WEIGHT)]]
     accept: float | None = None
 
 
@@ -149,22 +168,23 @@ class FileEntry(Struct, forbid_unknown_fields=True, frozen=True):
     """What a file of the bundle must be."""
 
     sha256: Digest
-    bytes: Annotated[int, Meta(ge=0)]
+    bytes: Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
 
 
 class Manifest(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """bundle.yaml."""
+    """bundle.yaml. ``reference`` is the file with what the whole cascade answers to made audio."""
 
     format: Literal[1]
     name: Annotated[str, Meta(min_length=1)]
-    genres: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=2)]
-    stages: Annotated[list[StageEntry], Meta(min_length=1)]
-    policies: Annotated[dict[str, PolicyEntry], Meta(min_length=1)]
+    genres: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=2, max_length=MAX_GENRES)]
+    stages: Annotated[list[StageEntry], Meta(min_length=1, max_length=MAX_STAGES)]
+    policies: Annotated[dict[PolicyName, PolicyEntry], Meta(min_length=1, max_length=MAX_POLICIES)]
     default_policy: str
-    files: dict[str, FileEntry]
+    files: Annotated[dict[str, FileEntry], Meta(max_length=MAX_FILES)]
     excerpt: ExcerptEntry = ExcerptEntry(start="center", seconds=30.0)
     min_confidence: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Below it a verdict is ``unsure``; 0 turns ``unsure`` off altogether."""
+    reference: str | None = None
     provenance: dict[str, Any] = {}
 
     def stage(self, name: str) -> StageEntry:
@@ -176,11 +196,66 @@ class Manifest(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=Tr
 
 
 @dataclass(frozen=True)
+class BundleFile:
+    """A file of a bundle: where it lies and what it must be. ``graph``: an ONNX file, which must be complete in itself.
+
+    Equal ones stand for the same content, wherever the manifest names it.
+    """
+
+    path: Path
+    entry: FileEntry
+    graph: bool
+
+    def read(self) -> bytes:
+        """The content, read once and compared with the manifest: what was hashed is what is used.
+
+        Raises:
+            BundleError: the file is missing, cannot be read, or is not what the manifest says.
+        """
+        try:
+            with open_regular(self.path) as file:
+                size = os.fstat(file.fileno()).st_size
+                content = file.read() if size == self.entry.bytes else b""
+        except OSError as error:
+            raise self._unreadable(error) from error
+        self._compare(size, hashlib.sha256(content).hexdigest())
+        return content
+
+    def check(self) -> None:
+        """As :meth:`read`, without holding the content; a graph's tensors must lie in it.
+
+        Raises:
+            BundleError: as :meth:`read`; or a graph keeps data in another file, or is no ONNX.
+        """
+        try:
+            with open_regular(self.path) as file:
+                size, digest = _size_and_sha256(file)
+                self._compare(size, digest)
+                if self.graph:
+                    refuse_external_data(file, self.path)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        except EngineError as error:
+            raise BundleError(str(error)) from error
+
+    def _compare(self, size: int, digest: str) -> None:
+        if size != self.entry.bytes:
+            raise BundleError(f"{self.path}: expected {self.entry.bytes} bytes, got {size}; {_FIX}")
+        if digest != self.entry.sha256:
+            raise BundleError(f"{self.path}: expected sha256 {self.entry.sha256}, got {digest}; {_FIX}")
+
+    def _unreadable(self, error: OSError) -> BundleError:
+        return BundleError(f"{self.path}: cannot be read ({error.strerror}); {_FIX}")
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A loaded manifest and the directory in which its files lie."""
 
     root: Path
     manifest: Manifest
+    digest: str
+    """sha256 of bundle.yaml, which holds the hash of every other file: it names the bundle's exact content."""
 
     @property
     def name(self) -> str:
@@ -190,31 +265,33 @@ class Bundle:
         """Where a file of the manifest lies."""
         return self.root / file
 
-    @cached_property
-    def digest(self) -> str:
-        """sha256 of bundle.yaml, which holds the hash of every other file: it names the bundle's exact content."""
-        return _sha256(self.root / MANIFEST)
+    def file(self, file: str) -> BundleFile:
+        """A file of the manifest, by its path in the bundle."""
+        return BundleFile(self.root / file, self.manifest.files[file], file in set(_graphs(self.manifest)))
 
-    def verify(self, files: Iterable[str] | None = None) -> None:
-        """Check size and sha256 of ``files`` (default: all files of the manifest).
+    def require_exact(self) -> None:
+        """Check that nothing lies in the bundle's folder but the manifest and what it lists. Hashes nothing.
 
         Raises:
-            BundleError: a file is missing, cannot be read, or is not what the manifest says.
+            BundleError: a file that is not listed, or a link that leads out of the bundle; all are named.
         """
+        require_listed(self.root, self.manifest.files)
+
+    def verify(self, files: Iterable[str] | None = None) -> None:
+        """Check ``files`` by size, sha256 and, where they are graphs, completeness.
+
+        By default all files of the manifest, and that there are no others.
+
+        Raises:
+            BundleError: a file is missing, cannot be read, is not what the manifest says, or is not listed.
+        """
+        if files is None:
+            self.require_exact()
         for file in self.manifest.files if files is None else files:
-            path, expected = self.path(file), self.manifest.files[file]
-            try:
-                size = path.stat().st_size
-                digest = _sha256(path) if size == expected.bytes else None
-            except OSError as error:
-                raise BundleError(f"{path}: cannot be read ({error.strerror}); {_MEND}") from error
-            if digest is None:
-                raise BundleError(f"{path}: expected {expected.bytes} bytes, got {size}; {_MEND}")
-            if digest != expected.sha256:
-                raise BundleError(f"{path}: expected sha256 {expected.sha256}, got {digest}; {_MEND}")
+            self.file(file).check()
 
 
-_MEND = "restore the bundle from its source or export it again"
+_FIX = "restore the bundle from its source or export it again"
 
 
 def starter_path() -> Path:
@@ -232,17 +309,20 @@ def load(path: str | Path) -> Bundle:
     root = Path(path)
     file = root / MANIFEST
     try:
-        text = file.read_text(encoding="utf-8")
+        with open_regular(file) as stream:
+            content = stream.read(MANIFEST_BYTES + 1)
     except OSError as error:
         raise BundleError(
             f"{file}: cannot be read ({error.strerror}); a bundle is a directory with a {MANIFEST}"
         ) from error
+    if len(content) > MANIFEST_BYTES:
+        raise BundleError(f"{file}: expected at most {MANIFEST_BYTES} bytes, got more")
+    try:
+        plain = parse_yaml(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise BundleError(f"{file}: expected UTF-8 text, got {error}") from error
-    try:
-        plain = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise BundleError(f"{file}: not valid YAML: {error}") from error
+    except YamlError as error:
+        raise BundleError(f"{file}: {error}") from error
     if isinstance(plain, dict) and plain.get("format", FORMAT) != FORMAT:
         raise BundleError(
             f"{file}: key format: expected {FORMAT}, got {plain['format']!r}; update edge-reclass or export again"
@@ -253,27 +333,30 @@ def load(path: str | Path) -> Bundle:
         raise BundleError(f"{file}: {_found(plain, str(error))}") from error
     if wrong := list(validate(manifest)):
         raise BundleError(f"{file}: " + "; ".join(wrong))
-    return Bundle(root, manifest)
+    return Bundle(root, manifest, hashlib.sha256(content).hexdigest())
 
 
 def validate(manifest: Manifest) -> Iterator[str]:
     """What does not fit together in a manifest of the right types: one sentence each."""
     names = [stage.name for stage in manifest.stages]
     yield from (f"stages: the name {name!r} stands {n} times" for name, n in Counter(names).items() if n > 1)
-    for text in (manifest.name, *manifest.genres):
-        if any(unicodedata.category(character) == "Cc" for character in text):
-            yield f"name and genres: expected no control characters, got {text!r}"
+    for where, text in (("name", manifest.name), *(("genres", genre) for genre in manifest.genres)):
+        yield from (f"{where}: expected no {fault}, got {text!r}" for fault in text_faults(text))
     yield from (f"genres: {genre!r} stands {n} times" for genre, n in Counter(manifest.genres).items() if n > 1)
     yield from _excerpt_faults("excerpt", manifest.excerpt)
     for stage in manifest.stages:
         yield from _stage_faults(stage, names)
+        yield from _size_faults(stage, stage.excerpt or manifest.excerpt)
+    for name in PRESETS.keys() & manifest.policies.keys():
+        yield f"policies: {name!r} is the name of a preset, expected another one"
     if manifest.default_policy not in manifest.policies:
         yield f"default_policy: expected one of {', '.join(manifest.policies)}, got {manifest.default_policy!r}"
     used = set(_used_files(manifest))
     yield from (f"files: {file} is used by a stage but not listed" for file in sorted(used - set(manifest.files)))
     for file in sorted(used | set(manifest.files)):
         pure = PurePosixPath(file)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in file or str(pure) != file:
+        plain = not pure.is_absolute() and ".." not in pure.parts and "\\" not in file and str(pure) == file != "."
+        if not plain or file == MANIFEST or any(text_faults(file)):
             yield f"files: expected a plain relative path inside the bundle, got {file!r}"
 
 
@@ -314,20 +397,43 @@ def _stage_faults(stage: StageEntry, names: list[str]) -> Iterator[str]:
             yield f"{where}.head.range.limit: expected a finite number, got {test.limit}"
 
 
-def _used_files(manifest: Manifest) -> Iterator[str]:
+def _size_faults(stage: StageEntry, excerpt: ExcerptEntry) -> Iterator[str]:
+    """Windows of more seconds, or more of them in an excerpt, than anybody means."""
+    where, encoder = f"stages.{stage.name}.encoder", stage.encoder
+    window, hop = encoder.window_samples, encoder.hop_samples
+    if window is None or hop is None or encoder.rate == "native":
+        return
+    if window > MAX_WINDOW_SECONDS * encoder.rate:
+        yield f"{where}.window_samples: expected at most {MAX_WINDOW_SECONDS:g} s, got {window / encoder.rate:g} s"
+    samples = (excerpt.seconds or MAX_EXCERPT_SECONDS) * encoder.rate
+    if (count := 1 + math.ceil(max(0.0, samples - window) / hop)) > MAX_WINDOWS:
+        yield f"{where}.hop_samples: expected at most {MAX_WINDOWS} windows in an excerpt, got {count}"
+
+
+def _graphs(manifest: Manifest) -> Iterator[str]:
+    """The ONNX files."""
     for stage in manifest.stages:
         yield stage.head.file
         if stage.head.range is not None:
             yield stage.head.range.file
         if isinstance(stage.encoder, WaveformEntry):
             yield from stage.encoder.files.values()
-            if stage.encoder.reference is not None:
-                yield stage.encoder.reference
+
+
+def _used_files(manifest: Manifest) -> Iterator[str]:
+    yield from _graphs(manifest)
+    for stage in manifest.stages:
+        if isinstance(stage.encoder, WaveformEntry) and stage.encoder.reference is not None:
+            yield stage.encoder.reference
+    if manifest.reference is not None:
+        yield manifest.reference
 
 
 def file_entry(path: Path) -> FileEntry:
     """Size and sha256 of a file, as the manifest keeps them."""
-    return FileEntry(sha256=_sha256(path), bytes=path.stat().st_size)
+    with path.open("rb") as file:
+        size, digest = _size_and_sha256(file)
+    return FileEntry(sha256=digest, bytes=size)
 
 
 def manifest_text(manifest: Manifest) -> str:
@@ -348,40 +454,21 @@ def manifest_text(manifest: Manifest) -> str:
         "stages",
         "policies",
         "default_policy",
+        "reference",
         "provenance",
         "files",
     )
     ordered = {key: plain[key] for key in order if key in plain}
-    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    return dump_yaml(ordered)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key that stands twice, instead of keeping the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, "merge keys are not supported", key_node.start_mark)
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"expected a text key, got {key!r}; quote it", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+def _size_and_sha256(file: BinaryIO) -> tuple[int, str]:
+    """Of a file opened at its start, read once and not held."""
+    digest, size = hashlib.sha256(), 0
+    while block := file.read(1 << 20):
+        digest.update(block)
+        size += len(block)
+    return size, digest.hexdigest()
 
 
 def _found(plain: object, message: str) -> str:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from edge_reclass import engines
 from edge_reclass.backends import tensorrt_api
-from edge_reclass.bundle import Bundle, WaveformEntry
+from edge_reclass.bundle import Bundle, BundleFile, WaveformEntry
 from edge_reclass.engines import EngineKey, Found, Profile, Target, engines_folder, survey, target_for
 from edge_reclass.errors import EngineError, UsageError
 from edge_reclass.plan import DEFAULT_BATCH, StagePlan, compile_plan
@@ -47,7 +47,7 @@ class EngineChoice:
     stage: str
     device: Literal["tensorrt", "cpu"]
     precision: str
-    plan: Path
+    plan: Path | BundleFile
     max_batch: int
     note: str = ""
 
@@ -174,7 +174,7 @@ def _on_cpu(bundle: Bundle, stage: StagePlan, states: list[EngineState]) -> Engi
     precision = states[-1].precision
     reasons = "; ".join(f"{state.precision}: {state.found.reason}" for state in states)
     note = f"runs with ONNX Runtime on the CPU, because build rejected its engines here ({reasons})"
-    return EngineChoice(stage.name, "cpu", precision, bundle.path(_files(stage)[precision]), stage.max_batch, note)
+    return EngineChoice(stage.name, "cpu", precision, bundle.file(_files(stage)[precision]), stage.max_batch, note)
 
 
 def _files(stage: StagePlan) -> dict[str, str]:

@@ -173,7 +173,7 @@ def _open(
         if device.name == "tensorrt":
             plan, chosen = _on_engines(bundle, plan, options.engines)
             notes += chosen
-        bundle.verify(dict.fromkeys(file for stage in plan.stages for file in stage.files))
+        bundle.require_exact()  # every file is compared with its hash as it is opened
         return make(Shared(plan, device, threads, count, notes, resources))
     except MemoryError as error:
         resources.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_reclass.audio import MAX_RATE, MIN_RATE, ExcerptSpec, decode_seconds
-from edge_reclass.bundle import Bundle, ExcerptEntry, Fma518Entry, StageEntry, WaveformEntry
+from edge_reclass.bundle import Bundle, BundleFile, ExcerptEntry, Fma518Entry, StageEntry, WaveformEntry
 from edge_reclass.errors import BundleError, EngineError, UsageError
 from edge_reclass.policy import PRESETS, Policy, Step, check, preset
 from edge_reclass.windows import count_windows
@@ -63,13 +63,13 @@ class StagePlan:
     signal: Signal
     max_batch: int
     """Most windows that the encoder takes at once: the limit, or all windows of the longest excerpt of every lane."""
-    graph: Path | None
+    graph: Path | BundleFile | None
     """The encoder's ONNX file or engine in the chosen precision; None for fma518."""
     precision: str | None
     """None for fma518."""
     device: str | None
     """Where a graph must run that the device asked for cannot take; None: on that device."""
-    head: Path
+    head: BundleFile
     head_inputs: tuple[str, ...]
     head_width: int
     temperature: float
@@ -224,10 +224,10 @@ def compile_plan(
                 encoder=encoder,
                 signal=signal,
                 max_batch=min(batch, windows * lanes),
-                graph=bundle.path(files[0]) if files else None,
+                graph=bundle.file(files[0]) if files else None,
                 precision=precision,
                 device=None,
-                head=bundle.path(entry.head.file),
+                head=bundle.file(entry.head.file),
                 head_inputs=tuple(entry.head.inputs),
                 head_width=sum(dims[need] for need in entry.head.inputs),
                 temperature=entry.head.temperature,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from edge_reclass.bundle_limits import MAX_WEIGHT, MIN_WEIGHT
 from edge_reclass.errors import UsageError
 
 __all__ = [
@@ -211,8 +212,13 @@ def check(policy: Policy, stages: Sequence[str]) -> list[str]:
             wrong.append(f"{where}: the stage {step.after!r} has run before")
         if unknown := sorted(set(step.weights) - set(so_far)):
             wrong.append(f"{where}: weights for {', '.join(unknown)}, but only {', '.join(so_far)} have run by then")
-        if any(not math.isfinite(w) or w < 0 for w in step.weights.values()) or sum(step.weights.values()) <= 0:
-            wrong.append(f"{where}: expected weights ≥ 0 with a sum above 0, got {dict(step.weights)}")
+        if any(w != 0 and not MIN_WEIGHT <= w <= MAX_WEIGHT for w in step.weights.values()) or not any(
+            step.weights.values()
+        ):
+            wrong.append(
+                f"{where}: expected weights that are 0 or from {MIN_WEIGHT:g} to {MAX_WEIGHT:g} with a sum above 0,"
+                f" got {dict(step.weights)}"
+            )
         if last and step.accept is not None:
             wrong.append(f"{where}: the last step always decides; remove accept: {step.accept}")
         if not last and step.accept is None:

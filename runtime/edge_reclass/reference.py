@@ -9,9 +9,9 @@ from PCG64's raw stream, which numpy promises not to change.
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reclass.bundle_limits import MAX_REFERENCE_BYTES, MAX_REFERENCE_SAMPLES
 from edge_reclass.errors import BundleError
 
-__all__ = ["CASES", "Agreement", "ReferenceVectors", "agreement", "load_reference", "synthesise"]
+__all__ = [
+    "CASES",
+    "Agreement",
+    "ReferenceVectors",
+    "agreement",
+    "checksums",
+    "load_reference",
+    "read_arrays",
+    "require_makeable",
+    "synthesise",
+]
 
 FORMAT = 1
 CASES = ("harmonics", "chord", "chirp", "drums", "noise", "quiet_noise", "silence_edges", "full_scale")
@@ -29,6 +40,7 @@ CASES = ("harmonics", "chord", "chirp", "drums", "noise", "quiet_noise", "silenc
 
 _STEPS = 32_768  # 16-bit samples: one step is 2^-15
 _PARTIALS = 24
+_MIN_RATE, _MAX_RATE = 1_000, 192_000  # at the lowest, a tone still has its fundamental
 _MEND = "restore the bundle from its source or export it again"
 
 
@@ -69,7 +81,7 @@ class ReferenceVectors:
             samples=np.int64(self.samples),
             seed=np.int64(self.seed),
             cases=np.array(CASES),
-            checksums=_checksums(synthesise(self.rate, self.samples, self.seed)),
+            checksums=checksums(synthesise(self.rate, self.samples, self.seed)),
             embedding=np.asarray(self.embedding, np.float32),
             **own,
         )
@@ -111,22 +123,25 @@ def agreement(expected: NDArray[np.floating], got: NDArray[np.floating]) -> Agre
     return Agreement(float(cosine.min()), float(relative.max()), float(np.abs(have - want).max()))
 
 
-def load_reference(path: Path) -> ReferenceVectors:
+def load_reference(path: Path, content: bytes | None = None) -> ReferenceVectors:
     """Reads an .npz of reference vectors and checks that this machine makes the same inputs.
+
+    ``content`` are the file's bytes where they have been read (and compared with a hash) already.
 
     Raises:
         BundleError: the file cannot be read, is no such file, or its inputs cannot be made again here.
     """
+    if content is None:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read ({error.strerror or error}); {_MEND}") from error
+    arrays = read_arrays(content, path)
     try:
-        # From memory: numpy leaves the file open where it is no archive.
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays: Mapping[str, NDArray[np.generic]] = {name: file[name] for name in file.files}
         version, rate, samples, seed = (int(arrays[name]) for name in ("format", "rate", "samples", "seed"))
-        cases, checksums, embedding = arrays["cases"], arrays["checksums"], arrays["embedding"]
+        cases, expected, embedding = arrays["cases"], arrays["checksums"], arrays["embedding"]
         own, own_names = arrays.get("own"), tuple(str(name) for name in arrays.get("own_names", np.array([])))
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error}); {_MEND}") from error
-    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise BundleError(f"{path}: no reference vectors ({error}); {_MEND}") from error
     if version != FORMAT or tuple(cases.tolist()) != CASES:
         raise BundleError(
@@ -138,8 +153,7 @@ def load_reference(path: Path) -> ReferenceVectors:
         raise BundleError(
             f"{path}: expected float32[{rows}, dim] embeddings, got {embedding.dtype}{list(embedding.shape)}; {_MEND}"
         )
-    if rate < 1 or samples < 1:
-        raise BundleError(f"{path}: rate {rate} and samples {samples}, expected both positive; {_MEND}")
+    require_makeable(path, rate, samples, seed)
     if own is not None and (own.dtype != np.int16 or own.shape != (len(own_names), samples)):
         raise BundleError(
             f"{path}: expected own inputs int16[{len(own_names)}, {samples}], got {own.dtype}{list(own.shape)}; {_MEND}"
@@ -152,14 +166,58 @@ def load_reference(path: Path) -> ReferenceVectors:
         None if own is None else own.astype(np.int16, copy=False),
         own_names,
     )
-    made = _checksums(synthesise(rate, samples, seed))
-    if checksums.shape != made.shape or (checksums != made).any():
-        wrong = [name for name, a, b in zip(CASES, checksums.tolist(), made.tolist(), strict=False) if a != b]
+    made = checksums(synthesise(rate, samples, seed))
+    if expected.shape != made.shape or (expected != made).any():
+        wrong = [name for name, a, b in zip(CASES, expected.tolist(), made.tolist(), strict=False) if a != b]
         raise BundleError(
             f"{path}: from seed {seed} this machine makes other inputs than the exporting one did"
             f" ({', '.join(wrong)}); export the bundle again here"
         )
     return reference
+
+
+def read_arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file that lies in memory; ``path`` is for the messages.
+
+    Nothing is unpickled, and what the headers of zip and arrays claim is looked at before memory is taken for it.
+
+    Raises:
+        BundleError: it is no such file, or larger than ``MAX_REFERENCE_BYTES`` when unpacked.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            if (size := sum(member.file_size for member in members)) > MAX_REFERENCE_BYTES:
+                raise ValueError(f"expected at most {MAX_REFERENCE_BYTES} bytes unpacked, got {size}")
+            return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
+    # zipfile, zlib and numpy raise a dozen classes, MemoryError and RecursionError among them.
+    except Exception as error:
+        raise BundleError(f"{path}: no reference vectors ({type(error).__name__}: {error}); {_MEND}") from error
+
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"{member.filename}: array format {version}, expected 1.0 or 2.0")
+        shape, _, dtype = _HEADERS[version](file)
+    if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ValueError(f"{member.filename}: {dtype} of shape {shape} in {member.file_size} bytes")
+    with archive.open(member) as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def require_makeable(path: Path, rate: int, samples: int, seed: int) -> None:
+    """Raises ``BundleError`` where :func:`synthesise` would be asked for what nobody can mean."""
+    if not (_MIN_RATE <= rate <= _MAX_RATE and 1 <= samples <= MAX_REFERENCE_SAMPLES and 0 <= seed < 2**63):
+        raise BundleError(
+            f"{path}: rate {rate}, samples {samples} and seed {seed}, expected a rate from {_MIN_RATE} to {_MAX_RATE},"
+            f" 1 to {MAX_REFERENCE_SAMPLES} samples, and a seed from 0 to 2^63 - 1; {_MEND}"
+        )
 
 
 def synthesise(rate: int, samples: int, seed: int) -> NDArray[np.float32]:
@@ -187,7 +245,8 @@ def synthesise(rate: int, samples: int, seed: int) -> NDArray[np.float32]:
     return inputs
 
 
-def _checksums(inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+def checksums(inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+    """A checksum of every row of inputs float32[cases, samples] on the grid of 16 bits."""
     return np.array([zlib.crc32((row * _STEPS).astype("<i2").tobytes()) for row in inputs], np.int64)
 
 

@@ -100,7 +100,7 @@ def rewritten(path: Path, vectors: ReferenceVectors = VECTORS, **changes: object
         ({"embedding": np.zeros((8, 5))}, "got float64"),
         ({"seed": 10}, "makes other inputs"),
         ({"checksums": np.zeros(7, np.int64)}, "makes other inputs"),
-        ({"samples": 0}, "expected both positive"),
+        ({"samples": 0}, "expected a rate from 1000 to 192000, 1 to 16777216 samples"),
         ({"rate": None}, "no reference vectors"),
         ({"rate": [1, 2]}, "no reference vectors"),
     ],

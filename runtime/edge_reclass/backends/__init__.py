@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edge_reclass.backends.base import Backend, DeviceTimes, Graph
+from edge_reclass.backends.base import Backend, DeviceTimes, Graph, GraphFile, GraphSource, PlainFile
 from edge_reclass.errors import DeviceError, MissingExtraError, UsageError
 
-__all__ = ["DEVICES", "Backend", "DeviceTimes", "Graph", "open_backend"]
+__all__ = ["DEVICES", "Backend", "DeviceTimes", "Graph", "GraphFile", "GraphSource", "PlainFile", "open_backend"]
 
 DEVICES = ("cpu", "cuda", "tensorrt")
 

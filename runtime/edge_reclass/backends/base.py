@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Backend", "DeviceTimes", "Graph"]
+from edge_reclass.errors import EngineError
+
+__all__ = ["Backend", "DeviceTimes", "Graph", "GraphFile", "GraphSource", "PlainFile"]
+
+
+class GraphFile(Protocol):
+    """A file to open as a graph, hashable: its path for messages, and its bytes, which are read when it is opened."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def read(self) -> bytes:
+        """The whole content, checked where the file knows what it must be (see ``bundle.BundleFile``)."""
+
+
+@dataclass(frozen=True)
+class PlainFile:
+    """A file that is taken as it is: nobody has said what it must be."""
+
+    path: Path
+
+    def read(self) -> bytes:
+        """The whole content. Raises ``EngineError`` where it cannot be read."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise EngineError(f"{self.path}: cannot be read ({error.strerror})") from error
+
+
+GraphSource: TypeAlias = Path | GraphFile
 
 
 class DeviceTimes(NamedTuple):
@@ -59,11 +89,14 @@ class Backend(Protocol):
     """
 
     def open_graph(
-        self, file: Path, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
+        self, file: GraphSource, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
     ) -> Graph:
         """Open ``file`` as float32[batch, width] → float32[batch, output_width].
 
+        Its bytes are read once, here; nothing else is opened, and a graph that keeps data in another file is refused.
+
         Raises:
+            BundleError: the file is not what its manifest says.
             EngineError: the file is no valid graph, or its names, dtypes or shapes differ from what is asked.
             DeviceError: the device cannot be used.
             MemoryError: the device has too little memory for it.

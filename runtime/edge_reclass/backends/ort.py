@@ -10,9 +10,10 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.backends.base import DeviceTimes
-from edge_reclass.backends.ort_signature import expect_tensor
+from edge_reclass.backends.base import DeviceTimes, GraphFile, GraphSource, PlainFile
+from edge_reclass.backends.ort_signature import disable_telemetry, expect_tensor, release_model
 from edge_reclass.errors import EngineError, MissingExtraError
+from edge_reclass.onnx_external import refuse_external_data
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -35,6 +36,7 @@ class OrtBackend:
             raise MissingExtraError(
                 f"ONNX Runtime cannot be imported ({error}); on every device it computes the heads", "cpu"
             ) from error
+        disable_telemetry(onnxruntime)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -44,23 +46,29 @@ class OrtBackend:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         self._ort = onnxruntime
         self._options = options
-        self._sessions: WeakValueDictionary[Path, onnxruntime.InferenceSession] = WeakValueDictionary()
+        self._sessions: WeakValueDictionary[GraphFile, onnxruntime.InferenceSession] = WeakValueDictionary()
 
     def open_graph(
-        self, file: Path, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
+        self, file: GraphSource, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
     ) -> OrtGraph:
         """See :meth:`Backend.open_graph`. A file that is open already shares its weights."""
-        session = self._sessions.get(file) or self._open_session(file)
-        expect_tensor(file, "input", session.get_inputs(), input_name, width, max_batch)
-        expect_tensor(file, "output", session.get_outputs(), output_name, output_width, max_batch)
-        self._sessions[file] = session
-        return OrtGraph(session, file, (input_name, width), (output_name, output_width), max_batch)
+        source = PlainFile(file) if isinstance(file, Path) else file
+        session = self._sessions.get(source) or self._open_session(source)
+        expect_tensor(source.path, "input", session.get_inputs(), input_name, width, max_batch)
+        expect_tensor(source.path, "output", session.get_outputs(), output_name, output_width, max_batch)
+        self._sessions[source] = session
+        return OrtGraph(session, source.path, (input_name, width), (output_name, output_width), max_batch)
 
-    def _open_session(self, file: Path) -> onnxruntime.InferenceSession:
+    def _open_session(self, source: GraphFile) -> onnxruntime.InferenceSession:
+        model = source.read()
+        refuse_external_data(model, source.path)
         try:
-            return self._ort.InferenceSession(str(file), self._options, providers=["CPUExecutionProvider"])
+            session = self._ort.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a dozen unrelated classes for a bad file
-            raise EngineError(f"{file}: ONNX Runtime {self._ort.__version__} cannot open it: {error}") from error
+            what = f"{source.path}: ONNX Runtime {self._ort.__version__} cannot open it"
+            raise EngineError(f"{what}: {error}") from error
+        release_model(session)
+        return session
 
     def close(self) -> None:
         """Nothing is held besides the graphs."""

@@ -37,11 +37,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.backends.base import DeviceTimes
+from edge_reclass.backends.base import DeviceTimes, GraphFile, GraphSource, PlainFile
 from edge_reclass.backends.ort_cuda_device import CUDA_PROVIDER, CudaDevice, cause_of, import_onnxruntime
-from edge_reclass.backends.ort_signature import expect_tensor
+from edge_reclass.backends.ort_signature import expect_tensor, release_model
 from edge_reclass.engines import probe_gpu
 from edge_reclass.errors import DeviceError, EngineError
+from edge_reclass.onnx_external import refuse_external_data
 
 __all__ = ["MAX_CUDA_GRAPHS", "OrtCudaBackend", "OrtCudaGraph"]
 
@@ -97,18 +98,20 @@ class OrtCudaBackend:
             self._device.load_libraries()
 
     def open_graph(
-        self, file: Path, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
+        self, file: GraphSource, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
     ) -> OrtCudaGraph:
         """See :meth:`Backend.open_graph`. Runs one full batch, so that what cannot work fails here."""
+        opened = PlainFile(file) if isinstance(file, Path) else file
+        file = opened.path
         with _DEVICE_LOCK, _scratch_folder(file) as scratch:
             self._device.check()
             refused = None
             try:
-                session = self._open_session(file, scratch, self._cuda_graphs)
+                session = self._open_session(opened, scratch, self._cuda_graphs)
             except _CaptureRefused as error:
                 refused = str(error)
             if refused is not None:
-                session = self._open_session(file, scratch, False)
+                session = self._open_session(opened, scratch, False)
             expect_tensor(file, "input", session.get_inputs(), input_name, width, max_batch)
             expect_tensor(file, "output", session.get_outputs(), output_name, output_width, max_batch)
             source, target = (input_name, width), (output_name, output_width)
@@ -124,7 +127,9 @@ class OrtCudaBackend:
                 _warn_uncaptured(file, refused)
             return graph
 
-    def _open_session(self, file: Path, scratch: Path, capture: bool) -> Any:
+    def _open_session(self, source: GraphFile, scratch: Path, capture: bool) -> Any:
+        file, model = source.path, source.read()
+        refuse_external_data(model, file)
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
@@ -140,12 +145,13 @@ class OrtCudaBackend:
         provider = (CUDA_PROVIDER, {**_PROVIDER_OPTIONS, "enable_cuda_graph": "1" if capture else "0"})
         try:
             # Without enable_fallback=0 its Python part prints to stdout and opens the file on the CPU.
-            session = self._ort.InferenceSession(str(file), options, providers=[provider], enable_fallback=0)
+            session = self._ort.InferenceSession(model, options, providers=[provider], enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
             if capture and re.search(r"cannot use the (cuda graph|graph capture) feature", str(error), re.IGNORECASE):
                 raise _CaptureRefused(cause_of(str(error))) from error
             what = f"{file}: ONNX Runtime {self._ort.__version__} cannot open it"
             raise self._device.translate(error, what) from error
+        release_model(session)
         taken = session.get_providers()
         if CUDA_PROVIDER not in taken:
             raise DeviceError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_reclass.backends.ort_signature import disable_telemetry
 from edge_reclass.engines import Gpu
 from edge_reclass.errors import DeviceError, EngineError, MissingExtraError
 
@@ -52,6 +53,7 @@ def import_onnxruntime() -> Any:
             f"installed side by side: first  pip uninstall -y onnxruntime onnxruntime-gpu{jetson}; then",
             "gpu",
         )
+    disable_telemetry(onnxruntime)
     return onnxruntime
 
 

@@ -1,16 +1,28 @@
-"""What a graph's input and output have to be, as ONNX Runtime tells it; the same for every provider."""
+"""ONNX Runtime, whatever its provider: what a graph's input and output must be, no telemetry, no second copy."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_reclass.errors import EngineError
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["expect_tensor"]
+__all__ = ["disable_telemetry", "expect_tensor", "release_model"]
+
+
+def disable_telemetry(onnxruntime: Any) -> None:
+    """Send no events: the variable that ``edge_reclass`` sets is not seen by an ONNX Runtime imported before it."""
+    if disable := getattr(onnxruntime, "disable_telemetry_events", None):
+        disable()
+
+
+def release_model(session: Any) -> None:
+    """Free the bytes from which a session was made: its Python part would hold them as long as it lives."""
+    if hasattr(session, "_model_bytes"):
+        session._model_bytes = None
 
 
 def expect_tensor(

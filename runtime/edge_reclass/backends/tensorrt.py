@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 from edge_reclass import engines
 from edge_reclass.backends import tensorrt_api as api
+from edge_reclass.backends.base import GraphSource
 from edge_reclass.backends.cuda_memory import CudaMemory, open_cuda_memory
 from edge_reclass.backends.tensorrt_graph import TensorRTGraph
 from edge_reclass.backends.tensorrt_plan import read_plan
@@ -69,22 +70,27 @@ class TensorRTBackend:
             raise
 
     def open_graph(
-        self, file: Path, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
+        self, file: GraphSource, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
     ) -> TensorRTGraph:
-        """Load the plan ``file``; see :meth:`Backend.open_graph`.
+        """Load a plan; see :meth:`Backend.open_graph`.
+
+        Args:
+            file: a path is an engine of a store, which has to have an authenticated record. A ``GraphFile`` is taken
+                as it is: a plan that this process has just built.
 
         Raises:
             EngineError: also where the engine is for another device, was altered, or takes smaller batches only.
         """
+        path = file if isinstance(file, Path) else file.path
         if max_batch < 1:
             raise ValueError(f"max_batch: expected at least 1, got {max_batch}")
         if self._runtime is None:
-            raise EngineError(f"{file}: the device tensorrt was closed")
-        content = read_plan(file, self.target)
+            raise EngineError(f"{path}: the device tensorrt was closed")
+        content = read_plan(file, self.target) if isinstance(file, Path) else file.read()
         graph = TensorRTGraph(
             self.library,
             self._cuda,
-            file,
+            path,
             source=api.TensorSpec(input_name, width),
             target=api.TensorSpec(output_name, output_width),
             max_batch=max_batch,

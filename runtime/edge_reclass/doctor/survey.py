@@ -34,9 +34,9 @@ def survey_bundle(path: Path) -> tuple[Bundle | None, BundleState]:
     except BundleError as error:
         return None, BundleState(str(path), None, None, 0, 0, None, (), (), (str(error),))
     faults = []
-    for file in bundle.manifest.files:
+    for check in (bundle.require_exact, *(bundle.file(file).check for file in bundle.manifest.files)):
         try:
-            bundle.verify([file])
+            check()
         except BundleError as error:
             faults.append(str(error))
     files = bundle.manifest.files

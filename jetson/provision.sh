@@ -182,7 +182,7 @@ step_folders() {
   folder "$STATE" 755 0:0
   # An engine is native code: only root writes engines and bundles, the service reads them.
   folder "$BUNDLES" 755 0:0
-  folder "$ENGINES" 755 0:0
+  folder "$ENGINES" 755 "0:${ids#*:}" # its group may read the secret by which engines are known
   folder "$RESULTS" 2750 "$ids"
   if [ ! -d "$ROOT$MUSIC" ]; then folder "$MUSIC" 755 0:0; fi # somebody's music keeps its modes
   if [ "${#made[@]}" = 0 ]; then

@@ -15,6 +15,13 @@ settings.load_profile("edge-reclass")
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Engines of the user who runs the tests are neither used nor written."""
+    os.environ.pop("EDGE_RECLASS_ENGINES", None)
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """Folder of real audio (EDGE_RECLASS_DATA, by default ../shared/data); the test is skipped where it is absent."""

@@ -26,6 +26,7 @@ from edge_reclass.bundle import load
 from edge_reclass.doctor import diagnose, doctor
 from edge_reclass.doctor.report import Report
 from edge_reclass.doctor.text import WIDTH, page
+from edge_reclass.engine_trust import default_store, make_secret
 from edge_reclass.engines import RECORD, EngineKey, EngineRecord, Gpu, Profile, Verification, target_for
 from edge_reclass.errors import UsageError
 from edge_reclass.machine import Machine, OnnxRuntime, ToolResult
@@ -85,6 +86,12 @@ def jetson(root: Path, board: str = "orin-nano-6.2", **options: Any) -> Machine:
     return msgspec.structs.replace(found, onnxruntime=ORT)
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine store of the test's own: bundles made alike have one digest."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """Stages fma → mert → jmla, the two with fp16 and fp32 files; mert and fma in the default policy."""
@@ -122,8 +129,9 @@ def store(bundle: Path, stage: str, precision: str, machine: Machine, version: s
             **fields,
         }
     )
-    folder = bundle / "engines" / record.key.name
+    folder = default_store() / load(bundle).digest / record.key.name
     folder.mkdir(parents=True)
+    record = record.signed_by(make_secret(default_store()))
     (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     if record.rejected is None:
         (folder / "engine.plan").write_bytes(content)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from edge_reclass.engine_trust import default_store, make_secret
 from edge_reclass.engines import (
     PLAN,
     RECORD,
@@ -38,6 +39,13 @@ CONTENT = b"compiled"
 BUNDLE = Path("/srv/my bundle")
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """The folder of one bundle's engines, in a store of its own."""
+    (tmp_path / "digest").mkdir()
+    return tmp_path / "digest"
+
+
 def changed(key: EngineKey = KEY, *, profile: dict[str, Any] | None = None, **parts: Any) -> EngineKey:
     """``key`` with other parts; those of the target by their names."""
     own = {name: parts.pop(name) for name in ("onnx_sha256", "flags") if name in parts}
@@ -50,6 +58,7 @@ def changed(key: EngineKey = KEY, *, profile: dict[str, Any] | None = None, **pa
 
 
 def store(folder: Path, key: EngineKey = KEY, *, content: bytes = CONTENT, **fields: Any) -> StoredEngine:
+    folder.mkdir(parents=True, exist_ok=True)
     record = EngineRecord(
         **{
             "format": 1,
@@ -63,7 +72,7 @@ def store(folder: Path, key: EngineKey = KEY, *, content: bytes = CONTENT, **fie
             "not_verified": "no GPU",
             **fields,
         }
-    )
+    ).signed_by(make_secret(folder.parent))
     engine = StoredEngine(folder / key.name, record)
     engine.folder.mkdir(parents=True)
     (engine.folder / RECORD).write_text(record.to_json(), encoding="utf-8")
@@ -230,11 +239,18 @@ def test_hidden_folders_and_files_are_no_engines(tmp_path: Path) -> None:
 
 
 def test_where_engines_lie(tmp_path: Path) -> None:
+    none, system = tmp_path / "none", tmp_path / "system"
+    home = {"HOME": "/home/me"}
+    assert default_store(home, none) == Path("/home/me/.local/state/edge-reclass/engines")
+    assert default_store(home | {"XDG_STATE_HOME": "/state"}, none) == Path("/state/edge-reclass/engines")
+    assert default_store(home | {"XDG_STATE_HOME": "relative"}, none).is_relative_to("/home/me")
+    system.mkdir()
+    assert default_store(home, system) == system
+    assert default_store({"EDGE_RECLASS_ENGINES": "/given"}, system) == Path("/given")
+    assert default_store(home | {"EDGE_RECLASS_ENGINES": ""}, system) == system
     variable = {"EDGE_RECLASS_ENGINES": "/var/engines"}
-    assert engines_folder(tmp_path, None, {}) == tmp_path / "engines"
-    assert engines_folder(tmp_path, None, variable) == Path("/var/engines")
-    assert engines_folder(tmp_path, Path("given"), variable) == Path("given")
-    assert engines_folder(tmp_path, None, {"EDGE_RECLASS_ENGINES": ""}) == tmp_path / "engines"
+    assert engines_folder("ab12", None, variable) == Path("/var/engines/ab12")
+    assert engines_folder("ab12", Path("given"), variable) == Path("given/ab12")
 
 
 def test_targets() -> None:

@@ -103,7 +103,7 @@ class Cascade:
             max_seconds: longest track that a stage on full tracks takes.
             batch: most windows that an encoder takes at once.
             allow_random: take stages with untrained weights too, to measure them; their answers mean nothing.
-            engines: where TensorRT's engines lie; None is ``EDGE_RECLASS_ENGINES`` or the bundle's ``engines``.
+            engines: where TensorRT's engines lie; None is ``EDGE_RECLASS_ENGINES`` or a state folder (docs/build.md).
             timed: let the device's clock time every run (``StageReport.parts``).
             min_confidence: below it a verdict is ``unsure``, 0 to 1; 0 gives every audible track a genre; None is the
                 bundle's.

@@ -91,7 +91,7 @@ def classify(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of the TensorRT engines. [default: EDGE_RECLASS_ENGINES, else the bundle's engines]",
+            help="Folder of the TensorRT engines. [default: $EDGE_RECLASS_ENGINES, else a state folder]",
         ),
     ] = None,
     explain: Annotated[

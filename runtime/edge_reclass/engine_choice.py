@@ -1,7 +1,7 @@
 """Which engine each waveform stage runs on this device, decided once when a cascade is opened.
 
 In the order in which ``build`` tries them, FP16 → FP32; where ``build`` rejected all of them here, ONNX Runtime on the
-CPU, in the open. What is missing, stale or damaged is an error with the command that mends it.
+CPU, and a note says so. What is missing, stale or damaged is an error with the command that mends it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Literal
 from edge_reclass import engines
 from edge_reclass.backends import tensorrt_api
 from edge_reclass.bundle import Bundle, BundleFile, WaveformEntry
+from edge_reclass.bundle_folder import OLD_ENGINES, has_old_engines
 from edge_reclass.engines import EngineKey, Found, Profile, Target, engines_folder, survey, target_for
 from edge_reclass.errors import EngineError, UsageError
 from edge_reclass.plan import DEFAULT_BATCH, StagePlan, compile_plan
@@ -93,8 +94,9 @@ def choose_engines(
             continue
         try:
             states = _states(bundle, stage, target, folder)
-        except UsageError as error:  # as doctor has it, what keeps engines from being used is no wrong usage
-            raise EngineError(str(error)) from error
+        # As doctor has it, what keeps engines from being used is no wrong usage.
+        except (UsageError, EngineError) as error:
+            raise EngineError(f"{error}; next: {build_command(bundle, folder)}{_old(bundle)}") from error
         present = next((state for state in states if state.found.status == "present"), None)
         if present is not None:
             choices[stage.name] = _on_device(bundle, stage, present, states)
@@ -106,8 +108,14 @@ def choose_engines(
             have = ", ".join(stage.encoder.files)
             wrong.append(f"stage {stage.name}: " + ("; ".join(found) or f"no fp16 or fp32 file, only {have}"))
     if wrong:
-        raise EngineError(f"{'; '.join(wrong)}; next: {build_command(bundle, folder, unusable)}")
+        raise EngineError(f"{'; '.join(wrong)}; next: {build_command(bundle, folder, unusable)}{_old(bundle)}")
     return choices
+
+
+def _old(bundle: Bundle) -> str:
+    if not has_old_engines(bundle.root, bundle.manifest.files):
+        return ""
+    return f" (engines inside of a bundle are not read any more; delete {bundle.root / OLD_ENGINES} afterwards)"
 
 
 def engine_states(bundle: Bundle, target: Target, folder: Path, batch: int = DEFAULT_BATCH) -> list[EngineState]:
@@ -117,6 +125,7 @@ def engine_states(bundle: Bundle, target: Target, folder: Path, batch: int = DEF
 
     Raises:
         UsageError: the folder cannot be read.
+        EngineError: others may write the store, or its secret cannot be read.
     """
     names = [stage.name for stage in bundle.manifest.stages]
     everything = Policy("all", "soft", tuple(Step(name, {name: 1.0}) for name in names))
@@ -133,8 +142,8 @@ def build_command(
     command = ["edge-reclass", "build", str(bundle.root)]
     for stage in stages:
         command += ["--stage", stage]
-    if folder != engines_folder(bundle.root, None, environ):
-        command += ["--engines", str(folder)]
+    if folder != engines_folder(bundle.digest, None, environ):
+        command += ["--engines", str(folder.parent)]
     return shlex.join(command)
 
 

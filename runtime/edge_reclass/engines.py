@@ -1,9 +1,10 @@
 """Engines on the disk: what one belongs to (its key), where it lies, and whether it may be loaded here.
 
 An engine is a bundle's ONNX file compiled for one device, and loading it runs native code. So each lies in a folder
-named by its key, ``<engines>/<key>/``, as ``engine.plan`` beside ``engine.json``, which holds the key in full, size
-and sha256 of the plan, and how it was verified. Whatever differs from what is wanted here is refused, with the
-command that builds it again. Nothing in this module needs TensorRT.
+named by its key, ``<store>/<bundle's digest>/<key>/``, as ``engine.plan`` beside ``engine.json``, which holds the key
+in full, size and sha256 of the plan, how it was verified, and a signature with the store's secret (``engine_trust``).
+Whatever differs from what is wanted here is refused, with the command that builds it again. Nothing in this module
+needs TensorRT.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from edge_reclass.engine_trust import ENGINES_VARIABLE, StoreKey, default_store, open_store
 from edge_reclass.errors import DeviceError, EngineError, UsageError
 
 __all__ = [
@@ -45,12 +47,12 @@ __all__ = [
     "engine_bytes",
     "engines_folder",
     "probe_gpu",
+    "read_record",
     "stored_engines",
     "survey",
     "target_for",
 ]
 
-ENGINES_VARIABLE = "EDGE_RECLASS_ENGINES"
 PLAN, RECORD = "engine.plan", "engine.json"
 FLAGS = ("strongly-typed", "no-tf32")
 """How every engine is built: precisions are the graph's own, and float32 is never rounded to TF32's 10 bits."""
@@ -139,7 +141,7 @@ class EngineRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """engine.json. ``rejected`` says why there is no plan; otherwise ``sha256`` and ``bytes`` are the plan's.
 
     ``verification`` is None where the engine has not run yet, and ``not_verified`` says why. ``instead_of`` are the
-    precisions that were tried first.
+    precisions that were tried first. ``signature`` is that of the store in which it lies.
     """
 
     format: Literal[1]
@@ -156,6 +158,18 @@ class EngineRecord(Struct, frozen=True, forbid_unknown_fields=True):
     not_verified: str | None = None
     rejected: str | None = None
     instead_of: tuple[Rejected, ...] = ()
+    signature: str = ""
+
+    def signed_by(self, key: StoreKey) -> EngineRecord:
+        """The record with a signature of everything else in it."""
+        return msgspec.structs.replace(self, signature=key.sign(self._content()))
+
+    def is_signed_by(self, key: StoreKey) -> bool:
+        """Whether the record was signed with this store's secret and is as it was then."""
+        return key.signed(self._content(), self.signature)
+
+    def _content(self) -> Any:
+        return msgspec.json.encode(msgspec.structs.replace(self, signature=""), order="sorted")
 
     def to_json(self) -> str:
         """The file's content, for people too."""
@@ -227,20 +241,17 @@ def describe_target(target: Target) -> str:
     return f"{name} {target.version} for SM {target.sm}" + (f" ({details})" if details else "")
 
 
-def engines_folder(bundle_root: Path, option: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where engines lie: ``--engines``, else ``EDGE_RECLASS_ENGINES``, else ``engines`` in the bundle."""
-    if option is not None:
-        return option
-    if given := environ.get(ENGINES_VARIABLE):
-        return Path(given)
-    return bundle_root / "engines"
+def engines_folder(digest: str, option: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the engines of the bundle of this ``digest`` lie, in the store ``--engines`` or the default one."""
+    return (option or default_store(environ)) / digest
 
 
 def stored_engines(folder: Path) -> Iterator[StoredEngine | str]:
-    """Every engine below ``folder``, in the order of their names; for a record that cannot be read, what is wrong.
+    """Every engine below ``folder``, in the order of their names; for a record that cannot be used, what is wrong.
 
     Raises:
         UsageError: the folder is there but cannot be read.
+        EngineError: others may write the store, or its secret cannot be read.
     """
     try:
         entries = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -251,16 +262,36 @@ def stored_engines(folder: Path) -> Iterator[StoredEngine | str]:
             f"engines cannot be read from {folder} ({error.strerror});"
             f" name their folder with --engines DIR or {ENGINES_VARIABLE}"
         ) from error
+    if not entries:
+        return
+    key = open_store(folder.parent)
+    key.require_trusted(folder)
     for entry in entries:
         try:
-            record = msgspec.json.decode((entry / RECORD).read_bytes(), type=EngineRecord)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            yield f"{entry / RECORD}: no record of an engine ({error})"
-            continue
-        if record.key.name != entry.name:
-            yield f"{entry / RECORD}: this record belongs to {record.key.name}; it was altered or moved"
-            continue
-        yield StoredEngine(entry, record)
+            yield StoredEngine(entry, read_record(entry, key))
+        except EngineError as error:
+            yield str(error)
+
+
+def read_record(entry: Path, key: StoreKey) -> EngineRecord:
+    """The record in an engine's folder, which this store has signed.
+
+    Raises:
+        EngineError: there is none, it is not signed or was altered or moved, or others may write it or the plan.
+    """
+    file = entry / RECORD
+    try:
+        for path in (entry, file, entry / PLAN):
+            if path.exists():
+                key.require_trusted(path)
+        record = msgspec.json.decode(file.read_bytes(), type=EngineRecord)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EngineError(f"{file}: no record of an engine ({error})") from error
+    if record.key.name != entry.name:
+        raise EngineError(f"{file}: this record belongs to {record.key.name}; it was altered or moved")
+    if not record.is_signed_by(key):
+        raise EngineError(f"{file}: not signed with the secret of {key.store}, so it was not built here or was altered")
+    return record
 
 
 def differences(have: EngineKey, want: EngineKey, *, exact: bool = False) -> list[str]:

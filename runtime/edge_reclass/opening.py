@@ -216,7 +216,7 @@ def _on_engines(bundle: Bundle, plan: Plan, folder: Path | None) -> tuple[Plan, 
     from edge_reclass.engine_choice import choose_engines, installed_target
     from edge_reclass.engines import engines_folder
 
-    choices = choose_engines(bundle, plan.stages, installed_target(), engines_folder(bundle.root, folder))
+    choices = choose_engines(bundle, plan.stages, installed_target(), engines_folder(bundle.digest, folder))
     stages = []
     for stage in plan.stages:
         if (choice := choices.get(stage.name)) is not None and isinstance(stage.encoder, WaveformEntry):

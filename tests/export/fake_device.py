@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_reclass.backends import GraphSource
 from edge_reclass.backends.ort import OrtBackend, OrtGraph
 from edge_reclass.engines import Gpu
 from edge_reclass.errors import EngineError
@@ -45,8 +46,10 @@ class FakeDevice(OrtBackend):
         self._folder, self._spoil = folder, spoil
         self.opened: list[Path] = []
 
-    def open_graph(self, file: Path, **options: Any) -> FakeGraph:  # type: ignore[override]
-        header, _, model = file.read_bytes().partition(b"\n")
+    def open_graph(self, file: GraphSource, **options: Any) -> FakeGraph:  # type: ignore[override]
+        content = file.read_bytes() if isinstance(file, Path) else file.read()
+        file = file if isinstance(file, Path) else file.path
+        header, _, model = content.partition(b"\n")
         shapes = json.loads(header)["profiles"][0]["waveform"]
         if options["max_batch"] > shapes[2][0]:
             raise EngineError(f"{file}: batch {options['max_batch']} is beyond the profile's {shapes[2][0]}")

@@ -27,7 +27,7 @@ def build(
     bundle: Annotated[Path, typer.Argument(help="Bundle directory.", metavar="BUNDLE")],
     engines: Annotated[
         Path | None,
-        typer.Option(help="Folder for the engines. [default: $EDGE_RECLASS_ENGINES, else BUNDLE/engines]"),
+        typer.Option(help="Folder for the engines. [default: $EDGE_RECLASS_ENGINES, else a state folder]"),
     ] = None,
     stage: Annotated[list[str] | None, typer.Option(help="Only this stage; may be repeated.")] = None,
     precision: Annotated[
@@ -83,10 +83,11 @@ def build(
     if sm is not None and re.fullmatch(r"\d{1,2}\.\d", sm) is None:
         raise UsageError(f"--sm: expected a compute capability such as 8.6, got {sm!r}")
     loaded = bundles.load(bundle)
+    loaded.require_exact()
     library = open_library(flavour)
     gpu, no_gpu = _gpu()
     target = target_for(library.flavour, library.version, gpu=gpu, sm=sm)
-    store = EngineStore(engines_folder(loaded.root, engines))
+    store = EngineStore(engines_folder(loaded.digest, engines))
     say(f"building with {describe_target(target)} into {store.root}")
     if gpu is None:
         say(f"engines will be built but not verified: {no_gpu}")

@@ -23,7 +23,7 @@ def verify(
     device: Annotated[str, typer.Option(help="cpu or cuda (ONNX Runtime), or tensorrt.")] = "cpu",
     engines: Annotated[
         Path | None,
-        typer.Option(help="Folder of the engines. [default: $EDGE_RECLASS_ENGINES, else BUNDLE/engines]"),
+        typer.Option(help="Folder of the engines. [default: $EDGE_RECLASS_ENGINES, else a state folder]"),
     ] = None,
     stage: Annotated[list[str] | None, typer.Option(help="Only this stage; may be repeated.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8. [default: what the device uses]")] = None,
@@ -62,7 +62,7 @@ def verify(
         raise UsageError(f"--precision: expected one of {', '.join(known)}, got {precision!r}")
     loaded = bundles.load(bundle)
     names = tuple(stage or ())
-    store = EngineStore(engines_folder(loaded.root, engines))
+    store = EngineStore(engines_folder(loaded.digest, engines))
 
     def on_device() -> Backend:
         return open_backend(device, threads=usable_cpus(), flavour=flavour)
@@ -140,7 +140,7 @@ def _plain(finding: Finding) -> dict[str, Any]:
     return {
         "stage": subject.stage,
         "precision": subject.precision,
-        "file": None if subject.file is None else str(subject.file),
+        "file": None if subject.file is None else str(getattr(subject.file, "path", subject.file)),
         "engine": subject.engine is not None,
         "status": finding.status,
         "detail": finding.detail or None,

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resampled_length
-from edge_reclass.backends import Backend
+from edge_reclass.backends import Backend, GraphSource
 from edge_reclass.bundle import Bundle, WaveformEntry
 from edge_reclass.engines import BatchCheck, Profile, StoredEngine, Target, Verification
 from edge_reclass.errors import EngineError, TrackError, UsageError
@@ -45,7 +45,7 @@ class Subject:
 
     stage: str
     precision: str
-    file: Path | None
+    file: GraphSource | None
     batches: tuple[int, ...]
     engine: StoredEngine | None = None
     on_cpu: bool = False
@@ -78,8 +78,7 @@ def cpu_subjects(
         chosen = next((each for each in wanted if each in files), None)
         if chosen is None:
             raise UsageError(f"stage {name}: expected {' or '.join(wanted)}, the bundle has {', '.join(files)}")
-        bundle.verify([files[chosen]])
-        subjects.append(Subject(name, chosen, bundle.path(files[chosen]), profile.batches))
+        subjects.append(Subject(name, chosen, bundle.file(files[chosen]), profile.batches))
     return subjects
 
 
@@ -113,9 +112,8 @@ def engine_subjects(
                 Subject(stage.name, candidate.precision, None, (), found.engine, problem=(status, found.reason))
             )
             continue
-        bundle.verify([candidate.file])
         subjects.append(
-            Subject(stage.name, candidate.precision, bundle.path(candidate.file), stage.profile.batches, on_cpu=True)
+            Subject(stage.name, candidate.precision, bundle.file(candidate.file), stage.profile.batches, on_cpu=True)
         )
     return subjects
 
@@ -216,11 +214,10 @@ def audio_expected(bundle: Bundle, subject: Subject, file: Path, cpu: Backend) -
     source = _files(bundle, subject.stage).get("fp32")
     if not isinstance(encoder, WaveformEntry) or source is None:
         return None, f"{file.name}: not compared, the bundle has no FP32 file for {subject.stage}"
-    if subject.file == bundle.path(source):
+    if subject.file == bundle.file(source):
         return None, f"{file.name}: not compared, this file on this CPU is what others are compared with"
     inputs = _windows(file, encoder)
-    bundle.verify([source])
-    graph = open_encoder(cpu, bundle.path(source), encoder, len(inputs))
+    graph = open_encoder(cpu, bundle.file(source), encoder, len(inputs))
     try:
         graph.input[: len(inputs)] = inputs
         return Expected(inputs, graph.run(len(inputs)).copy()), ""

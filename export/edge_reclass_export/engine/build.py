@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from edge_reclass.backends import Backend
-from edge_reclass.bundle import Bundle, WaveformEntry, file_entry
+from edge_reclass.backends import Backend, GraphSource, PlainFile
+from edge_reclass.bundle import Bundle, BundleFile, WaveformEntry, file_entry
 from edge_reclass.engines import (
     EngineRecord,
     Found,
@@ -28,6 +28,7 @@ from edge_reclass.engines import (
     differences,
 )
 from edge_reclass.errors import BundleError, DeviceError, EngineError, MissingExtraError
+from edge_reclass.onnx_external import refuse_external_data
 from edge_reclass_export.engine.library import Library
 from edge_reclass_export.engine.process import BuildFailure, BuildJob, Built, Watch, build_engine
 from edge_reclass_export.engine.stages import Candidate, EngineStage, survey_candidate, survey_stage
@@ -89,8 +90,10 @@ class DeviceCheck:
         self._bundle, self._target, self._gpu = bundle, target, gpu
         self._open_device, self._open_cpu = open_device, open_cpu
 
-    def run(self, plan: Path, stage: str, precision: str, batches: Sequence[int]) -> Checked:
-        """Check the engine in ``plan``. A device that fails on it is a fault; a missing device is a reason.
+    def run(self, plan: GraphSource, stage: str, precision: str, batches: Sequence[int]) -> Checked:
+        """Check an engine of a store (a path), or one that was just built (``PlainFile``).
+
+        A device that fails on it is a fault; a missing device is a reason.
 
         Raises:
             BundleError: reference vectors or a head were altered, or a head does not fit.
@@ -282,11 +285,12 @@ class EngineBuild:
         return Outcome(stage.name, "keep", candidate.precision, f"present, {how}", folder, fresh)
 
     def _build(self, stage: EngineStage, candidate: Candidate, watch: Watch, tried: _Tried) -> Outcome | None:
-        self.bundle.verify([candidate.file])
+        file = self.bundle.file(candidate.file)
+        file.check()
         job = BuildJob(
             what=f"{stage.name} {candidate.precision} ({candidate.file}) with {describe_target(self.target)}",
             library=self.library,
-            onnx=self.bundle.path(candidate.file),
+            onnx=file.path,
             key=candidate.key,
             dim=stage.encoder.dim,
             timing_cache=self.timing_cache,
@@ -294,8 +298,10 @@ class EngineBuild:
         )
         with self.store.workspace() as work:
             try:
+                # TensorRT opens files by name: it gets a copy of the bytes that were hashed, in our own folder.
+                job = replace(job, onnx=_copied(file, work))
                 built = build_engine(job, work, watch)
-                checked = self.check.run(built.plan, stage.name, candidate.precision, stage.profile.batches)
+                checked = self.check.run(PlainFile(built.plan), stage.name, candidate.precision, stage.profile.batches)
             except BuildFailure as failure:
                 if failure.kind == "device":
                     raise DeviceError(str(failure)) from failure
@@ -310,6 +316,8 @@ class EngineBuild:
                     tried.rejected.append(Rejected(candidate.precision, failure.verdict))
                     tried.recorded = False
                 return None
+            except OSError as error:
+                return Outcome(stage.name, "failed", candidate.precision, f"{file.path} cannot be copied: {error}")
             except MemoryError as error:
                 return Outcome(
                     stage.name,
@@ -370,6 +378,14 @@ class EngineBuild:
     def _keep_timing_cache(self, built: Built) -> None:
         if built.new_timing_cache is not None and self.timing_cache is not None:
             self.store.keep_timing_cache(built.new_timing_cache, self.timing_cache)
+
+
+def _copied(file: BundleFile, folder: Path) -> Path:
+    content = file.read()
+    refuse_external_data(content, file.path)
+    copy = folder / file.path.name
+    copy.write_bytes(content)
+    return copy
 
 
 def _how_built(built: Built, record: EngineRecord) -> str:

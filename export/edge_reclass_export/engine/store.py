@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge_reclass.engine_trust import make_secret
 from edge_reclass.engines import ENGINES_VARIABLE, PLAN, RECORD, EngineRecord
 from edge_reclass.errors import UsageError
 
@@ -20,7 +21,10 @@ _LOCK = "lock"
 
 
 class EngineStore:
-    """The folder in which engines lie, made when the first one is built."""
+    """The folder of one bundle's engines in an engine store, both made when the first engine is built.
+
+    Other users may read all of it but the secret, which is for the group of the store's folder.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -46,10 +50,15 @@ class EngineStore:
 
         Raises:
             UsageError: the folder cannot be made.
+            EngineError: others may write it, or its secret cannot be read.
         """
         made = not self.root.exists()
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            for folder in (self.root.parent, self.root):
+                if not folder.exists():
+                    folder.mkdir(parents=True)
+                    folder.chmod(0o755)
+            make_secret(self.root.parent).require_trusted(self.root)
             self._sweep()
             work = Path(tempfile.mkdtemp(prefix=_WORK, dir=self.root))
         except OSError as error:
@@ -83,10 +92,11 @@ class EngineStore:
         ready, target = work / "ready", self.folder(record)
         try:
             ready.mkdir()
+            ready.chmod(0o755)
             if plan is not None:
                 plan.replace(ready / PLAN)
                 (ready / PLAN).chmod(0o644)
-            _write_record(ready / RECORD, record)
+            self._write_record(ready / RECORD, record)
             if target.exists():
                 target.replace(work / "old")
             ready.replace(target)
@@ -103,11 +113,19 @@ class EngineStore:
         file = self.folder(record) / RECORD
         fresh = file.with_name(RECORD + ".part")
         try:
-            _write_record(fresh, record)
+            self._write_record(fresh, record)
             fresh.replace(file)
         except OSError as error:
             fresh.unlink(missing_ok=True)
             raise UsageError(_nowhere(file, error.strerror or str(error))) from error
+
+    def _write_record(self, path: Path, record: EngineRecord) -> None:
+        signed = record.signed_by(make_secret(self.root.parent))
+        with path.open("wb") as file:
+            file.write(signed.to_json().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        path.chmod(0o644)
 
     def keep_timing_cache(self, fresh: Path, file: Path) -> None:
         """Replace the timing cache ``file`` by what the build left in its workspace, in one step.
@@ -123,13 +141,6 @@ class EngineStore:
             raise UsageError(f"--timing-cache {file}: cannot be written ({error.strerror})") from error
         finally:
             beside.unlink(missing_ok=True)
-
-
-def _write_record(path: Path, record: EngineRecord) -> None:
-    with path.open("wb") as file:
-        file.write(record.to_json().encode())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _nowhere(path: Path, reason: str) -> str:

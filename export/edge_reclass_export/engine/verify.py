@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.backends import Backend, Graph
+from edge_reclass.backends import Backend, Graph, GraphSource
 from edge_reclass.bundle import Bundle, HeadEntry, WaveformEntry
 from edge_reclass.engines import BatchCheck
 from edge_reclass.errors import BundleError, EngineError
@@ -117,9 +117,8 @@ def reference_expected(bundle: Bundle, stage: str) -> Expected | None:
     encoder = bundle.manifest.stage(stage).encoder
     if not isinstance(encoder, WaveformEntry) or encoder.reference is None:
         return None
-    bundle.verify([encoder.reference])
     path = bundle.path(encoder.reference)
-    vectors = load_reference(path)
+    vectors = load_reference(path, bundle.file(encoder.reference).read())
     found = (vectors.rate, vectors.samples, vectors.embedding.shape[1])
     wanted = (encoder.rate, encoder.window_samples, encoder.dim)
     if found != wanted:
@@ -166,12 +165,11 @@ def open_heads(
                 continue
             # Several encoders share the made inputs only, which come first; a head on one takes its user's own too.
             rows = len(own.embedding) if len(embeddings) == 1 else len(CASES)
-            bundle.verify([head.file])
             features = np.concatenate([one[:rows] for one in embeddings], axis=1)
             file = bundle.path(head.file)
             try:
                 graph = backend.open_graph(
-                    file,
+                    bundle.file(head.file),
                     input_name="features",
                     output_name="logits",
                     width=features.shape[1],
@@ -257,7 +255,7 @@ def faults(checks: Iterable[BatchCheck], precision: str) -> list[str]:
     return wrong
 
 
-def open_encoder(backend: Backend, file: Path, entry: WaveformEntry, max_batch: int) -> Graph:
+def open_encoder(backend: Backend, file: GraphSource, entry: WaveformEntry, max_batch: int) -> Graph:
     """Open a stage's ONNX file or engine as the runtime does. Raises ``EngineError`` where it does not fit."""
     return backend.open_graph(
         file,

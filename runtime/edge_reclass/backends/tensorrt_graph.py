@@ -153,7 +153,7 @@ class TensorRTGraph:
         self._engine: api.Held = hold(api.deserialize(self._library, runtime, content), api.Held.drop)
         most = api.check_engine(self._library, self._engine, self._source, self._target)
         if self._max_batch > most:
-            mend = rebuild_command(self._file, stage_of(self._file), "--max-batch", str(self._max_batch))
+            mend = rebuild_command(stage_of(self._file), "--max-batch", str(self._max_batch))
             raise EngineError(f"it takes at most {most} windows at a time, {self._max_batch} are wanted; {mend}")
         self._step = "allocate"
         self._stream = hold(cuda.new_stream(), cuda.free_stream)

@@ -39,7 +39,7 @@ def diagnose(
 
     Args:
         bundle: a bundle's directory; None is the starter bundle.
-        engines: folder of the engines; None is ``EDGE_RECLASS_ENGINES``, else ``engines`` in the bundle.
+        engines: the engine store; None is ``EDGE_RECLASS_ENGINES``, else a state folder of this machine.
         device: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
         machine: what is known of the machine; None probes this one.
         run: runs the programs that are asked; None is ``machine.run_tool``.
@@ -59,16 +59,17 @@ def diagnose(
     if device not in _DEVICES:
         raise UsageError(f"--device: expected one of {', '.join(_DEVICES)}, got {device!r}")
     root = starter_path() if bundle is None else bundle
-    folder = engines_folder(root, engines)
 
     def build(arguments: Sequence[str]) -> str:
         where = () if engines is None else ("--engines", str(engines))
         return shlex.join(("edge-reclass", "build", str(root), *arguments, *where))
 
+    loaded, bundle_state = survey_bundle(root)
+    # Without a manifest there is no digest, and so no engine to look for; the store is named all the same.
+    folder = engines_folder("" if loaded is None else loaded.digest, engines)
     run = machines.run_tool if run is None else run
     here = machines.probe(paths=(root, folder), run=run) if machine is None else machine
     loads = check_loads(here, run)
-    loaded, bundle_state = survey_bundle(root)
     target, why = engine_target(here, loads.tensorrt)
     engines_state = survey_engines(loaded, folder, target, why)
     devices, findings = judge_devices(here, loaded, bundle_state, engines_state, loads, build)
@@ -143,7 +144,7 @@ def doctor(
     bundle: Annotated[Path | None, typer.Argument(help="Bundle directory. [default: the starter bundle]")] = None,
     engines: Annotated[
         Path | None,
-        typer.Option(help="Folder of the TensorRT engines. [default: EDGE_RECLASS_ENGINES, else the bundle's engines]"),
+        typer.Option(help="Folder of the TensorRT engines. [default: $EDGE_RECLASS_ENGINES, else a state folder]"),
     ] = None,
     device: Annotated[str, typer.Option(help="The device that is wanted: auto | cpu | cuda | tensorrt.")] = "auto",
     format: Annotated[str, typer.Option("--format", "-f", help="text | json.")] = "text",

@@ -19,7 +19,7 @@ from edge_reclass.engines import (
     survey,
     target_for,
 )
-from edge_reclass.errors import BundleError, DeviceError, UsageError
+from edge_reclass.errors import BundleError, DeviceError, EngineError, UsageError
 from edge_reclass.machine import Machine
 from edge_reclass.plan import choose_policy, untrained
 
@@ -75,13 +75,13 @@ def survey_engines(bundle: Bundle | None, folder: Path, target: Target | None, r
     states: list[EngineState] = []
     readable = True
     try:
-        stored = list(stored_engines(folder))
+        stored = [] if bundle is None else list(stored_engines(folder))
         unreadable = [entry for entry in stored if isinstance(entry, str)]
         if bundle is not None and target is not None:
             states = _wanted(bundle, folder, target)
         elif bundle is not None:
             states = [_other(bundle, folder, entry) for entry in stored if isinstance(entry, StoredEngine)]
-    except UsageError as error:
+    except (UsageError, EngineError) as error:
         readable, unreadable = False, [str(error)]
     return EnginesState(
         folder=str(folder),

@@ -39,6 +39,7 @@ from backends.fakes.tensorrt import FakeTensorRT
 from edge_reclass import bundle as bundles
 from edge_reclass import engines
 from edge_reclass.bundle import WaveformEntry
+from edge_reclass.engine_trust import default_store, make_secret
 from edge_reclass.engines import PLAN, RECORD, EngineKey, EngineRecord, Gpu, Profile, StoredEngine, Target, target_for
 
 __all__ = ["GPU", "FakeGpu", "fake_gpu", "put_engine", "put_engines", "write_plan"]
@@ -144,7 +145,8 @@ def put_engine(
     file = {str(key): file for key, file in encoder.files.items()}[precision]
     profile = Profile("waveform", encoder.window_samples, 1, 1, max_batch)
     key = EngineKey(loaded.manifest.files[file].sha256, target, profile)
-    folder = (engines_folder or root / "engines") / key.name
+    store = engines_folder or default_store()
+    folder = store / loaded.digest / key.name
     folder.mkdir(parents=True, exist_ok=True)
     record = EngineRecord(1, key, loaded.name, stage, precision, file, rejected=rejected, not_verified="it is a fake")
     if rejected is None:
@@ -154,6 +156,7 @@ def put_engine(
         record = EngineRecord(
             1, key, loaded.name, stage, precision, file, digest, len(content), not_verified="it is a fake"
         )
+    record = record.signed_by(make_secret(store))
     (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return StoredEngine(folder, record)
 

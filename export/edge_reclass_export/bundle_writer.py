@@ -32,17 +32,27 @@ from edge_reclass.bundle import (
     StageEntry,
     StepEntry,
     WaveformEntry,
+    content_entry,
     load,
     manifest_text,
 )
-from edge_reclass.errors import UsageError
+from edge_reclass.errors import BundleError, EngineError, TrackError, UsageError
 from edge_reclass_export.bundle_files import delete_files, write_together
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.heads import head_shape, read_head
 from edge_reclass_export.parity import reference_vectors
 
-__all__ = ["ACCEPT", "BundleChange", "StageHead", "check_bundle", "put_encoder", "put_stage", "stage_head"]
+__all__ = [
+    "ACCEPT",
+    "BundleChange",
+    "StageHead",
+    "check_bundle",
+    "file_entries",
+    "put_encoder",
+    "put_stage",
+    "stage_head",
+]
 
 ACCEPT = 0.9
 """Confidence above which the made policy ``soft`` stops before its last stage."""
@@ -225,12 +235,29 @@ def put_stage(
                 f"the temperature {old.head.temperature:g} of the stage {stage.name!r} belonged to the replaced head:"
                 f" it is {stage.head.temperature:g} now; set it again in {MANIFEST} after measuring"
             )
+    if after.reference is not None:  # it belongs to the stages that were there
+        kept = {file: entry for file, entry in after.files.items() if file != after.reference}
+        after = msgspec.structs.replace(after, reference=None, files=kept)
     text = manifest_text(after)
     _check_widths(root, after.stages, stage.name, _dims(after.stages), contents, len(after.genres))
     write_together(root, {**contents, MANIFEST: text.encode("utf-8")})
     if before is not None:
         notes += delete_files(root, [file for file in before.files if file not in after.files])
+    notes += _reference_notes(root)
     return BundleChange(_fragment(stage.name, stage.encoder, stage, provenance, files), True, tuple(notes))
+
+
+def _reference_notes(root: Path) -> list[str]:
+    """Enter what the finished cascade answers; a bundle that cannot answer is told of, and verify will refuse it."""
+    from edge_reclass_export.cascade_reference import (
+        write_cascade_reference,  # opens the bundle: not before it is there
+    )
+
+    try:
+        write_cascade_reference(root)
+    except (BundleError, EngineError, TrackError) as error:
+        return [f"warning: without references for verify, because the bundle cannot answer: {error}"]
+    return []
 
 
 def _read(root: Path, genres: Sequence[str], *, new_stage: bool) -> Manifest | None:
@@ -383,10 +410,7 @@ def _soft(names: Sequence[str]) -> PolicyEntry:
 
 
 def _file_entries(contents: Mapping[str, bytes]) -> dict[str, FileEntry]:
-    return {
-        file: FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
-        for file, content in contents.items()
-    }
+    return {file: content_entry(content) for file, content in contents.items()}
 
 
 def _fragment(

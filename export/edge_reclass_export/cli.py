@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from edge_reclass_export.commands import assemble, fma_mlp, mert, musicnn, openjmla, starter
+from edge_reclass_export.commands import assemble, fma_mlp, mert, musicnn, openjmla, reference, starter
 
 __all__ = ["app"]
 
@@ -23,5 +23,5 @@ def _root() -> None:
     """Keeps the commands' names, however many there are."""
 
 
-for command in (assemble, fma_mlp, mert, openjmla, musicnn, starter):
+for command in (assemble, fma_mlp, mert, openjmla, musicnn, starter, reference):
     command.register(app)

@@ -19,7 +19,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from edge_reclass.errors import UsageError
+from edge_reclass.errors import EngineError, UsageError
+from edge_reclass.onnx_external import refuse_external_data
 from edge_reclass_export.errors import ContractError
 
 __all__ = [
@@ -100,6 +101,10 @@ def model_bytes(model: onnx.ModelProto, *, expect: GraphContract, notice: str = 
     _clean(clean, notice)
     check_contract(clean, expect)
     content: bytes = clean.SerializeToString(deterministic=True)
+    try:
+        refuse_external_data(content, f"graph {clean.graph.name!r}")
+    except EngineError as error:
+        raise ContractError(str(error)) from error
     return content
 
 

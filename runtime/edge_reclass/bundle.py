@@ -54,6 +54,7 @@ __all__ = [
     "StageEntry",
     "StepEntry",
     "WaveformEntry",
+    "content_entry",
     "file_entry",
     "load",
     "manifest_text",
@@ -434,6 +435,11 @@ def file_entry(path: Path) -> FileEntry:
     with path.open("rb") as file:
         size, digest = _size_and_sha256(file)
     return FileEntry(sha256=digest, bytes=size)
+
+
+def content_entry(content: bytes) -> FileEntry:
+    """As :func:`file_entry`, of a file with this content."""
+    return FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
 
 def manifest_text(manifest: Manifest) -> str:

@@ -48,7 +48,7 @@ class Signal:
 class RangePlan:
     """The test of whether what a head gets lies within what it was fitted on."""
 
-    graph: Path
+    graph: BundleFile
     inputs: tuple[str, ...]
     width: int
     limit: float
@@ -259,7 +259,7 @@ def _range(bundle: Bundle, entry: StageEntry, dims: Mapping[str, int]) -> RangeP
     test = entry.head.range
     if test is None:
         return None
-    return RangePlan(bundle.path(test.file), tuple(test.inputs), sum(dims[need] for need in test.inputs), test.limit)
+    return RangePlan(bundle.file(test.file), tuple(test.inputs), sum(dims[need] for need in test.inputs), test.limit)
 
 
 def _head_files(entry: StageEntry) -> tuple[str, ...]:

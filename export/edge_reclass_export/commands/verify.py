@@ -11,6 +11,7 @@ import typer
 from edge_reclass.errors import UsageError
 
 if TYPE_CHECKING:
+    from edge_reclass_export.cascade_reference import CascadeFinding
     from edge_reclass_export.engine.audit import Finding
 
 __all__ = ["verify"]
@@ -34,21 +35,22 @@ def verify(
     flavour: Annotated[str, typer.Option(help="With --device tensorrt: auto, tensorrt or tensorrt-rtx.")] = "auto",
     format: Annotated[str, typer.Option("--format", "-f", help="table | json.")] = "table",
 ) -> None:
-    """Compare this device's sessions or engines with the bundle's reference vectors.
+    """Compare this device's sessions or engines with the bundle's reference vectors, then the whole cascade.
 
     Every encoder runs at its smallest, usual and largest batch (an engine: its own); cosine and relative error are the
     worst row's, "median" is the median row's cosine, by which INT8 is judged, and "top genre" says on how many
     reference inputs the heads still choose the same genre. What is found is written into an engine's record; an engine
-    that disagrees is not used again.
+    that disagrees is not used again. In the lines "cascade", every stage, fma518 and heads included and whatever the
+    policy, hears synthesised audio as classify does; where the bundle has no references for it, it has to answer at all.
 
     Exit codes: 0 everything that could be compared agrees; 2 wrong usage, or nothing could be compared; 4 a mismatch,
     an engine that is missing, stale or damaged, or an invalid bundle; 5 the device cannot be used.
     """
     from edge_reclass import bundle as bundles
     from edge_reclass.backends import Backend, open_backend
-    from edge_reclass.bundle import Fma518Entry
     from edge_reclass.device import usable_cpus
     from edge_reclass.engines import describe_target, engines_folder, probe_gpu, target_for
+    from edge_reclass_export.cascade_reference import check_cascade
     from edge_reclass_export.engine import audit as audits
     from edge_reclass_export.engine.library import open_library
     from edge_reclass_export.engine.report import say
@@ -61,6 +63,7 @@ def verify(
     if precision is not None and precision not in known:
         raise UsageError(f"--precision: expected one of {', '.join(known)}, got {precision!r}")
     loaded = bundles.load(bundle)
+    loaded.verify()
     names = tuple(stage or ())
     store = EngineStore(engines_folder(loaded.digest, engines))
 
@@ -88,22 +91,23 @@ def verify(
         remark = audits.settle(loaded, store, finding)
         for note in [*finding.notes, *([remark] if remark else [])]:
             say(f"{finding.subject.stage}: {note}")
-    for entry in loaded.manifest.stages:
-        if isinstance(entry.encoder, Fma518Entry) and (not names or entry.name in names):
-            say(f"{entry.name}: not verified, its features are computed with numpy and have no reference vectors")
-    _print(findings, format)
-    wrong = [finding for finding in findings if finding.status not in ("ok", "not verified")]
-    if wrong:
+    wrong = any(finding.status not in ("ok", "not verified") for finding in findings)
+    heard: list[CascadeFinding] = []
+    if not wrong:
+        with open_backend("cpu", threads=usable_cpus()) as cpu:
+            heard = check_cascade(loaded, on_device(), cpu, names=names, engines=engines, precision=precision)
+    _print(findings, heard, format)
+    if wrong or any(finding.status == "mismatch" for finding in heard):
         raise typer.Exit(MISMATCH)
-    if not any(finding.status == "ok" for finding in findings):
-        raise UsageError(f"nothing of {loaded.name} could be compared: no stage has a graph with reference vectors")
+    if not any(finding.status == "ok" for finding in (*findings, *heard)):
+        raise UsageError(f"nothing of {loaded.name} could be compared: it has no references at all")
 
 
-def _print(findings: list[Finding], format: str) -> None:
+def _print(findings: list[Finding], heard: list[CascadeFinding], format: str) -> None:
     from edge_reclass_export.engine.report import json_text, table
 
     if format == "json":
-        print(json_text([_plain(finding) for finding in findings]))
+        print(json_text([*map(_plain, findings), *map(_plain_cascade, heard)]))
         return
     rows = []
     for finding in findings:
@@ -126,9 +130,27 @@ def _print(findings: list[Finding], format: str) -> None:
                     _result(finding),
                 )
             )
+    for one in heard:
+        row = [one.cosine, None, one.relative, None]
+        cells = ["–" if value is None else f"{value:.7f}" if value is one.cosine else f"{value:.2e}" for value in row]
+        detail = one.detail or ("" if one.probability is None else f"probabilities within {one.probability:.1e}")
+        rows.append((one.stage, one.precision, "cascade", "–", *cells, f"{one.status}: {detail}"))
     print(
         table(("stage", "precision", "runs as", "batch", "cosine", "median", "rel. error", "top genre", "result"), rows)
     )
+
+
+def _plain_cascade(finding: CascadeFinding) -> dict[str, Any]:
+    return {
+        "stage": finding.stage,
+        "precision": finding.precision,
+        "cascade": True,
+        "status": finding.status,
+        "detail": finding.detail or None,
+        "cosine": finding.cosine,
+        "relative": finding.relative,
+        "probability": finding.probability,
+    }
 
 
 def _result(finding: Finding) -> str:

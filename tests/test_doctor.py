@@ -257,11 +257,12 @@ class TestOrin:
 
     def test_engines_elsewhere(self, bundle: Path, tmp_path: Path) -> None:
         report = diagnose(bundle, tmp_path / "my engines", machine=jetson(tmp_path / "root"), run=loaded("10.3.0"))
-        assert report.engines.folder == str(tmp_path / "my engines")
+        assert report.engines.folder == str(tmp_path / "my engines" / load(bundle).digest)
         assert mend(report, "engine-missing").endswith(f"--stage mert --engines '{tmp_path}/my engines'")
 
     def test_a_folder_that_is_none(self, bundle: Path, tmp_path: Path) -> None:
-        (bundle / "engines").write_text("a file")
+        default_store().mkdir(parents=True)
+        (default_store() / load(bundle).digest).write_text("a file")
         report = diagnose(bundle, device="tensorrt", machine=jetson(tmp_path / "root"), run=loaded("10.3.0"))
         assert "engines-unreadable" in codes(report, "problem")
         assert report.exit_code == 4
@@ -415,7 +416,7 @@ class TestRtx:
         (one,) = whole.engines.engines
         assert (one.stage, one.status, one.used) == ("mert", "other", False)
         assert one.reason == "whole; built for TensorRT 10.3.0 for SM 8.7 (Orin, l4t-36.4.3)"
-        (bundle / "engines" / Path(one.folder or "").name / "engine.plan").write_bytes(b"")
+        (Path(one.folder or "") / "engine.plan").write_bytes(b"")
         report = diagnose(bundle, machine=rtx(tmp_path, load=libraries()), run=loaded("10.3.0"))
         assert codes(report, "problem") == ["engine-damaged"]
         assert report.exit_code == 0
@@ -477,7 +478,7 @@ class TestBundle:
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         here = jetson(tmp_path / "root")
-        disk = machines.Disk(str(bundle / "engines"), str(bundle), 1000, 10**9)
+        disk = machines.Disk(str(default_store()), str(bundle), 1000, 10**9)
         here = msgspec.structs.replace(here, disks=(disk,))
         monkeypatch.setattr("edge_reclass.doctor.survey.os.access", lambda path, mode: False)
         report = diagnose(bundle, machine=here, run=loaded("10.3.0"))

@@ -48,7 +48,6 @@ __all__ = [
     "BundleChange",
     "StageHead",
     "check_bundle",
-    "file_entries",
     "put_encoder",
     "put_stage",
     "stage_head",

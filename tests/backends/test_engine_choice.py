@@ -26,7 +26,7 @@ from edge_reclass.engine_choice import (
     engine_states,
     installed_target,
 )
-from edge_reclass.engines import Gpu
+from edge_reclass.engines import Gpu, engines_folder
 from edge_reclass.errors import DeviceError, EngineError
 from edge_reclass.plan import choose_policy, compile_plan
 from export.engine_bundles import engine_bundle
@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
 def choose(root: Path, folder: Path | None = None, batch: int = 4) -> dict[str, EngineChoice]:
     loaded = bundles_module.load(root)
     plan = compile_plan(loaded, choose_policy(loaded), precisions=ENGINE_PRECISIONS, batch=batch)
-    return choose_engines(loaded, plan.stages, TARGET, folder or root / "engines")
+    return choose_engines(loaded, plan.stages, TARGET, engines_folder(loaded.digest, folder))
 
 
 def refused(root: Path, **options: Any) -> str:
@@ -134,7 +134,7 @@ def test_states_for_the_doctor(root: Path) -> None:
     put_engine(root, "mert", "fp16", rejected="wrong numbers")
     put_engine(root, "mert", "fp32")
     put_engine(root, "jmla", "fp16", target=msgspec.structs.replace(TARGET, sm="8.9"))
-    states = engine_states(bundles_module.load(root), TARGET, root / "engines")
+    states = engine_states(bundles_module.load(root), TARGET, engines_folder(bundles_module.load(root).digest, None))
     assert [(state.stage, state.precision, state.found.status) for state in states] == [
         ("mert", "fp16", "rejected"),
         ("mert", "fp32", "present"),

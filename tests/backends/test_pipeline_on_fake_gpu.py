@@ -15,6 +15,8 @@ import bundles
 from backends.fakes import GPU, fake_gpu, put_engine, put_engines
 from edge_reclass import Cascade, CascadePool, Verdict
 from edge_reclass.backends import ort_cuda
+from edge_reclass.bundle import load
+from edge_reclass.engine_trust import default_store
 from edge_reclass.errors import DeviceError, EngineError
 
 RATE = 16_000
@@ -83,7 +85,8 @@ def test_a_stage_whose_engines_were_rejected_runs_on_the_cpu_beside_the_others(
 
 
 def test_auto_goes_on_where_the_engines_folder_cannot_be_read(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (bundle / "engines").write_text("a file")
+    default_store().mkdir(parents=True)
+    (default_store() / load(bundle).digest).write_text("a file")
     with fake_gpu(monkeypatch):
         with Cascade.open(bundle, "auto") as cascade:
             assert cascade.device == "cpu"

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from backends.fakes import TARGET, FakeGpu, fake_gpu, put_engine, put_engines
-from edge_reclass.backends import open_backend
+from edge_reclass.backends import GraphSource, PlainFile, open_backend
 from edge_reclass.backends.tensorrt import TensorRTBackend
+from edge_reclass.engine_trust import SECRET, open_store
 from edge_reclass.engines import RECORD, StoredEngine, target_for
 from edge_reclass.errors import DeviceError, EngineError
 from export.engine_bundles import DIM, WINDOW, engine_bundle
@@ -36,7 +37,7 @@ def engine(root: Path) -> StoredEngine:
     return put_engines(root)["mert"]
 
 
-def open_plan(plan: Path, max_batch: int = 4) -> None:
+def open_plan(plan: GraphSource, max_batch: int = 4) -> None:
     with open_backend("tensorrt", threads=1) as backend:
         graph = backend.open_graph(plan, **SHAPE, max_batch=max_batch)
         graph.run(1)
@@ -50,7 +51,7 @@ def refused(plan: Path, **options: Any) -> str:
 
 
 def rewrite(engine: StoredEngine, **changes: Any) -> None:
-    record = msgspec.structs.replace(engine.record, **changes)
+    record = msgspec.structs.replace(engine.record, **changes).signed_by(open_store(engine.folder.parent.parent))
     (engine.folder / RECORD).write_text(record.to_json(), encoding="utf-8")
 
 
@@ -75,7 +76,7 @@ def test_an_engine_of_another_device_is_not_deserialised(
     engine = put_engine(root, "mert", "fp16", target=msgspec.structs.replace(TARGET, **changes))
     text = refused(engine.plan)
     assert message in text and "this engine is not for TensorRT 10.3.0 for SM 8.7 (Orin, l4t-36.4.3)" in text
-    assert text.endswith(f"edge-reclass build '{root}' --stage mert")
+    assert text.endswith("edge-reclass build BUNDLE --stage mert")
     assert gpu.tensorrt.counts["deserialize_cuda_engine"] == 0
 
 
@@ -84,7 +85,7 @@ def test_an_altered_plan_is_not_deserialised(gpu: FakeGpu, root: Path, engine: S
     content[-1] ^= 1
     engine.plan.write_bytes(content)
     text = refused(engine.plan)
-    assert "expected sha256" in text and text.endswith(f"edge-reclass build '{root}' --stage mert")
+    assert "expected sha256" in text and text.endswith("edge-reclass build BUNDLE --stage mert")
     engine.plan.write_bytes(content[:-1])
     assert f"expected {len(content)} bytes, got {len(content) - 1}" in refused(engine.plan)
     engine.plan.unlink()
@@ -116,7 +117,7 @@ def test_a_record_that_cannot_be_used(gpu: FakeGpu, root: Path, engine: StoredEn
     assert "it was altered or moved" in refused(engine.plan)
     (engine.folder / RECORD).write_text("{}", encoding="utf-8")
     text = refused(engine.plan)
-    assert "no record of an engine" in text and text.endswith(f"edge-reclass build '{root}'")
+    assert "no record of an engine" in text and text.endswith("edge-reclass build BUNDLE")
 
 
 def replace_target(engine: StoredEngine, **changes: str) -> Any:
@@ -124,17 +125,33 @@ def replace_target(engine: StoredEngine, **changes: str) -> Any:
     return msgspec.structs.replace(key, target=msgspec.structs.replace(key.target, **changes))
 
 
-def test_a_plan_without_a_record_is_loaded_as_it_is(gpu: FakeGpu, engine: StoredEngine) -> None:
-    """As ``build`` does to verify an engine before it publishes both."""
+def test_a_plan_without_a_record_is_refused(gpu: FakeGpu, engine: StoredEngine) -> None:
     (engine.folder / RECORD).unlink()
-    open_plan(engine.plan)
+    text = refused(engine.plan)
+    assert "no record of an engine" in text and text.endswith("edge-reclass build BUNDLE")
+
+
+def test_a_plan_just_built_has_no_record_yet(gpu: FakeGpu, engine: StoredEngine) -> None:
+    """As ``build`` opens it to verify an engine before it publishes both."""
+    (engine.folder / RECORD).unlink()
+    open_plan(PlainFile(engine.plan))
+
+
+def test_a_record_signed_elsewhere_is_refused(gpu: FakeGpu, engine: StoredEngine) -> None:
+    """A store copied from another machine, or an engine that came with a bundle."""
+    (engine.folder.parent.parent / SECRET).write_bytes(b"x" * 32)
+    (engine.folder.parent.parent / SECRET).chmod(0o640)
+    text = refused(engine.plan)
+    assert "not signed with the secret" in text and text.endswith("edge-reclass build BUNDLE")
+    (engine.folder.parent.parent / SECRET).unlink()
+    assert "not signed with the secret" in refused(engine.plan)
 
 
 def test_a_batch_above_the_profile_names_the_command(gpu: FakeGpu, root: Path) -> None:
     engine = put_engine(root, "mert", "fp16", max_batch=4)
     text = refused(engine.plan, max_batch=6)
     assert "it takes at most 4 windows at a time, 6 are wanted" in text
-    assert text.endswith(f"build it again: edge-reclass build '{root}' --stage mert --max-batch 6")
+    assert text.endswith("build it again: edge-reclass build BUNDLE --stage mert --max-batch 6")
 
 
 def test_engines_of_the_other_flavour(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:

@@ -31,6 +31,9 @@ class FakeGraph:
         rows = self._graph.run(batch)
         return rows if self._spoil is None else self._spoil(self._plan, batch, rows.copy())
 
+    def device_times(self) -> None:
+        return None
+
     def close(self) -> None:
         self._graph.close()
 

@@ -20,7 +20,7 @@ from edge_reclass import bundle as bundles_module
 from edge_reclass import engines
 from edge_reclass.backends import open_backend
 from edge_reclass.backends.ort import OrtBackend
-from edge_reclass.engines import EngineRecord, Gpu, stored_engines, survey, target_for
+from edge_reclass.engines import EngineRecord, Gpu, engines_folder, stored_engines, survey, target_for
 from edge_reclass.errors import BundleError, DeviceError, UsageError
 from edge_reclass_export.engine.build import DeviceCheck, EngineBuild, Outcome, default_timing_cache, dry_run
 from edge_reclass_export.engine.library import open_library
@@ -51,7 +51,7 @@ class Setup:
 
     def __init__(self, folder: Path, *names: str, **options: Any) -> None:
         self.root = engine_bundle(folder / "bundle", *names, **options)
-        self.engines = folder / "engines"
+        self.store = folder / "engines"
         self.scratch = folder / "scratch"
         self.events: list[Any] = []
 
@@ -86,6 +86,11 @@ class Setup:
             precision is None,
         )
         return [run.run(stage, self.events.append) for stage in stages]
+
+    @property
+    def engines(self) -> Path:
+        """The folder of this bundle's engines."""
+        return engines_folder(bundles_module.load(self.root).digest, self.store)
 
     def records(self) -> dict[str, EngineRecord]:
         found = [entry for entry in stored_engines(self.engines) if not isinstance(entry, str)]
@@ -403,6 +408,7 @@ def test_a_tensorrt_without_progress_monitor(setup: Setup, fake_tensorrt: Callab
 
 
 def test_a_folder_that_cannot_be_written(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.store.mkdir()
     setup.engines.write_bytes(b"")
     with pytest.raises(UsageError, match=r"is not a folder.*--engines DIR or EDGE_RECLASS_ENGINES"):
         EngineStore(setup.engines).require_writable()
@@ -414,7 +420,7 @@ def test_a_folder_that_cannot_be_written(setup: Setup, monkeypatch: pytest.Monke
 
 
 def test_what_a_killed_build_left_is_swept_away(setup: Setup) -> None:
-    setup.engines.mkdir()
+    setup.engines.mkdir(parents=True)
     left = setup.engines / ".building-killed"
     left.mkdir()
     (left / "lock").touch()
@@ -443,7 +449,7 @@ def test_an_interrupted_build_leaves_nothing(setup: Setup, tmp_path: Path, how: 
     plan = {"fail": "hang", "started": str(started)}
     paths = os.pathsep.join([str(FAKES), str(Path(__file__).parents[1]), *(entry for entry in sys.path if entry)])
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, "build", str(setup.root), "--engines", str(setup.engines)],
+        [sys.executable, "-c", INTERRUPTED, "build", str(setup.root), "--engines", str(setup.store)],
         env=os.environ | {"FAKE_TENSORRT": json.dumps(plan), "PYTHONPATH": paths},
         stderr=subprocess.PIPE,
         # A test run that was itself started in the background hands down an ignored Ctrl-C.

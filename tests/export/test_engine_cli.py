@@ -16,6 +16,8 @@ import pytest
 from edge_reclass import backends, cli
 from edge_reclass import engines as engines_module
 from edge_reclass.backends.ort import OrtBackend
+from edge_reclass.bundle import load
+from edge_reclass.engine_trust import default_store
 from edge_reclass.engines import Gpu
 from edge_reclass.errors import DeviceError
 from edge_reclass_export.engine.library import open_library
@@ -67,6 +69,17 @@ class Cli:
         return status, out, err
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine store of the test's own: bundles made alike have one digest."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def engines_of(bundle: Path) -> Path:
+    """Where the bundle's engines lie by default."""
+    return default_store() / load(bundle).digest
+
+
 @pytest.fixture
 def run(
     tmp_path: Path,
@@ -97,7 +110,7 @@ def test_build_and_verify(run: Cli, bundle: Path) -> None:
     assert "building with TensorRT 10.3.0 for SM 8.7 (Orin, l4t-36.4.3) into" in err and "mert: building\n" in err
     assert out.splitlines()[0].split() == ["stage", "precision", "engine", "result"]
     assert "mert   fp16       built   built in" in out and out.rstrip().endswith("verified")
-    (folder,) = (bundle / "engines").glob("tensorrt-*")
+    (folder,) = engines_of(bundle).glob("tensorrt-*")
     assert sorted(path.name for path in folder.iterdir()) == ["engine.json", "engine.plan"]
     assert run("build", bundle)[1].splitlines()[1].split()[2:] == ["kept", "present,", "verified"]
     status, out, err = run("verify", bundle, "--device", "tensorrt")
@@ -122,7 +135,7 @@ def test_the_advice_to_lower_the_batch_leads_to_an_engine_that_verifies(run: Cli
 def test_dry_run_writes_nothing(run: Cli, bundle: Path) -> None:
     status, out, _ = run("build", bundle, "--dry-run")
     assert status == 0 and "mert   fp16       would build  missing: no engine" in out
-    assert not (bundle / "engines").exists()
+    assert not engines_of(bundle).exists()
     run("build", bundle)
     plain = json.loads(run("build", bundle, "--dry-run", "--format", "json", "--max-batch", "2")[1])
     assert plain[0]["done"] is False and plain[0]["detail"].startswith("stale: profile: built for waveform[1/4/16")
@@ -155,7 +168,7 @@ def test_out_of_memory(run: Cli, bundle: Path, fake_tensorrt: Callable[..., None
     status, out, err = run("build", bundle, "--verbose")
     assert status == 4 and "failed" in out
     assert "out of memory" in err and "next: free memory" in err and "mert: TensorRT error:" in err
-    assert not (bundle / "engines").exists()
+    assert not engines_of(bundle).exists()
 
 
 def test_where_engines_go(run: Cli, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,11 +179,11 @@ def test_where_engines_go(run: Cli, bundle: Path, tmp_path: Path, monkeypatch: p
     run("build", bundle, "--engines", tmp_path / "option", "--timing-cache", cache)
     assert [path.name[:8] for path in (tmp_path / "option").iterdir()] == ["tensorrt"]
     assert cache.read_bytes() == b"10.3.0 0"
-    assert not (bundle / "engines").exists()
+    assert not engines_of(bundle).exists()
     monkeypatch.delenv("EDGE_RECLASS_ENGINES")
-    (bundle / "engines").write_bytes(b"")
+    engines_of(bundle).write_bytes(b"")
     status, _, err = run("build", bundle)
-    assert status == 2 and f"{bundle / 'engines'} " in err
+    assert status == 2 and f"{engines_of(bundle)} " in err
     assert "--engines DIR or EDGE_RECLASS_ENGINES" in err
 
 
@@ -192,7 +205,7 @@ def test_where_engines_go(run: Cli, bundle: Path, tmp_path: Path, monkeypatch: p
 def test_wrong_usage(run: Cli, bundle: Path, arguments: tuple[str, ...], status: int, words: str) -> None:
     got, _, err = run(*(str(bundle) if argument == "BUNDLE" else argument for argument in arguments))
     assert (got, words in err) == (status, True), err
-    assert not (bundle / "engines").exists()
+    assert not engines_of(bundle).exists()
 
 
 def test_no_tensorrt_says_how_to_get_one() -> None:

@@ -16,6 +16,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_reclass import bundle as bundles_module
+from edge_reclass.bundle import load
+from edge_reclass.engine_trust import default_store
 from edge_reclass.engines import EngineKey, EngineRecord, Profile, target_for
 from edge_reclass_export.bundle_writer import put_encoder
 from edge_reclass_export.engine.library import open_library
@@ -146,6 +148,17 @@ def test_a_compute_capability_that_it_does_not_build_for(tmp_path: Path) -> None
     assert raised.value.kind == "device"
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine store of the test's own: bundles made alike have one digest."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def engines_of(bundle: Path) -> Path:
+    """Where the bundle's engines lie by default."""
+    return default_store() / load(bundle).digest
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     cli = Cli(tmp_path, monkeypatch, capsys)
@@ -183,7 +196,7 @@ def test_from_bundle_to_engine_on_the_command_line(run: Cli, bundle: Path) -> No
     assert "engines will be built but not verified: no NVIDIA GPU" in err
     assert "the engine was built for SM 8.6 but not verified: this machine has no GPU" in err
     warned = err
-    (folder,) = (bundle / "engines").iterdir()
+    (folder,) = engines_of(bundle).iterdir()
     assert folder.name.startswith("tensorrt-rtx-1.") and "-sm86-" in folder.name
     record = msgspec.json.decode((folder / "engine.json").read_bytes(), type=EngineRecord)
     assert record.key.target.gpu == record.key.target.driver == "" and record.verification is None
@@ -198,7 +211,7 @@ def test_from_bundle_to_engine_on_the_command_line(run: Cli, bundle: Path) -> No
     status, _, err = run("build", bundle, "--flavour", "tensorrt-rtx", "--sm", "9.0", "--dry-run")
     assert status == 5 and "does not build for SM 9.0" in err
     assert f"on the device, run  edge-reclass verify {bundle} --device tensorrt" in warned
-    assert [path.name for path in (bundle / "engines").iterdir()] == [folder.name]
+    assert [path.name for path in engines_of(bundle).iterdir()] == [folder.name]
 
 
 def test_the_tiny_transformer_is_a_network(tmp_path: Path) -> None:

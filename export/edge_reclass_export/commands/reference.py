@@ -20,8 +20,8 @@ def register(app: typer.Typer) -> None:
 def reference(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", metavar="BUNDLE")]) -> None:
     """Write anew what the bundle's stages answer to synthesised audio, with which verify compares a device.
 
-    Every export does so at its end; needed after bundle.yaml was changed by hand. Exit codes: 0 good, 2 the folder cannot
-    be written, 4 the bundle is invalid or a stage cannot answer.
+    Every export does so at its end; needed after bundle.yaml was changed by hand. Exit codes: 0 good, 2 the folder
+    cannot be written, 4 the bundle is invalid or a stage cannot answer.
     """
     need("onnxruntime", extra="cpu")
     from edge_reclass_export.cascade_reference import FILE, write_cascade_reference

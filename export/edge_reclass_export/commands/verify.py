@@ -41,7 +41,7 @@ def verify(
     worst row's, "median" is the median row's cosine, by which INT8 is judged, and "top genre" says on how many
     reference inputs the heads still choose the same genre. What is found is written into an engine's record; an engine
     that disagrees is not used again. In the lines "cascade", every stage, fma518 and heads included and whatever the
-    policy, hears synthesised audio as classify does; where the bundle has no references for it, it has to answer at all.
+    policy, hears synthesised audio as classify does; where the bundle has no references, it has to answer at all.
 
     Exit codes: 0 everything that could be compared agrees; 2 wrong usage, or nothing could be compared; 4 a mismatch,
     an engine that is missing, stale or damaged, or an invalid bundle; 5 the device cannot be used.
@@ -99,7 +99,7 @@ def verify(
     _print(findings, heard, format)
     if wrong or any(finding.status == "mismatch" for finding in heard):
         raise typer.Exit(MISMATCH)
-    if not any(finding.status == "ok" for finding in (*findings, *heard)):
+    if "ok" not in {*(finding.status for finding in findings), *(one.status for one in heard)}:
         raise UsageError(f"nothing of {loaded.name} could be compared: it has no references at all")
 
 

@@ -84,7 +84,7 @@ def test_all_rejected_runs_on_the_cpu_in_the_open(root: Path) -> None:
     put_engine(root, "mert", "fp32", rejected="the graph is not supported")
     choice = choose(root)["mert"]
     assert (choice.device, choice.precision, choice.max_batch) == ("cpu", "fp32", 4)
-    assert choice.plan == root / "encoders/mert.fp32.onnx"
+    assert choice.plan == bundles_module.load(root).file("encoders/mert.fp32.onnx")
     assert "on the CPU" in choice.note
     assert "fp16: batch 4: cosine 0.1; fp32: the graph is not supported" in choice.note
 

@@ -12,9 +12,9 @@ from edge_reclass_export.mert_export import MertOptions, mert_encoder, random_so
 from edge_reclass_export.openjmla_export import one_window, openjmla_encoder
 from edge_reclass_export.openjmla_export import random_source as random_openjmla
 from edge_reclass_export.precision import EncoderModule
+from edge_reclass_export.recipes.hubert import random_weights
 from edge_reclass_export.recipes.mert import RANDOM_CONFIGS, MertConfig, MertSource, Preprocessing
 from edge_reclass_export.recipes.mert_model import build as build_mert
-from edge_reclass_export.recipes.mert_model import random_weights
 from edge_reclass_export.recipes.openjmla import FULL_SIZE, N_FFT, Geometry
 from edge_reclass_export.recipes.openjmla_model import build as build_openjmla
 from gpu_check.settings import Settings

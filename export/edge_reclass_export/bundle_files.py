@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from edge_reclass.bundle import MANIFEST
 from edge_reclass.errors import UsageError
 from edge_reclass_export.onnx_writer import write_bytes
 
-__all__ = ["delete_files", "write_together"]
+__all__ = ["assembled", "delete_files", "write_together"]
 
 
-def write_together(root: Path, contents: Mapping[str, bytes]) -> None:
+def write_together(root: Path, contents: Mapping[str, bytes | Path]) -> None:
     """All bytes onto the disk beside their places, then each into its place in the order of ``contents``.
 
-    What is too much for the disk, or cannot be written, so fails while the bundle that was there is whole.
-    Raises ``UsageError`` then; nothing of it stays.
+    A content that is a path is a file on the same disk, which is moved. What is too much for the disk, or cannot be
+    written or moved, fails while the bundle that was there is whole, or is made whole again. Raises ``UsageError``
+    then; nothing of it stays.
     """
     new_folders = list(_absent({(root / file).parent for file in contents}))
     waiting: list[tuple[Path, Path]] = []
@@ -26,19 +30,87 @@ def write_together(root: Path, contents: Mapping[str, bytes]) -> None:
             path = root / file
             if path.is_dir():
                 raise UsageError(f"cannot write {path}: it is a directory")
-            waiting.append((path.with_name(f".{path.name}.{os.getpid()}.new"), path))
-            write_bytes(content, waiting[-1][0])
-        for temporary, path in waiting:
-            try:
-                temporary.replace(path)
-            except OSError as error:
-                raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+            if isinstance(content, bytes):
+                waiting.append((path.with_name(f".{path.name}.{os.getpid()}.new"), path))
+                write_bytes(content, waiting[-1][0])
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                waiting.append((content, path))
+        _into_place(waiting)
     finally:
         for temporary, _ in waiting:
             temporary.unlink(missing_ok=True)  # renamed away where all went well
         for folder in new_folders:
             with contextlib.suppress(OSError):  # stays where something lies in it
                 folder.rmdir()
+
+
+def _into_place(waiting: Sequence[tuple[Path, Path]]) -> None:
+    """Renames each pair; where one fails, what stood in the places before comes back."""
+    kept: list[tuple[Path, Path]] = []
+    new: list[Path] = []
+    try:
+        for temporary, path in waiting:
+            if path.exists():
+                old = path.with_name(f".{path.name}.{os.getpid()}.old")
+                path.replace(old)
+                kept.append((old, path))
+            temporary.replace(path)
+            new.append(path)
+    except BaseException as error:
+        for path in new:
+            path.unlink(missing_ok=True)
+        for old, place in kept:
+            old.replace(place)
+        if isinstance(error, OSError):
+            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+    for old, _ in kept:
+        old.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def assembled(root: Path, files: Sequence[str]) -> Iterator[Path]:
+    """A folder beside the bundle ``root`` to work in; what it holds at the end replaces the bundle's files.
+
+    It begins with ``files`` of the bundle that is there, its manifest among them, and has the bundle's name. Where the
+    work ends with an exception, the bundle is as it was. Raises ``UsageError`` where the folder cannot be made.
+    """
+    place = root.resolve()
+    new_folders = list(_absent({place.parent}))
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        above = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    except OSError as error:
+        raise UsageError(f"cannot assemble a bundle in {place.parent}: {error.strerror or error}") from error
+    try:
+        folder = above / place.name
+        for file in files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            _link(place / file, folder / file)
+        yield folder
+        made = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        changed = [file for file in made if not _same(folder / file, place / file)]
+        ordered = sorted(changed, key=lambda file: file == MANIFEST)  # the manifest last
+        write_together(place, {file: folder / file for file in ordered})
+        delete_files(place, [file for file in files if file not in made])
+    finally:
+        shutil.rmtree(above, ignore_errors=True)
+        for parent in new_folders:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where the disk has no such thing; nothing writes into either in place."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _same(made: Path, there: Path) -> bool:
+    return there.exists() and made.samefile(there)
 
 
 def _absent(folders: set[Path]) -> Iterator[Path]:

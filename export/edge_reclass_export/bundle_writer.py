@@ -3,8 +3,9 @@
 What a manifest needs beyond the encoder, a head and its genres, comes from the bundle that is there or from
 the caller; a stage without a head is never written into a manifest.
 
-Policies: a new bundle has ``single`` (its one stage decides). With the second stage comes ``soft``, a soft vote
-that asks the stages in the order in which they were added; it follows further stages until somebody edits it.
+Policies: a new bundle has ``single``, a soft vote of its one stage, so that every genre has its score. With the second
+stage comes ``soft``, a soft vote that asks the stages in the order in which they were added; it follows further stages
+until somebody edits it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from edge_reclass.bundle import (
     MANIFEST,
@@ -40,6 +43,7 @@ from edge_reclass.errors import BundleError, EngineError, TrackError, UsageError
 from edge_reclass_export.bundle_files import delete_files, write_together
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.exported import ExportedEncoder
+from edge_reclass_export.head_files import HeadOptions, head_file
 from edge_reclass_export.heads import head_shape, read_head
 from edge_reclass_export.parity import reference_vectors
 
@@ -74,11 +78,16 @@ class BundleChange:
 
 @dataclass(frozen=True)
 class StageHead:
-    """A head that fits: its ONNX bytes, its provenance, and the names of its classes in order."""
+    """A head that fits: its ONNX bytes, its provenance, and the names of its classes in order.
+
+    ``said`` are lines for people; ``mix`` are tensors of a learned mix of hidden states that lay beside the head.
+    """
 
     content: bytes
     source: dict[str, object]
     genres: list[str]
+    said: tuple[str, ...] = ()
+    mix: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def check_bundle(
@@ -90,7 +99,8 @@ def check_bundle(
     stage's own only where no ``new_head`` replaces it. ``genres`` are those that the caller was given, perhaps none.
 
     Raises:
-        UsageError: the stage's name is none, ``root`` is no directory that can be written, or genres contradict it.
+        UsageError: the stage's name is none, ``root`` is no directory that can be written, genres contradict it, or a
+            bundle that is there would get an encoder without a head.
         CheckpointError: a head that is kept does not fit.
         BundleError: the manifest that is there is not valid.
     """
@@ -104,6 +114,8 @@ def check_bundle(
     if before is None or dim is None:
         return
     old_stage = _stage(before, stage)
+    if old_stage is None and not new_head:
+        raise UsageError(_no_head(stage))
     if old_stage is not None and not new_head:
         _kept_head(root, dim, stage, old_stage, before.genres)
     others = [entry for entry in before.stages if entry.name != stage or not new_head]
@@ -123,11 +135,11 @@ def put_encoder(
     """Writes an encoder in all its precisions, reference vectors and licence, and enters them in the manifest.
 
     ``stage`` is the stage's name, by default the encoder's. A ``head`` (a file, or the bytes of an ONNX head that was
-    checked already) makes or replaces the stage; without one, an existing stage keeps its head, and where there is
-    none only the files are written. ``head_source`` is the provenance of a head given as bytes; a file's name and
-    sha256 are its own, and a head that is kept keeps what is known of it. ``genres`` name the head's classes and are
-    needed for a new bundle only, unless the head's file names them. ``excerpt`` is the stage's own; None keeps what
-    the stage has. Nothing is written before everything fits.
+    checked already) makes or replaces the stage; without one, an existing stage keeps its head, and where there is no
+    bundle yet only the files are written. ``head_source`` is the provenance of a head given as bytes; a file's name
+    and sha256 are its own, and a head that is kept keeps what is known of it. ``genres`` name the head's classes and
+    are needed for a new bundle only, unless the head's file names them. ``excerpt`` is the stage's own; None keeps
+    what the stage has. Nothing is written before everything fits.
 
     Raises:
         UsageError: genres are missing or contradict the bundle; the stage's name is none; the directory cannot be
@@ -166,12 +178,16 @@ def put_encoder(
         complete = StageEntry(name=name, encoder=entry, head=head_entry, excerpt=excerpt)
         provenance = {**encoder.provenance, **({"head": dict(known)} if known else {})}
         return put_stage(root, complete, contents, provenance=provenance, genres=genres)
+    if before is not None:
+        raise UsageError(_no_head(name))
     write_together(root, contents)
-    note = f"no head for the stage {name!r}: the manifest is left as it is; give --head, or enter the stage"
+    note = f"no head for the stage {name!r}: there is no manifest yet; give --head, or write one that enters the stage"
     return BundleChange(_fragment(name, entry, None, encoder.provenance, _file_entries(contents)), False, (note,))
 
 
-def stage_head(root: Path, head: Path, dim: int, genres: Sequence[str] = ()) -> StageHead:
+def stage_head(
+    root: Path, head: Path, dim: int, genres: Sequence[str] = (), options: HeadOptions | None = None
+) -> StageHead:
     """A head file as ``put_encoder`` would read it, and its provenance: to refuse a misfit before a long export.
 
     For a new bundle, ``genres`` may be left out where the head's file names its classes. Raises ``UsageError``,
@@ -180,14 +196,16 @@ def stage_head(root: Path, head: Path, dim: int, genres: Sequence[str] = ()) -> 
     before = _read(root, genres, new_stage=False)
     source = _head_source(head)
     names = list(before.genres if before else genres)
-    if head.suffix.lower() in {".onnx", ".npz"}:
+    if head.suffix.lower() == ".onnx":
+        if options is not None and options != HeadOptions():
+            raise UsageError(f"{head}: an ONNX file has its activations: leave --activation and --head-layers out")
         if before is None:
             _require_genres(root, names)
         return StageHead(read_head(head, dim, len(names)), source, names)
-    from edge_reclass_export.mlp_checkpoint import head_file  # needs torch
-
-    content, names = head_file(head, dim, names)
-    return StageHead(content, source, names)
+    found, content, names = head_file(head, dim, names, options)
+    if before is None and len(names) < 2:
+        _require_genres(root, names)
+    return StageHead(content, source, names, found.said, found.mix)
 
 
 def put_stage(
@@ -219,7 +237,7 @@ def put_stage(
             name=root.resolve().name,
             genres=list(genres),
             stages=[stage],
-            policies={_SINGLE: PolicyEntry("top1", [StepEntry(after=stage.name, weights={stage.name: 1.0})])},
+            policies={_SINGLE: _soft([stage.name])},
             default_policy=_SINGLE,
             files=files,
             provenance={stage.name: dict(provenance)},
@@ -270,6 +288,13 @@ def _read(root: Path, genres: Sequence[str], *, new_stage: bool) -> Manifest | N
     if before is None and new_stage:
         _require_genres(root, genres)
     return before
+
+
+def _no_head(stage: str) -> str:
+    return (
+        f"no head for the stage {stage!r}: a bundle holds no files that its manifest does not list; give --head, or"
+        " another --bundle directory for the files alone"
+    )
 
 
 def _require_genres(root: Path, genres: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,18 +27,26 @@ from safetensors import SafetensorError, safe_open
 from edge_reclass.errors import UsageError
 from edge_reclass_export.errors import CheckpointError
 
-__all__ = ["WRAPPERS", "Checkpoint", "checkpoint_in", "load_state", "some"]
+__all__ = ["FAIRSEQ", "INDEX_SUFFIX", "WRAPPERS", "Checkpoint", "load_state", "some"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 """Keys under which training scripts put the state dict, in the order in which they are looked for."""
 
-FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
-"""What the weights of a checkpoint directory are called; the first that is there is read."""
+INDEX_SUFFIX = ".index.json"
+"""Ends the name of the file that says which of several files holds which tensor."""
+
+FAIRSEQ = (
+    "a fairseq checkpoint, whose tensors have other names and whose pickle wants fairseq's classes; take the"
+    " pytorch_model.bin or model.safetensors that the hub has beside it, or convert it with the authors' script"
+    " (yizhilll/MERT, scripts/mert_hf)"
+)
 
 _SHOWN = 5
 _ZIP_MAGIC = b"PK\x03\x04"
 _GLOBAL = re.compile(r"(?:GLOBAL|class|function) '?([\w.]+)")
-_Value = TypeVar("_Value")
+_NOT_THE_MODEL = re.compile(r"optim|sched|scaler|ema|average|callbacks|loops", re.I)
+_FAIRSEQ_NAMES = re.compile(r"fairseq|omegaconf|argparse\.Namespace")
+_MOST_INDEX_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -163,33 +171,19 @@ class Checkpoint:
         return tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in self.tensors.values()}))
 
 
-def checkpoint_in(folder: Path) -> Path:
-    """The file with the weights in a checkpoint directory.
-
-    Raises ``UsageError`` where it is no directory, and ``CheckpointError`` where no such file is in it.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: expected a checkpoint directory with config.json and {' or '.join(FILE_NAMES)}")
-    for name in FILE_NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    if shards := sorted(file.name for file in folder.glob("*.index.json")):
-        raise CheckpointError(
-            f"{folder}: the weights are split into several files ({shards[0]}); save them as one {FILE_NAMES[0]}"
-        )
-    raise CheckpointError(f"{folder}: neither {' nor '.join(FILE_NAMES)} is there")
-
-
 def load_state(path: Path, *, wrappers: Sequence[str] = WRAPPERS) -> Checkpoint:
-    """Reads a checkpoint: safetensors by its content or name, everything else as a torch file.
+    """Reads a checkpoint: safetensors by its content or name, an index of several files, else a torch file.
 
-    The state dict may be the whole file or stand under one of ``wrappers``; the other keys become ``extras``.
+    The state dict may be the whole file, stand under one of ``wrappers``, or be the only dict with tensors in it; the
+    other keys become ``extras``. Of several files, ``sha256`` is that of their names and checksums.
 
     Raises:
         UsageError: the file cannot be opened.
         CheckpointError: it is empty, truncated, damaged, no checkpoint at all, or a pickle that wants to build
             something else than data; the message names it.
     """
+    if path.name.endswith(INDEX_SUFFIX):
+        return _load_shards(path)
     try:
         with path.open("rb") as stream:
             start = stream.read(16)
@@ -205,6 +199,36 @@ def load_state(path: Path, *, wrappers: Sequence[str] = WRAPPERS) -> Checkpoint:
     else:
         tensors, extras = _state_dict(path, _read_torch(path, start), wrappers)
     return Checkpoint(path, digest.hexdigest(), tensors, extras)
+
+
+def _load_shards(index: Path) -> Checkpoint:
+    """The tensors of all files that an index names; each lies beside it, and has exactly the tensors that it should."""
+    try:
+        if index.stat().st_size > _MOST_INDEX_BYTES:
+            raise CheckpointError(f"{index}: larger than {_MOST_INDEX_BYTES >> 20} MB, no index")
+        plain = json.loads(index.read_bytes())
+        placed: dict[str, str] = dict(plain["weight_map"])
+    except OSError as error:
+        raise UsageError(f"cannot read the checkpoint {index}: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"{index}: no index: expected a weight_map from tensors to files") from error
+    tensors: dict[str, torch.Tensor] = {}
+    digest = hashlib.sha256()
+    for file in sorted(set(map(str, placed.values()))):
+        if file != Path(file).name or file in {"", ".", ".."} or "\\" in file or file.endswith(INDEX_SUFFIX):
+            raise CheckpointError(f"{index}: names the file {file!r}, expected one that lies beside it")
+        if not (index.parent / file).is_file():
+            raise CheckpointError(f"{index}: the file {file} is missing; all files of the checkpoint are needed")
+        shard = load_state(index.parent / file)
+        expected = {name for name, place in placed.items() if place == file}
+        if set(shard.tensors) != expected:
+            raise CheckpointError(
+                f"{index.parent / file}: its tensors are not those of {index.name}:"
+                f" {some(sorted(expected ^ set(shard.tensors)))}"
+            )
+        tensors |= shard.tensors
+        digest.update(f"{file} {shard.sha256}\n".encode())
+    return Checkpoint(index, digest.hexdigest(), tensors)
 
 
 def some(names: Iterable[str], separator: str = ", ") -> str:
@@ -275,6 +299,8 @@ def _why(error: Exception) -> str:
         return "is a TorchScript program; expected a state dict (torch.save(model.state_dict(), …))"
     if "weights_only" in text or "Weights only" in text:
         if match := _GLOBAL.search(text):
+            if _FAIRSEQ_NAMES.search(match[1]):
+                return FAIRSEQ
             return (
                 f"refused: its pickle wants {match[1]}, and loading that could run code;"
                 " expected tensors, numpy arrays and plain data only. Save the state dict alone, best as safetensors"
@@ -285,19 +311,46 @@ def _why(error: Exception) -> str:
 
 
 def _state_dict(path: Path, loaded: object, wrappers: Sequence[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors, and what stands beside them on the way there."""
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path}: expected a state dict, got {_kind(loaded)}")
-    for key in wrappers:
-        inner = loaded.get(key)
-        if isinstance(inner, dict) and _tensors(inner):
-            return _tensors(inner), {str(name): value for name, value in loaded.items() if name != key}
-    tensors = _tensors(loaded)
+    extras: dict[str, Any] = {}
+    inside: dict[Any, Any] = loaded
+    while (key := _inner(path, inside, wrappers)) is not None:
+        extras |= {str(name): value for name, value in inside.items() if name != key}
+        inside = inside[key]
+    tensors = _tensors(inside)
     if not tensors:
         raise CheckpointError(
             f"{path}: no state dict: expected tensors, or one of the keys {', '.join(wrappers)};"
-            f" it has {some(map(str, loaded))}"
+            f" it has {some(map(str, inside))}"
         )
-    return tensors, {str(name): value for name, value in loaded.items() if name not in tensors}
+    if any(name.startswith("post_extract_proj.") for name in tensors):
+        raise CheckpointError(f"{path}: {FAIRSEQ}")
+    return tensors, extras | {str(name): value for name, value in inside.items() if name not in tensors}
+
+
+def _inner(path: Path, loaded: Mapping[Any, Any], wrappers: Sequence[str]) -> Any:
+    """The key under which the state dict stands, or None where ``loaded`` is it.
+
+    A wrapper's name goes first. Where no weight lies in the open, the only other dict that holds tensors is it.
+    """
+    for key in wrappers:
+        if isinstance(loaded.get(key), dict) and _holds_tensors(loaded[key]):
+            return key
+    if any(name.rpartition(".")[2] == "weight" for name in _tensors(loaded)):
+        return None
+    holding = [key for key, value in loaded.items() if isinstance(value, dict) and _holds_tensors(value)]
+    holding = [key for key in holding if not _NOT_THE_MODEL.search(str(key))] or holding
+    if len(holding) > 1:
+        raise CheckpointError(
+            f"{path}: several state dicts: {', '.join(map(str, holding))}; save the one that is meant alone"
+        )
+    return holding[0] if holding else None
+
+
+def _holds_tensors(values: Mapping[Any, Any]) -> bool:
+    return bool(_tensors(values)) or any(isinstance(value, dict) and _tensors(value) for value in values.values())
 
 
 def _tensors(values: Mapping[Any, Any]) -> dict[str, torch.Tensor]:

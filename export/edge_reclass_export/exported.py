@@ -31,5 +31,5 @@ class ExportedEncoder:
     provenance: Mapping[str, object]
     licence_file: str = ""
     licence: str = ""
-    others: Mapping[Literal["fp16", "int8"], bytes] = field(default_factory=dict)
+    others: Mapping[Literal["fp16"], bytes] = field(default_factory=dict)
     reference: ReferenceVectors | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +14,10 @@ from edge_reclass.bundle import MANIFEST, ExcerptEntry, Fma518Entry, HeadEntry, 
 from edge_reclass.errors import UsageError
 from edge_reclass.features.layout import FEATURE_COUNT
 from edge_reclass_export.bundle_writer import BundleChange, put_stage
+from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.excerpt_option import choose_excerpt
-from edge_reclass_export.heads import head_contract
-from edge_reclass_export.mlp_checkpoint import MlpCheckpoint, agreed_genres, read_mlp
+from edge_reclass_export.head_files import HeadOptions, TrainedHead, agreed_genres, head_notice, read_trained_head
+from edge_reclass_export.heads import head_answer, head_contract
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.parity import SEED, Agreement, Tolerance, require_parity, run_graph
 from edge_reclass_export.recipes.fma_mlp import (
@@ -29,7 +30,7 @@ from edge_reclass_export.recipes.fma_mlp import (
     runtime_scaler,
 )
 
-__all__ = ["RATE", "STAGE", "export_fma_mlp", "parse_rate"]
+__all__ = ["RATE", "STAGE", "ReadHead", "check_fma_mlp", "export_fma_mlp", "parse_rate"]
 
 STAGE = "fma"
 RATE = 44_100
@@ -48,6 +49,40 @@ def parse_rate(text: str) -> int | Literal["native"]:
     return int(text)
 
 
+@dataclass(frozen=True)
+class ReadHead:
+    """A head that fits the 518 features, on which scale it stands, its classes' names, and lines for people."""
+
+    head: TrainedHead
+    scale: FeatureScale
+    genres: list[str]
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        return self.head.said
+
+
+def check_fma_mlp(
+    checkpoint: Path,
+    root: Path,
+    *,
+    stage: str = STAGE,
+    features: Features = "auto",
+    genres: Sequence[str] = (),
+    excerpt: str | None = None,
+    options: HeadOptions | None = None,
+) -> ReadHead:
+    """What ``export_fma_mlp`` reads and checks before it writes; raises what that raises."""
+    head = read_trained_head(checkpoint, options)
+    scale = choose_scale(head, features)
+    choose_excerpt(excerpt, None, root, stage)
+    if head.mix:
+        raise CheckpointError(
+            f"{checkpoint}: it has weights of hidden states ({', '.join(head.mix)}), which only MERT takes"
+        )
+    return ReadHead(head, scale, agreed_genres(head, genres or _bundle_genres(root)))
+
+
 def export_fma_mlp(
     checkpoint: Path,
     root: Path,
@@ -57,6 +92,7 @@ def export_fma_mlp(
     genres: Sequence[str] = (),
     excerpt: str | None = None,
     rate: int | Literal["native"] = RATE,
+    options: HeadOptions | None = None,
 ) -> BundleChange:
     """Puts the head and its stage into the bundle ``root``; the change's notes say on which features it stands.
 
@@ -70,10 +106,11 @@ def export_fma_mlp(
         BundleError: the bundle that is there is not valid.
         ParityError: the head's graph does not give what the checkpoint gives.
     """
-    head = read_mlp(checkpoint)
-    scale = choose_scale(head, features)
-    names = agreed_genres(head, genres or _bundle_genres(root))
-    content = model_bytes(build(head, scale), expect=head_contract(head.layers))
+    read = check_fma_mlp(
+        checkpoint, root, stage=stage, features=features, genres=genres, excerpt=excerpt, options=options
+    )
+    head, scale, names = read.head, read.scale, read.genres
+    content = model_bytes(build(head, scale), expect=head_contract(head.steps), notice=head_notice(head))
     proved = _prove(head, scale, content)
     default = ExcerptEntry(full=True) if scale.features == "fma-csv" else None
     before = _features_before(root, stage)
@@ -114,7 +151,7 @@ def _bundle_genres(root: Path) -> list[str]:
     return load(root).manifest.genres if (root / MANIFEST).exists() else []
 
 
-def _prove(head: MlpCheckpoint, scale: FeatureScale, content: bytes) -> Agreement:
+def _prove(head: TrainedHead, scale: FeatureScale, content: bytes) -> Agreement:
     """The graph against the checkpoint in float64, on features as the runtime has them."""
     runtime = runtime_scaler(head.scaler, scale)
     inputs = np.random.default_rng(SEED).standard_normal((_ROWS, FEATURE_COUNT))
@@ -125,19 +162,15 @@ def _prove(head: MlpCheckpoint, scale: FeatureScale, content: bytes) -> Agreemen
     return require_parity(_answer(head, scale, rows), got, _TOLERANCE, f"the head made from {head.path}")
 
 
-def _answer(head: MlpCheckpoint, scale: FeatureScale, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+def _answer(head: TrainedHead, scale: FeatureScale, rows: NDArray[np.float32]) -> NDArray[np.float64]:
     """The checkpoint's own arithmetic: features on its scale, its scaler, its layers."""
     value = rows.astype(np.float64)
     if scale.features == "fma-csv":
         value[:, RMSE_COLUMNS] *= RMSE_RATIO
-    if head.scaler is not None:
-        value = (value - head.scaler.mean) / head.scaler.scale
-    for number, layer in enumerate(head.layers):
-        value = (np.maximum(value, 0.0) if number else value) @ layer.kernel + layer.bias
-    return value
+    return head_answer(head.steps, head.scaler, value)
 
 
-def _provenance(head: MlpCheckpoint, scale: FeatureScale, proved: Agreement) -> dict[str, object]:
+def _provenance(head: TrainedHead, scale: FeatureScale, proved: Agreement) -> dict[str, object]:
     return {
         "recipe": "fma-mlp",
         "source": head.path.name,
@@ -161,7 +194,7 @@ def _scale_note(scale: FeatureScale) -> str:
     return f"features: as librosa 0.11 and this package compute them ({scale.why}): the rmse columns stay as they are"
 
 
-def _missing_scaler(head: MlpCheckpoint) -> tuple[str, ...]:
+def _missing_scaler(head: TrainedHead) -> tuple[str, ...]:
     if head.scaler is not None:
         return ()
     return (

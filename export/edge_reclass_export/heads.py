@@ -1,15 +1,16 @@
-"""Heads as ONNX graphs: ``features[batch, k] → logits[batch, classes]`` from trained linear layers.
+"""Heads as ONNX graphs: ``features[batch, k] → logits[batch, classes]`` from trained layers.
 
 The scaler stays in front of the first layer as a subtraction and a multiplication and is not folded into
 its weights. Folded, the bias has to cancel ``mean / scale · W`` in float32, which costs digits wherever a
-feature's mean is large against its spread; ``docs/export.md`` has the measured difference.
+feature's mean is large against its spread; ``docs/export.md`` has the measured difference. Batch norms stay
+explicit for the same reason.
 """
 
 from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -20,11 +21,30 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from edge_reclass.errors import UsageError
+from edge_reclass_export.activations import ACTIVATIONS, FORMULAS, GRAPHS, Activation, parse_activation
 from edge_reclass_export.errors import CheckpointError, ContractError
 from edge_reclass_export.graph import GraphBuilder
 from edge_reclass_export.onnx_writer import BATCH, GraphContract, model_bytes
 
-__all__ = ["LinearLayer", "Scaler", "head_contract", "head_mlp", "head_shape", "read_head"]
+__all__ = [
+    "BatchNorm",
+    "HeadParts",
+    "LayerNorm",
+    "LinearLayer",
+    "Scaler",
+    "Step",
+    "agreed_activation",
+    "head_answer",
+    "head_contract",
+    "head_graph",
+    "head_mlp",
+    "head_shape",
+    "linear_layers",
+    "read_head",
+    "read_npz",
+    "two_classes",
+    "with_activation",
+]
 
 
 @dataclass(frozen=True)
@@ -44,20 +64,60 @@ class Scaler:
     clip: float = inf
 
 
-def head_contract(layers: Sequence[LinearLayer]) -> GraphContract:
-    """Inputs and outputs of the head that ``head_mlp`` makes of ``layers``."""
+@dataclass(frozen=True)
+class BatchNorm:
+    """A batch norm as it is at inference: ``(x - mean) · factor + shift``, each ``[width]``."""
+
+    mean: NDArray[np.floating]
+    factor: NDArray[np.floating]
+    shift: NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """A layer norm over the values of one row; ``weight`` and ``bias`` are ``[width]``."""
+
+    weight: NDArray[np.floating]
+    bias: NDArray[np.floating]
+    epsilon: float = 1e-5
+
+
+Step = LinearLayer | BatchNorm | LayerNorm | Activation
+
+
+def linear_layers(steps: Sequence[Step]) -> list[LinearLayer]:
+    """The linear layers among ``steps``."""
+    return [step for step in steps if isinstance(step, LinearLayer)]
+
+
+def with_activation(layers: Sequence[LinearLayer], activation: Activation) -> list[Step]:
+    """``layers`` with ``activation`` between each two of them."""
+    steps: list[Step] = []
+    for layer in layers:
+        steps += [activation, layer] if steps else [layer]
+    return steps
+
+
+def head_contract(steps: Sequence[Step]) -> GraphContract:
+    """Inputs and outputs of the head that ``steps`` make."""
+    layers = linear_layers(steps)
     return GraphContract.head(layers[0].kernel.shape[0], layers[-1].kernel.shape[1])
 
 
 def head_mlp(layers: Sequence[LinearLayer], scaler: Scaler | None = None) -> onnx.ModelProto:
-    """An MLP with relu between its layers; one layer makes a linear head.
+    """``head_graph`` of an MLP with relu between its layers; one layer makes a linear head."""
+    return head_graph(with_activation(layers, Activation("relu")), scaler)
+
+
+def head_graph(steps: Sequence[Step], scaler: Scaler | None = None) -> onnx.ModelProto:
+    """The graph of ``steps`` in their order, behind the ``scaler``.
 
     Raises ``CheckpointError`` where shapes do not fit together or a scale is not positive.
     """
-    _check(layers, scaler)
+    _check(steps, scaler)
     graph = GraphBuilder("head")
-    width = layers[0].kernel.shape[0]
-    value = graph.input("features", (BATCH, width))
+    layers = linear_layers(steps)
+    value = graph.input("features", (BATCH, layers[0].kernel.shape[0]))
     if scaler is not None:
         mean = graph.weight(scaler.mean, "scaler/mean")
         factor = graph.weight(1.0 / scaler.scale.astype(np.float64), "scaler/factor")
@@ -65,27 +125,60 @@ def head_mlp(layers: Sequence[LinearLayer], scaler: Scaler | None = None) -> onn
         if scaler.clip < inf:
             low, high = graph.weight(-scaler.clip, "scaler/low"), graph.weight(scaler.clip, "scaler/high")
             value = graph.op("Clip", value, low, high, name="scaler/clipped")
-    for number, layer in enumerate(layers):
-        name = f"layer_{number}"
-        if number:
-            value = graph.op("Relu", value, name=f"{name}/active")
-        kernel, bias = graph.weight(layer.kernel, f"{name}/kernel"), graph.weight(layer.bias, f"{name}/bias")
-        value = graph.op("Gemm", value, kernel, bias, name=f"{name}/linear")
+    number = 0
+    for place, step in enumerate(steps):
+        if isinstance(step, LinearLayer):
+            name = f"layer_{number}"
+            kernel, bias = graph.weight(step.kernel, f"{name}/kernel"), graph.weight(step.bias, f"{name}/bias")
+            value = graph.op("Gemm", value, kernel, bias, name=f"{name}/linear")
+            number += 1
+        elif isinstance(step, Activation):
+            value = GRAPHS[step.name](graph, value, f"layer_{number}", step)
+        elif isinstance(step, BatchNorm):
+            name = f"norm_{place}"
+            centred = graph.op("Sub", value, graph.weight(step.mean, f"{name}/mean"), name=f"{name}/centred")
+            scaled = graph.op("Mul", centred, graph.weight(step.factor, f"{name}/factor"), name=f"{name}/scaled")
+            value = graph.op("Add", scaled, graph.weight(step.shift, f"{name}/shift"), name=f"{name}/shifted")
+        else:
+            name = f"norm_{place}"
+            weight, bias = graph.weight(step.weight, f"{name}/weight"), graph.weight(step.bias, f"{name}/bias")
+            value = graph.op(
+                "LayerNormalization", value, weight, bias, name=f"{name}/normed", axis=-1, epsilon=step.epsilon
+            )
     graph.output(value, "logits", (BATCH, layers[-1].kernel.shape[1]))
     return graph.model()
+
+
+def head_answer(steps: Sequence[Step], scaler: Scaler | None, features: NDArray[np.floating]) -> NDArray[np.float64]:
+    """What ``head_graph`` has to give for ``features`` [rows, k]: the same arithmetic in float64."""
+    value = features.astype(np.float64)
+    if scaler is not None:
+        value = np.clip((value - scaler.mean) / scaler.scale, -scaler.clip, scaler.clip)
+    for step in steps:
+        if isinstance(step, LinearLayer):
+            value = value @ step.kernel.astype(np.float64) + step.bias
+        elif isinstance(step, Activation):
+            value = FORMULAS[step.name](value, step)
+        elif isinstance(step, BatchNorm):
+            value = (value - step.mean) * step.factor + step.shift
+        else:
+            centred = value - value.mean(axis=1, keepdims=True)
+            deviation = np.sqrt((centred**2).mean(axis=1, keepdims=True) + step.epsilon)
+            value = centred / deviation * step.weight + step.bias
+    return value
 
 
 def read_head(path: Path, features: int, classes: int) -> bytes:
     """A head file as the bytes of an ONNX head that takes ``features`` values and gives ``classes`` logits.
 
-    ``path`` is an ONNX file that keeps the contract, or an .npz with ``kernel`` [features, classes], ``bias``
-    [classes] and, where the features are to be standardised, ``mean``, ``scale`` and perhaps ``clip``. Raises
-    ``UsageError`` where it cannot be read and ``CheckpointError`` where it does not fit.
+    ``path`` is an ONNX file that keeps the contract, or an .npz as ``read_npz`` takes it. Raises ``UsageError`` where
+    it cannot be read and ``CheckpointError`` where it does not fit.
     """
     expect = GraphContract.head(features, classes)
     try:
         if path.suffix.lower() == ".npz":
-            model = _linear_head(path)
+            head = read_npz(path)
+            model = head_graph(head.steps, head.scaler)
         elif path.suffix.lower() == ".onnx":
             model = onnx.load_model(path)
         else:
@@ -120,38 +213,103 @@ def _width(value: onnx.ValueInfoProto) -> int:
     return int(value.type.tensor_type.shape.dim[1].dim_value)
 
 
-def _linear_head(path: Path) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class HeadParts:
+    """What an .npz says of a head; ``scaler`` and ``genres`` are None where it does not say."""
+
+    steps: tuple[Step, ...]
+    scaler: Scaler | None
+    genres: tuple[str, ...] | None
+
+
+def read_npz(path: Path, given: Activation | None = None) -> HeadParts:
+    """A head from an .npz: ``kernel`` [features, classes] and ``bias`` [classes].
+
+    Beside them may be ``mean``, ``scale`` and ``clip`` of a scaler, and ``genres``. Several layers are ``kernel_0``,
+    ``bias_0``, ``kernel_1``, … with the name of their ``activation``, unless it is ``given``. One output is the logit
+    of the second of two classes, as scikit-learn has it. Raises ``UsageError`` where the activation is missing, and
+    ``CheckpointError`` where the file does not hold this.
+    """
     try:
         # From memory: numpy leaves the file open where it is no archive.
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name], np.float64) for name in file.files}
-        layer = LinearLayer(arrays["kernel"], arrays["bias"])
+            arrays: dict[str, NDArray[np.generic]] = {name: np.asarray(file[name]) for name in file.files}
+        numbered = "kernel_0" in arrays
+        names = [f"_{i}" for i in range(sum(name.startswith("kernel_") for name in arrays))] if numbered else [""]
+        layers = [LinearLayer(_floats(arrays, "kernel" + n), _floats(arrays, "bias" + n)) for n in names]
         scaler = None
         if {"mean", "scale", "clip"} & set(arrays):
-            scaler = Scaler(arrays["mean"], arrays["scale"], float(arrays.get("clip", inf)))
+            clip = float(_floats(arrays, "clip")) if "clip" in arrays else inf
+            scaler = Scaler(_floats(arrays, "mean"), _floats(arrays, "scale"), clip)
     except KeyError as error:
         raise CheckpointError(
-            f"{path}: no array {error}; expected kernel and bias, or these with mean and scale"
+            f"{path}: no array {error}; expected kernel and bias (of several layers kernel_0, bias_0, kernel_1, …),"
+            " or these with mean and scale"
         ) from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: no head's weights: {error}") from error
-    return head_mlp([layer], scaler)
+    said = str(arrays["activation"]) if "activation" in arrays else None
+    activation = agreed_activation(path, len(layers), said, given)
+    genres = tuple(map(str, arrays["genres"].ravel())) if "genres" in arrays else None
+    return HeadParts(tuple(two_classes(with_activation(layers, activation))), scaler, genres)
 
 
-def _check(layers: Sequence[LinearLayer], scaler: Scaler | None) -> None:
+def _floats(arrays: Mapping[str, NDArray[np.generic]], name: str) -> NDArray[np.float64]:
+    return arrays[name].astype(np.float64)
+
+
+def agreed_activation(path: Path, layers: int, said: str | None, given: Activation | None) -> Activation:
+    """The activation between ``layers`` linear layers: what the file ``said`` or what was ``given``, never a guess.
+
+    Raises ``UsageError`` where it is needed and neither says it, and ``CheckpointError`` where the two differ.
+    """
+    if said is not None:
+        try:
+            found = parse_activation(said)
+        except UsageError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        if given is not None and given != found:
+            raise CheckpointError(f"{path}: its activation is {found.name}, --activation says {given.name}")
+        return found
+    if given is None and layers > 1:
+        raise UsageError(
+            f"{path}: it has {layers} linear layers and does not say what stands between them: give --activation"
+            f" {'|'.join(ACTIVATIONS)} (activation: in the file of export all)"
+        )
+    return given or Activation("none")
+
+
+def two_classes(steps: Sequence[Step]) -> list[Step]:
+    """``steps`` whose last layer gives one logit z, made to give (0, z): softmax(0, z) is sigmoid(z)."""
+    *before, last = steps
+    if isinstance(last, LinearLayer) and last.kernel.ndim == 2 and last.kernel.shape[1] == 1:
+        zeros = np.zeros_like(last.kernel)
+        last = LinearLayer(np.concatenate([zeros, last.kernel], axis=1), np.concatenate([[0.0], last.bias.ravel()]))
+    return [*before, last]
+
+
+def _check(steps: Sequence[Step], scaler: Scaler | None) -> None:
+    layers = linear_layers(steps)
     if not layers:
         raise CheckpointError("a head needs at least one layer, got none")
-    for number, layer in enumerate(layers):
-        if layer.kernel.ndim != 2 or layer.bias.shape != layer.kernel.shape[1:]:
-            raise CheckpointError(
-                f"head layer {number}: expected kernel [inputs, outputs] and bias [outputs],"
-                f" got {list(layer.kernel.shape)} and {list(layer.bias.shape)}"
-            )
-        if number and layer.kernel.shape[0] != layers[number - 1].kernel.shape[1]:
-            raise CheckpointError(
-                f"head layer {number} takes {layer.kernel.shape[0]} values,"
-                f" layer {number - 1} gives {layers[number - 1].kernel.shape[1]}"
-            )
+    number, width = 0, layers[0].kernel.shape[0] if layers[0].kernel.ndim == 2 else 0
+    for step in steps:
+        if isinstance(step, LinearLayer):
+            if step.kernel.ndim != 2 or step.bias.shape != step.kernel.shape[1:]:
+                raise CheckpointError(
+                    f"head layer {number}: expected kernel [inputs, outputs] and bias [outputs],"
+                    f" got {list(step.kernel.shape)} and {list(step.bias.shape)}"
+                )
+            if step.kernel.shape[0] != width:
+                raise CheckpointError(
+                    f"head layer {number} takes {step.kernel.shape[0]} values, layer {number - 1} gives {width}"
+                )
+            width = step.kernel.shape[1]
+            number += 1
+        elif not isinstance(step, Activation):
+            sizes = [list(array.shape) for array in vars(step).values() if isinstance(array, np.ndarray)]
+            if any(size != [width] for size in sizes):
+                raise CheckpointError(f"head norm before layer {number}: expected {width} values, got {sizes}")
     if scaler is not None:
         width = layers[0].kernel.shape[0]
         if scaler.mean.shape != (width,) or scaler.scale.shape != (width,):

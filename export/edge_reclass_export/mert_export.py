@@ -5,23 +5,22 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import isfinite
-from typing import Literal
 
 import numpy as np
 import onnx
 import torch
-import transformers
 
 from edge_reclass.errors import UsageError
 from edge_reclass.plan import DEFAULT_BATCH
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.heads import LinearLayer, head_contract, head_mlp
+from edge_reclass_export.layer_mix import LayerMix
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.precision import EncoderModule
-from edge_reclass_export.quantise import quantised
+from edge_reclass_export.recipes.hubert import random_weights
 from edge_reclass_export.recipes.mert import RANDOM_CONFIGS, Layer, MertSource, Preprocessing
-from edge_reclass_export.recipes.mert_model import build, random_weights
-from edge_reclass_export.torch_export import export_precisions
+from edge_reclass_export.recipes.mert_model import build
+from edge_reclass_export.torch_export import Progress, export_precisions, mute
 
 __all__ = [
     "WIDER_ISLANDS",
@@ -38,7 +37,12 @@ RANDOM_SEED = 20_231_016
 HEAD_WIDTHS = (256, 128)
 """Hidden layers of the older project's heads, and so of an untrained one."""
 
-WIDER_ISLANDS = (("layers.*.feed_forward",), ("layers.*",), ("layers.*", "conv_layers.*", "feature_projection"))
+WIDER_ISLANDS = (
+    ("layers.*.feed_forward",),
+    ("layers.*.attention",),
+    ("layers.*",),
+    ("layers.*", "conv_layers.*", "feature_projection"),
+)
 """What stays in float32 where real weights leave float16's range, tried in turn."""
 
 _MAX_WINDOW_SECONDS = 120.0
@@ -50,17 +54,16 @@ _LONG_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class MertOptions:
-    """``layer``: the hidden state that becomes the embedding. ``window_seconds``: static length of the graph's input.
+    """``layer``: the hidden state that becomes the embedding, or a mix of all of them.
 
-    ``int8`` adds a graph with dynamically quantised matrix products, for CPUs.
+    ``window_seconds``: static length of the graph's input.
     """
 
-    layer: Layer = "last"
+    layer: Layer | LayerMix = "last"
     window_seconds: float = 5.0
-    int8: bool = False
 
 
-def mert_encoder(source: MertSource, options: MertOptions | None = None) -> ExportedEncoder:
+def mert_encoder(source: MertSource, options: MertOptions | None = None, progress: Progress = mute) -> ExportedEncoder:
     """The encoder of ``source`` in all its precisions, proved, not yet on the disk.
 
     Raises:
@@ -69,8 +72,8 @@ def mert_encoder(source: MertSource, options: MertOptions | None = None) -> Expo
     """
     options = options or MertOptions()
     config, preprocessing = source.config, source.preprocessing
-    window = window_samples(source, options)
-    module: EncoderModule = build(config, source.weights, normalise=preprocessing.do_normalize, layer=options.layer)
+    window, layer = window_samples(source, options), options.layer
+    module: EncoderModule = build(config, source.weights, normalise=preprocessing.do_normalize, layer=layer)
     export = export_precisions(
         module,
         name=STAGE,
@@ -79,11 +82,9 @@ def mert_encoder(source: MertSource, options: MertOptions | None = None) -> Expo
         dim=config.hidden_size,
         wider_islands=WIDER_ISLANDS,
         max_batch=proved_batch(options.window_seconds),
+        notice=_notice(source),
+        progress=progress,
     )
-    parity: dict[str, object] = dict(export.parity)
-    others: dict[Literal["fp16", "int8"], bytes] = {"fp16": export.models["fp16"]}
-    if options.int8:
-        others["int8"], parity["int8"] = quantised(export)
     network = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
     return ExportedEncoder(
         name=STAGE,
@@ -98,21 +99,23 @@ def mert_encoder(source: MertSource, options: MertOptions | None = None) -> Expo
             **source.provenance,
             "network": network,
             "do_normalize": preprocessing.do_normalize,
-            "layer": options.layer,
+            "layer": layer if isinstance(layer, int | str) else {"weights": list(layer.weights), "bias": layer.bias},
             "frames": config.frames(window),
-            "tools": {
-                "torch": torch.__version__.partition("+")[0],
-                "transformers": transformers.__version__,
-                "onnx": onnx.__version__,
-            },
-            "parity": parity,
+            "tools": {"torch": torch.__version__.partition("+")[0], "onnx": onnx.__version__},
+            "parity": export.parity,
             "batches_proved": [int(key.removeprefix("batch_")) for key in export.parity["fp32"] if "batch" in key],
         },
         licence_file="LICENSE.mert" if source.licence else "",
         licence=source.licence,
-        others=others,
+        others={"fp16": export.models["fp16"]},
         reference=export.reference,
     )
+
+
+def _notice(source: MertSource) -> str:
+    """What stands in the graphs about the weights: their licence where one lay beside them."""
+    made = f"MERT (Li et al. 2023), weights from {source.provenance['source']}"
+    return f"{made}\n\n{source.licence or str(source.provenance['licence'])}"
 
 
 def proved_batch(window_seconds: float) -> int:
@@ -146,7 +149,11 @@ def random_source(size: str) -> MertSource:
         config,
         Preprocessing(config.sample_rate, do_normalize=True),
         random_weights(config, RANDOM_SEED),
-        {"random_init": True, "source": f"untrained weights of the size {size}, seed {RANDOM_SEED}"},
+        {
+            "random_init": True,
+            "source": f"untrained weights of the size {size}, seed {RANDOM_SEED}",
+            "licence": "none: nothing was trained",
+        },
     )
 
 

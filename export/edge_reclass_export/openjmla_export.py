@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import floor
 from pathlib import Path
-from typing import Literal
 
 import onnx
 import torch
@@ -15,7 +14,6 @@ from edge_reclass.bundle import ExcerptEntry
 from edge_reclass.plan import DEFAULT_BATCH
 from edge_reclass_export.checkpoints import load_state
 from edge_reclass_export.exported import ExportedEncoder
-from edge_reclass_export.quantise import quantised
 from edge_reclass_export.recipes.openjmla import (
     FULL_SIZE,
     SAMPLE_RATE,
@@ -25,7 +23,7 @@ from edge_reclass_export.recipes.openjmla import (
     read_weights,
 )
 from edge_reclass_export.recipes.openjmla_model import WIDER_ISLANDS, Pool, build
-from edge_reclass_export.torch_export import export_precisions
+from edge_reclass_export.torch_export import Progress, export_precisions, mute
 
 __all__ = [
     "STAGE",
@@ -45,10 +43,9 @@ RANDOM_SEED = 20_231_016
 
 @dataclass(frozen=True)
 class OpenJmlaOptions:
-    """``pool``: what becomes of the tokens. ``int8`` adds a graph with 8-bit matrix products, for CPUs."""
+    """``pool``: what becomes of the tokens."""
 
     pool: Pool = "mean"
-    int8: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,11 +80,17 @@ def read_source(checkpoint: Path) -> OpenJmlaSource:
 
 def random_source(geometry: Geometry = FULL_SIZE) -> OpenJmlaSource:
     """Untrained weights at the published size, for measurements; their provenance says so."""
-    source = {"random_init": True, "source": f"untrained weights, seed {RANDOM_SEED}"}
+    source = {
+        "random_init": True,
+        "source": f"untrained weights, seed {RANDOM_SEED}",
+        "licence": "none: nothing was trained",
+    }
     return OpenJmlaSource(random_weights(geometry, RANDOM_SEED), source)
 
 
-def openjmla_encoder(source: OpenJmlaSource, options: OpenJmlaOptions | None = None) -> ExportedEncoder:
+def openjmla_encoder(
+    source: OpenJmlaSource, options: OpenJmlaOptions | None = None, progress: Progress = mute
+) -> ExportedEncoder:
     """The encoder of ``source`` in all its precisions, proved against torch, not yet on the disk.
 
     Raises ``ParityError`` where a graph does not give what torch gives.
@@ -102,15 +105,16 @@ def openjmla_encoder(source: OpenJmlaSource, options: OpenJmlaOptions | None = N
         dim=geometry.width,
         wider_islands=WIDER_ISLANDS,
         max_batch=DEFAULT_BATCH,
+        notice=(
+            f"Audio encoder of OpenJMLA (arXiv 2310.10159), weights from {source.provenance['source']}\n\n"
+            f"{source.provenance['licence']}"
+        ),
+        progress=progress,
     )
-    parity: dict[str, object] = dict(export.parity)
-    others: dict[Literal["fp16", "int8"], bytes] = {"fp16": export.models["fp16"]}
-    if options.int8:
-        others["int8"], parity["int8"] = quantised(export)
     return ExportedEncoder(
         name=STAGE,
         model=export.models["fp32"],
-        others=others,
+        others={"fp16": export.models["fp16"]},
         reference=export.reference,
         rate=SAMPLE_RATE,
         window_samples=geometry.window_samples,
@@ -123,7 +127,7 @@ def openjmla_encoder(source: OpenJmlaSource, options: OpenJmlaOptions | None = N
             "network": {**asdict(geometry), "heads": geometry.heads, "parameters": geometry.parameters},
             "pool": options.pool,
             "tools": {"torch": torch.__version__.partition("+")[0], "onnx": onnx.__version__},
-            "parity": parity,
+            "parity": export.parity,
             "batches_proved": [int(key.removeprefix("batch_")) for key in export.parity["fp32"] if "batch" in key],
         },
     )

@@ -29,12 +29,12 @@ def peak_gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def export(size: str, root: Path, *, int8: bool) -> None:
+def export(size: str, root: Path) -> None:
     """Time, memory and file sizes of `export mert --random-init SIZE`."""
     before = peak_gigabytes()
     began, cpu = time.perf_counter(), time.process_time()
     source = random_source(size)
-    encoder = mert_encoder(source, MertOptions(int8=int8))
+    encoder = mert_encoder(source, MertOptions())
     head = random_head(encoder.dim, len(FMA_GENRES))
     put_encoder(root, encoder, head=head, head_source={"random_init": True}, genres=FMA_GENRES)
     print(
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> None:
     size, root = arguments[0], Path(arguments[1])
     threads = int(arguments[2]) if len(arguments) > 2 else 2
     torch.set_num_threads(threads)
-    export(size, root, int8=size == "95m")
+    export(size, root)
     latency(size, root, threads)
 
 

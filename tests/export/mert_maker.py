@@ -7,6 +7,7 @@ are those that transformers gives them, not those that the recipe expects.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,15 @@ import torch
 from safetensors.torch import save_file
 from transformers import HubertConfig, HubertModel
 
+from edge_reclass_export.recipes.mert import MertConfig
+
 POSITION = "encoder.pos_conv_embed.conv"
 OLD_NAMES = {
     f"{POSITION}.parametrizations.weight.original0": f"{POSITION}.weight_g",
     f"{POSITION}.parametrizations.weight.original1": f"{POSITION}.weight_v",
 }
 Architecture = Literal["95m", "330m"]
+OWN_OPTIONS = {"deepnorm", "attention_relax", "feature_extractor_cqt", "sample_rate"}
 
 
 def config(architecture: Architecture = "95m", **changes: Any) -> dict[str, Any]:
@@ -69,6 +73,13 @@ def hubert(plain: dict[str, Any], seed: int = 0) -> HubertModel:
             if buffer_name.endswith("running_var"):
                 buffer.uniform_(0.5, 1.5)
     return model
+
+
+def hubert_config(config: MertConfig) -> HubertConfig:
+    """The same network as transformers' configuration: eager attention, nothing that only training needs."""
+    shared: dict[str, Any] = {key: value for key, value in asdict(config).items() if key not in OWN_OPTIONS}
+    options: dict[str, Any] = {**shared, "attn_implementation": "eager"}
+    return HubertConfig(**options, apply_spec_augment=False, mask_time_prob=0.0, mask_feature_prob=0.0)
 
 
 IGNORED_KEYS = ("architectures", "model_type", "torch_dtype", "dtype", "transformers_version")

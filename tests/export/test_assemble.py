@@ -34,7 +34,7 @@ bundle: out/mine
 genres: [Blues, "No", Rock]
 stages:
   - {recipe: fma-mlp, checkpoint: msd.pth}
-  - {recipe: mert, checkpoint: mert, head: head.pth, layer: 6, window-seconds: 10, int8: true, reference-audio: [a.wav]}
+  - {recipe: mert, checkpoint: mert, head: head.pth, layer: 6, window-seconds: 10, reference-audio: [a.wav]}
 """
 
 
@@ -52,7 +52,6 @@ def test_options_become_arguments(tmp_path: Path) -> None:
                 "head": tmp_path / "head.pth",
                 "layer": "6",
                 "window_seconds": 10.0,
-                "int8": True,
                 "reference_audio": [tmp_path / "a.wav"],
                 "bundle": tmp_path / "out/mine",
             },
@@ -116,7 +115,8 @@ def test_a_real_bundle(wheel_beside: Path) -> None:
         ("bundle: a\nstages: [{recipe: mert, checkpoint: absent}]", r"checkpoint: \S+absent does not exist"),
         ("bundle: a\nstages: [{recipe: mert, checkpoint: 5}]", "checkpoint: .*got 5"),
         ("bundle: a\nstages: [{recipe: mert, window-seconds: long}]", "window_seconds: .*got 'long'"),
-        ("bundle: a\nstages: [{recipe: mert, int8: 'yes'}]", "int8: .*got 'yes'"),
+        ("bundle: a\nstages: [{recipe: openjmla, random-init: 'yes'}]", "random_init: .*got 'yes'"),
+        ("bundle: a\nstages: [{recipe: mert, int8: true}]", "unknown options int8"),
         ("bundle: a\nstages: [{recipe: fma-mlp}]", "checkpoint is missing"),
     ],
 )

@@ -355,7 +355,7 @@ def test_a_bundle_that_cannot_be_is_refused_first(tmp_path: Path, monkeypatch: p
     def never(*_: object, **__: object) -> None:
         pytest.fail("the checkpoint was read")
 
-    monkeypatch.setattr(fma_mlp_export, "read_mlp", never)
+    monkeypatch.setattr(fma_mlp_export, "read_trained_head", never)
     path = msd_model(tmp_path / "msd_model.pth")
     with pytest.raises(UsageError, match="is no directory"):
         run(path, "--bundle", path)

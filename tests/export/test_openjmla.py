@@ -368,7 +368,7 @@ def test_command_makes_a_bundle_with_everything(state: State, tmp_path: Path) ->
     root = tmp_path / "bundle"
     text, _ = run(
         *(source, "--bundle", root, "--head", head, "--genres", "Jazz,Pop,Rock", "--pool", "cls"),
-        *("--int8", "--reference-audio", own),
+        *("--activation", "relu", "--reference-audio", own),
     )
     assert set(yaml.safe_load(text)) == {"stages", "provenance", "files"}, "the exporter's own output is kept away"
     assert logging.getLogger("torch.onnx").level == logging.NOTSET
@@ -376,7 +376,7 @@ def test_command_makes_a_bundle_with_everything(state: State, tmp_path: Path) ->
     bundle.verify()
     stage = bundle.manifest.stage("jmla")
     assert isinstance(stage.encoder, WaveformEntry)
-    assert set(stage.encoder.files) == {"fp32", "fp16", "int8"}
+    assert set(stage.encoder.files) == {"fp32", "fp16"}
     assert (stage.encoder.short, stage.encoder.dim) == ("repeat_centered", maker.WIDTH)
     assert stage.excerpt == ExcerptEntry(start="center", seconds=0.96)
     said = bundle.manifest.provenance["jmla"]
@@ -389,7 +389,7 @@ def test_command_makes_a_bundle_with_everything(state: State, tmp_path: Path) ->
     assert stage.encoder.reference is not None
     vectors = load_reference(bundle.path(stage.encoder.reference))
     assert vectors.embedding.shape == (len(CASES) + 1, maker.WIDTH)
-    for precision, least in (("fp32", 0.999_999), ("fp16", 0.9999), ("int8", 0.99)):
+    for precision, least in (("fp32", 0.999_999), ("fp16", 0.9999)):
         got = run_graph(bundle.path(stage.encoder.files[precision]).read_bytes(), vectors.inputs())[0]
         assert agreement(vectors.embedding, got).cosine > least, precision
     logits = run_graph(bundle.path(stage.head.file).read_bytes(), vectors.embedding)[0]
@@ -424,7 +424,12 @@ def test_untrained_weights_are_marked_and_refused(tmp_path: Path, monkeypatch: p
         (("FILE", "--pool", "max"), UsageError, "no pooling 'max'"),
         (("FILE", "--excerpt", "half"), UsageError, "expected full, SECONDS"),
         (("absent.pth",), UsageError, "cannot read the checkpoint"),
-        (("FILE", "--head", "WIDE", "--genres", "A,B,C"), CheckpointError, "takes 768 values, the encoder gives 128"),
+        (
+            ("FILE", "--head", "WIDE", "--genres", "A,B,C", "--activation", "relu"),
+            CheckpointError,
+            "takes 768 values, the encoder gives 128",
+        ),
+        (("FILE", "--head", "WIDE", "--genres", "A,B,C"), UsageError, "3 linear layers.*give --activation relu"),
     ],
 )
 def test_wrong_usage_leaves_nothing(

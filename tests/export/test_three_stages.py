@@ -74,6 +74,9 @@ def export(*arguments: str | Path) -> None:
         raise result.exception
 
 
+RELU = ("--activation", "relu")
+
+
 class Checkpoints:
     """Three tiny checkpoints with the real files' names, their bundle, and their answers computed without it.
 
@@ -97,8 +100,8 @@ class Checkpoints:
         large = openjmla_maker.write_large_file(root / "epoch_4-step_1.pth", self.jmla)
         to_bundle = ("--bundle", self.root)
         export("fma-mlp", self.msd_model(root / "msd_model.pth", self.fma), *to_bundle)
-        export("mert", root / "mert", "--head", root / "mert_head.pth", "--window-seconds", "1", *to_bundle)
-        export("openjmla", large, "--head", root / "jmla_head.pth", *to_bundle)
+        export("mert", root / "mert", "--head", root / "mert_head.pth", *RELU, "--window-seconds", "1", *to_bundle)
+        export("openjmla", large, "--head", root / "jmla_head.pth", *RELU, *to_bundle)
 
     def msd_model(self, path: Path, state: State) -> Path:
         """A file like ``msd_model.pth`` with this scaler."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from edge_reclass.errors import UsageError
-from edge_reclass_export.commands.common import say
+from edge_reclass_export.commands.common import Plan, Planned, Progress, say
 from edge_reclass_export.commands.fma_mlp import fma_mlp
 from edge_reclass_export.commands.mert import mert
 from edge_reclass_export.commands.musicnn import musicnn
@@ -20,8 +20,7 @@ from edge_reclass_export.commands.openjmla import openjmla
 
 __all__ = ["RECIPES", "register"]
 
-Command = Callable[..., None]
-RECIPES: Mapping[str, Command] = {"fma-mlp": fma_mlp, "mert": mert, "openjmla": openjmla, "musicnn": musicnn}
+RECIPES: Mapping[str, Plan] = {"fma-mlp": fma_mlp, "mert": mert, "openjmla": openjmla, "musicnn": musicnn}
 
 _TOP_KEYS = ("bundle", "genres", "stages")
 
@@ -37,14 +36,51 @@ def assemble(
     """Export all stages that a YAML file lists, in its order, into one bundle.
 
     Each entry of `stages` has `recipe` and that recipe's options by their names, without the dashes in front; relative
-    paths count from the file's folder. Everything is checked as far as it can be before the first stage is exported.
+    paths count from the file's folder. Every checkpoint, head and list of genres is checked before the first stage is
+    exported, and the bundle appears, or changes, when the last one is there.
 
     Exit codes: 0 good, 2 wrong usage, 4 a checkpoint, a head or the bundle is invalid.
     """
+    progress = Progress()
     calls = _calls(config)
-    for number, (recipe, arguments) in enumerate(calls, start=1):
-        say(f"stage {number} of {len(calls)}: {recipe}")
-        RECIPES[recipe](**arguments)
+    bundle: Path = calls[0][1]["bundle"]
+    planned = _planned(config, calls)
+    progress(f"{len(planned)} stages read and checked: {', '.join(plan.stage for plan in planned)}")
+    from edge_reclass.bundle import MANIFEST, load
+    from edge_reclass_export.bundle_files import assembled
+
+    there = [MANIFEST, *load(bundle).manifest.files] if (bundle / MANIFEST).exists() else []
+    with assembled(bundle, there) as folder:
+        for number, plan in enumerate(planned, start=1):
+            say(f"stage {number} of {len(planned)}: {plan.stage}")
+            for note in plan.run(folder, progress).notes:
+                say(note)
+    megabytes = sum(entry.bytes for entry in load(bundle).manifest.files.values()) / 1e6
+    say(f"done in {progress.seconds:.0f} s: {bundle}, {megabytes:.0f} MB; next: edge-reclass verify {bundle}")
+
+
+def _planned(config: Path, calls: list[tuple[str, dict[str, Any]]]) -> list[Planned]:
+    """Every stage checked, each with the genres that the file or a stage before it names."""
+    from edge_reclass.bundle import MANIFEST, load
+
+    bundle: Path = calls[0][1]["bundle"]
+    there = [entry.name for entry in load(bundle).manifest.stages] if (bundle / MANIFEST).exists() else []
+    planned: list[Planned] = []
+    genres: list[str] = []
+    for number, (recipe, arguments) in enumerate(calls):
+        where = f"{config}: stages[{number}]"
+        if genres and not arguments.get("genres"):
+            arguments = {**arguments, "genres": genres}
+        plan = RECIPES[recipe](**arguments)
+        if plan.stage in [before.stage for before in planned]:
+            raise UsageError(
+                f"{where}: a stage before it is called {plan.stage!r} too; give it another name with stage:"
+            )
+        if not plan.has_head and plan.stage not in there:
+            raise UsageError(f"{where}: the stage {plan.stage!r} has no head; give one with head:")
+        genres = genres or list(plan.genres)
+        planned.append(plan)
+    return planned
 
 
 def _calls(config: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -97,7 +133,7 @@ def _read(config: Path) -> dict[Any, Any]:
     return plain
 
 
-def _arguments(where: str, command: Command, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _arguments(where: str, command: Plan, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """``options`` as the command's arguments, each of the type that the command declares."""
     kinds: dict[str, Any] = get_type_hints(command)
     parameters = inspect.signature(command).parameters

@@ -8,14 +8,25 @@ from typing import Annotated
 import typer
 
 from edge_reclass.errors import UsageError
-from edge_reclass_export.commands.common import need, print_change, say, split_genres
+from edge_reclass_export.commands.common import (
+    Activation,
+    HeadLayers,
+    Planned,
+    Progress,
+    exporting,
+    need,
+    plan_head,
+    refuse_mix,
+    say,
+    split_genres,
+)
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command to ``app``."""
-    app.command()(musicnn)
+    app.command(name="musicnn")(exporting(musicnn))
 
 
 def musicnn(
@@ -37,10 +48,12 @@ def musicnn(
     stage: Annotated[str | None, typer.Option(help="Name of the bundle's stage. [default: musicnn-VARIANT]")] = None,
     head: Annotated[
         Path | None,
-        typer.Option(help="Head of the stage: an ONNX file, or .npz with kernel, bias, mean, scale."),
+        typer.Option(help="Head of the stage: .onnx, .npz, .skops, or a torch or safetensors checkpoint."),
     ] = None,
     genres: Annotated[str, typer.Option(help="Names of the head's classes, A,B,...; for a new bundle.")] = "",
-) -> None:
+    activation: Activation = None,
+    head_layers: HeadLayers = None,
+) -> Planned:
     """Export musicnn from the PyPI wheel's checkpoint, which is read and never installed or run.
 
     The graph takes 48128 samples at 16 kHz. What was written is described on standard output, as YAML.
@@ -54,38 +67,32 @@ def musicnn(
     need("onnx")
     import yaml
 
-    from edge_reclass_export.bundle_writer import check_bundle, put_encoder, stage_head
+    from edge_reclass_export.bundle_writer import BundleChange, check_bundle, put_encoder
+    from edge_reclass_export.head_files import parse_head_options
     from edge_reclass_export.musicnn_export import musicnn_encoder, parse_variant
     from edge_reclass_export.musicnn_wheel import WHEEL_REQUIREMENT, MusicnnWheel, fetch_wheel
     from edge_reclass_export.onnx_writer import write_bytes
     from edge_reclass_export.recipes.musicnn import MusicnnOptions, parse_embedding
 
-    options = MusicnnOptions(parse_embedding(embedding), tags, float16_cast)
-    chosen = parse_variant(variant)
-    names = split_genres(genres)
-    head_content: bytes | None = None
-    head_source: dict[str, object] | None = None
+    options, chosen = MusicnnOptions(parse_embedding(embedding), tags, float16_cast), parse_variant(variant)
+    names, head_options = split_genres(genres), parse_head_options(activation, head_layers)
+    name = stage if stage is not None else f"musicnn-{chosen}"
+    found = None
     if bundle is not None:
-        name = stage if stage is not None else f"musicnn-{chosen}"
         check_bundle(bundle, name, genres=names, dim=options.dim, new_head=head is not None)
-        if head is not None:
-            read = stage_head(bundle, head, options.dim, names)
-            head_content, head_source, names = read.content, read.source, read.genres
+        found = plan_head(bundle, head, options.dim, names, head_options)
+        refuse_mix(head, found)
+    classes = found.genres if found is not None else names
     if wheel is None:
         say(f"fetching {WHEEL_REQUIREMENT} with pip, without its dependencies")
     source = fetch_wheel() if wheel is None else MusicnnWheel(wheel)
-    encoder = musicnn_encoder(source, variant=chosen, options=options)
-    if bundle is not None:
-        change = put_encoder(
-            bundle,
-            encoder,
-            stage=stage,
-            head=head_content,
-            head_source=head_source,
-            genres=names,
-        )
-        print_change(change)
-    elif output is not None:
+
+    def run(root: Path, progress: Progress) -> BundleChange:
+        encoder = musicnn_encoder(source, variant=chosen, options=options)
+        progress(f"fp32 graph made, {len(encoder.model) / 1e6:.0f} MB")
+        if output is None:
+            content, known = (found.content, found.source) if found is not None else (None, None)
+            return put_encoder(root, encoder, stage=stage, head=content, head_source=known, genres=classes)
         written = write_bytes(encoder.model, output)
         described = {
             "file": str(written.path),
@@ -97,4 +104,6 @@ def musicnn(
             "dim": encoder.dim,
             "provenance": dict(encoder.provenance),
         }
-        print(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=110), end="")
+        return BundleChange(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=110), False, ())
+
+    return Planned(name, classes, found is not None, run)

@@ -61,7 +61,7 @@ LIMITS: Mapping[str, Limits] = {
 }
 """By precision, against float32 on the exporting machine's CPU; ``docs/build.md`` says how they were chosen.
 
-INT8 as at export (``quantise.LEAST_MEDIAN``): near silence, a network's layer norms enlarge the steps of 8 bits at
+INT8 by its median row: near silence, a network's layer norms enlarge the steps of 8 bits at
 will, so the worst row and the heads' answers are shown and not judged.
 """
 

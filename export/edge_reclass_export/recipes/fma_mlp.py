@@ -18,8 +18,8 @@ import onnx
 from edge_reclass.errors import UsageError
 from edge_reclass.features.layout import FEATURE_COUNT, FEATURE_NAMES
 from edge_reclass_export.errors import CheckpointError
-from edge_reclass_export.heads import Scaler, head_mlp
-from edge_reclass_export.mlp_checkpoint import MlpCheckpoint
+from edge_reclass_export.head_files import TrainedHead
+from edge_reclass_export.heads import Scaler, head_graph
 
 __all__ = [
     "FEATURES",
@@ -63,7 +63,7 @@ def parse_features(text: str) -> Features:
     raise UsageError(f"no features {text!r}; choose one of {', '.join(FEATURES)}")
 
 
-def choose_scale(head: MlpCheckpoint, features: Features = "auto") -> FeatureScale:
+def choose_scale(head: TrainedHead, features: Features = "auto") -> FeatureScale:
     """The scale of the head's rmse columns; ``auto`` looks at the mean that the scaler has for rmse/mean.
 
     Full-scale audio has an rms of at most 1, so a greater mean can only come from the published table.
@@ -101,6 +101,6 @@ def runtime_scaler(scaler: Scaler | None, scale: FeatureScale) -> Scaler | None:
     return Scaler(scaler.mean / ratio, scaler.scale / ratio, scaler.clip)
 
 
-def build(head: MlpCheckpoint, scale: FeatureScale) -> onnx.ModelProto:
+def build(head: TrainedHead, scale: FeatureScale) -> onnx.ModelProto:
     """``features[batch, 518] → logits[batch, classes]`` on the features that the runtime computes."""
-    return head_mlp(head.layers, runtime_scaler(head.scaler, scale))
+    return head_graph(head.steps, runtime_scaler(head.scaler, scale))

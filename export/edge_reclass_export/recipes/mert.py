@@ -16,8 +16,10 @@ from typing import Any, Literal, get_args
 import torch
 
 from edge_reclass.errors import UsageError
-from edge_reclass_export.checkpoints import Checkpoint, checkpoint_in, load_state, some
+from edge_reclass_export.checkpoint_place import checkpoint_in
+from edge_reclass_export.checkpoints import Checkpoint, load_state, some
 from edge_reclass_export.errors import CheckpointError
+from edge_reclass_export.layer_mix import MixKind
 
 __all__ = ["RANDOM_CONFIGS", "Layer", "MertConfig", "MertSource", "Preprocessing", "parse_layer", "read_source"]
 
@@ -25,11 +27,13 @@ SAMPLE_RATE = 24_000
 
 _Named = Literal["last", "mean-of-all"]
 _NAMED: tuple[_Named, ...] = get_args(_Named)
+_MIXES: tuple[MixKind, ...] = get_args(MixKind)
 Layer = int | _Named
 """Which hidden state becomes the embedding; 0 is before the first layer, the last is behind the final norm."""
 
 _LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
-_MODEL_TYPES = ("mert_model", "hubert")
+_MODEL_TYPES = ("mert_model", "music_hubert", "hubert")
+"""``music_hubert`` stands in the authors' own configurations and older copies; the network is the same."""
 _ROOTS = ("feature_extractor.", "feature_projection.", "encoder.")
 _ANCHOR = "feature_projection.projection.weight"
 _POSITION = "encoder.pos_conv_embed.conv"
@@ -111,25 +115,28 @@ class MertSource:
     licence: str = ""
 
 
-def parse_layer(text: str) -> Layer:
-    """``last``, ``mean-of-all``, or a number. Raises ``UsageError`` for anything else."""
+def parse_layer(text: str) -> Layer | MixKind:
+    """``last``, ``mean-of-all``, a kind of learned mix, or a number. Raises ``UsageError`` for anything else."""
     if text.isdecimal():
         return int(text)
-    for name in _NAMED:
+    for name in (*_NAMED, *_MIXES):
         if text == name:
             return name
-    raise UsageError(f"--layer: expected a number from 0 on, last, or mean-of-all, got {text!r}")
+    raise UsageError(
+        f"--layer: expected a number from 0 on, last, or mean-of-all, or {', '.join(_MIXES)}, got {text!r}"
+    )
 
 
-def read_source(folder: Path) -> MertSource:
-    """Reads and checks a checkpoint directory.
+def read_source(place: Path) -> MertSource:
+    """Reads and checks a checkpoint: a directory, the file with its weights, or a model's folder in the hub's cache.
 
     Raises:
         UsageError: there is no such directory, or a file in it cannot be opened.
         CheckpointError: a file is missing, damaged, of another architecture, asks for what this recipe cannot do, or
             contradicts another; the message has what each of them says.
     """
-    file = checkpoint_in(folder)
+    file = checkpoint_in(place)
+    folder = file.parent
     config = read_config(folder / "config.json")
     preprocessing = _read_preprocessing(folder / "preprocessor_config.json")
     if preprocessing.sampling_rate != config.sample_rate:
@@ -156,7 +163,7 @@ def _source(checkpoint: Checkpoint, config: MertConfig, preprocessing: Preproces
     ).renamed(_WEIGHT_NORM)
     _check_geometry(network, config)
     provenance: dict[str, object] = {
-        "source": f"{checkpoint.path.resolve().parent.name}/{checkpoint.path.name}",
+        "source": _name(checkpoint.path.absolute()),
         "source_sha256": checkpoint.sha256,
         "stored_dtypes": list(network.stored_dtypes),
         "licence": "that of the checkpoint: see its model card",
@@ -166,12 +173,18 @@ def _source(checkpoint: Checkpoint, config: MertConfig, preprocessing: Preproces
     return MertSource(config, preprocessing, _weights(network, config), provenance)
 
 
+def _name(file: Path) -> str:
+    """Folder and file; of the hub's cache the model's folder too, for a snapshot's is a checksum."""
+    folders = file.parts[-4:-1] if file.parent.parent.name == "snapshots" else file.parts[-2:-1]
+    return "/".join((*folders, file.name))
+
+
 def read_config(path: Path) -> MertConfig:
     """``config.json`` as the network's options. Raises ``CheckpointError`` where it is not one that can be exported."""
     plain = _json(path)
     kind = plain.get("model_type")
     if kind not in _MODEL_TYPES:
-        raise CheckpointError(f"{path}: model_type is {kind!r}, expected {' or '.join(map(repr, _MODEL_TYPES))}")
+        raise CheckpointError(f"{path}: model_type is {kind!r}, expected {', '.join(map(repr, _MODEL_TYPES))}")
     values = {field.name: plain[field.name] for field in fields(MertConfig) if field.name in plain}
     needed = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     if missing := [name for name in needed if name not in values]:

@@ -33,7 +33,7 @@ __all__ = ["POOLS", "WIDER_ISLANDS", "Pool", "SpectPrompt", "VisionTransformer",
 Pool = Literal["mean", "cls"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
 
-WIDER_ISLANDS = (("layers.*.ffn",), ("layers.*.ffn", "layers.*.attn"))
+WIDER_ISLANDS = (("layers.*.ffn",), ("layers.*.attn",), ("layers.*.ffn", "layers.*.attn"))
 """What stays float32, tried in turn where plain float16 does not hold: hidden units overflow first."""
 
 _LOW_HZ, _HIGH_HZ = 50.0, 8_000.0

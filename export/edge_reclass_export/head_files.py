@@ -278,7 +278,7 @@ def _plain(value: Any) -> object:
 
 
 _PICKLES = (".joblib", ".pkl", ".pickle")
-_SCALER_LINE = ", mean=m[0].mean_, scale=m[0].scale_"
+_SCALER_LINE = ", mean=m[0].mean_ if m[0].with_mean else 0.0, scale=m[0].scale_ if m[0].with_std else 1.0"
 
 
 def _unknown_kind(path: Path) -> str:

@@ -102,7 +102,7 @@ def _module(checkpoint: Checkpoint, name: str, tensors: Mapping[str, Tensor]) ->
         f"{checkpoint.path}: {listed} belongs to no linear layer, BatchNorm1d or LayerNorm; save the head alone"
         " (torch.save(model.classifier.state_dict(), 'head.pth')), or as .onnx with"
         " torch.onnx.export(head.eval(), (torch.zeros(2, WIDTH),), 'head.onnx', input_names=['features'],"
-        " output_names=['logits'], dynamic_shapes=({0: 'batch'},), opset_version=18, dynamo=True)"
+        " output_names=['logits'], dynamic_shapes=({0: 'batch'},), opset_version=18, dynamo=True, external_data=False)"
     )
 
 

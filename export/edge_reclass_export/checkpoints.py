@@ -354,7 +354,12 @@ def _holds_tensors(values: Mapping[Any, Any]) -> bool:
 
 
 def _tensors(values: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in values.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+    """Parameters among them lose their gradients."""
+    return {
+        name: value.detach()
+        for name, value in values.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
 
 
 def _kind(value: object) -> str:

@@ -289,6 +289,30 @@ def test_a_new_bundle_that_fails_midway_leaves_nothing(tmp_path: Path, monkeypat
     assert [file.name for file in tmp_path.iterdir()] == ["head.npz"]
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_rename_that_fails_brings_the_old_files_back(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, head = tmp_path / "mine", head_file(tmp_path / "head.npz")
+    put_encoder(root, small_encoder(), head=head, genres=GENRES)
+    before = contents(root)
+    seen: list[Path] = []
+    real = Path.replace
+
+    def replaced(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            seen.append(self)
+            if len(seen) == number:
+                raise OSError(5, "Input/output error")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    with pytest.raises(UsageError, match="Input/output error"):
+        put_encoder(root, replace(small_encoder(), provenance={"recipe": "other"}))
+    assert len(seen) == number and contents(root) == before
+    load(root).verify()
+
+
 def test_a_directory_in_the_place_of_a_file(tmp_path: Path) -> None:
     root, head = tmp_path / "mine", head_file(tmp_path / "head.npz")
     put_encoder(root, small_encoder(), head=head, genres=GENRES)

@@ -23,7 +23,7 @@ from edge_reclass.reference import agreement
 
 torch = pytest.importorskip("torch", reason="the export needs torch")
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edge_reclass_export import mert_export
@@ -118,7 +118,7 @@ def test_several_files_are_no_choice(folder: Path) -> None:
 def sharded(folder: Path) -> Path:
     """The weights in two files and an index, as transformers splits them."""
     checkpoint = folder / "model.safetensors"
-    state = dict(mert_maker.load_file(checkpoint))
+    state = dict(load_file(checkpoint))
     checkpoint.unlink()
     names = sorted(state)
     placed = {}
@@ -136,7 +136,7 @@ def test_weights_in_several_files(folder: Path, tmp_path: Path) -> None:
     equal(parts / "model.safetensors.index.json", folder)
     assert read_source(parts).provenance["source"] == "parts/model.safetensors.index.json"
     (parts / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="the file model-00002-of-00002.safetensors is missing"):
+    with pytest.raises(CheckpointError, match=r"the file model-00002-of-00002\.safetensors is missing"):
         read_source(parts)
 
 
@@ -276,11 +276,9 @@ def test_the_scale_of_the_scores_is_in_the_query_projection(folder: Path) -> Non
 
 
 def outliers(folder: Path, factor: float) -> dict[str, torch.Tensor]:
-    weights = dict(read_source(folder).weights)
-    for name in weights:
-        if ".q_proj." in name or ".k_proj." in name:
-            weights[name] = weights[name] * factor
-    return weights
+    weights = read_source(folder).weights
+    large = (".q_proj.", ".k_proj.")
+    return {name: value * factor if any(part in name for part in large) else value for name, value in weights.items()}
 
 
 def test_attention_alone_goes_to_float32_where_its_scores_overflow(folder: Path) -> None:
@@ -306,7 +304,7 @@ def test_the_proof_hears_steady_tones() -> None:
     assert tones.shape == (3, 6_000) and tones.dtype == np.float32
     assert (np.abs(tones).max(axis=1) > 0.99).all()
     spectrum = np.abs(np.fft.rfft(tones.astype(np.float64) * np.hanning(6_000), axis=1))
-    assert [int(round(peak)) for peak in spectrum.argmax(axis=1) * RATE / 6_000] == [220, 1_000, 3_000]
+    assert [round(float(peak)) for peak in spectrum.argmax(axis=1) * RATE / 6_000] == [220, 1_000, 3_000]
     assert len(steady_tones(4_000, 100)) == 2
 
 

@@ -25,6 +25,7 @@ from edge_reclass_export import fma_mlp_export
 from edge_reclass_export.cli import app
 from edge_reclass_export.excerpt_option import parse_excerpt
 from edge_reclass_export.fma_mlp_export import export_fma_mlp
+from edge_reclass_export.head_files import parse_head_options
 from edge_reclass_export.recipes.fma_mlp import RMSE_COLUMNS, RMSE_RATIO, Features
 
 GENRES = (
@@ -32,6 +33,7 @@ GENRES = (
     *("Instrumental", "International", "Jazz", "Old-Time/Historic", "Pop", "Rock", "Soul-RnB", "Spoken"),
 )
 RMSE_MEAN = 394
+RELU = parse_head_options("relu", None)
 
 
 def layers(prefix: str, inputs: int = 518, classes: int = 16, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -148,7 +150,7 @@ def test_without_its_scaler_the_head_would_answer_something_else(tmp_path: Path)
     export_fma_mlp(path, tmp_path / "with")
     bare = tmp_path / "bare.pth"
     torch.save(layers("net"), bare)
-    change = export_fma_mlp(bare, tmp_path / "without", features="librosa-0.11", genres=GENRES)
+    change = export_fma_mlp(bare, tmp_path / "without", features="librosa-0.11", genres=GENRES, options=RELU)
     assert "no scaler" in change.notes[1]
     features = unscaled_features(published=True)
     with_scaler, without = (run_graph(head_of(tmp_path / name), features)[0] for name in ("with", "without"))
@@ -168,7 +170,7 @@ def test_features_said_outright_beat_the_guess(features: Features, tmp_path: Pat
 def test_bare_state_dict_on_the_published_scale(tmp_path: Path) -> None:
     path = tmp_path / "head.pth"
     torch.save(layers("fc"), path)
-    export_fma_mlp(path, tmp_path / "bundle", features="fma-csv", genres=GENRES)
+    export_fma_mlp(path, tmp_path / "bundle", features="fma-csv", genres=GENRES, options=RELU)
     rows = np.random.default_rng(1).standard_normal((5, 518)).astype(np.float32)
     value = rows.astype(np.float64)
     value[:, [393, 394, 395, 396, 398]] *= 2048 / np.sqrt(2050)
@@ -227,22 +229,18 @@ def test_classes_are_named_by_checkpoint_option_or_bundle(tmp_path: Path) -> Non
     bare = tmp_path / "bare.pth"
     torch.save(layers("fc"), bare)
     with pytest.raises(UsageError, match="does not name its 16 classes"):
-        export_fma_mlp(bare, tmp_path / "bundle", features="fma-csv")
+        export_fma_mlp(bare, tmp_path / "bundle", features="fma-csv", options=RELU)
     assert not (tmp_path / "bundle").exists()
     export_fma_mlp(msd_model(tmp_path / "msd_model.pth"), tmp_path / "bundle")
-    export_fma_mlp(bare, tmp_path / "bundle", features="fma-csv")
+    export_fma_mlp(bare, tmp_path / "bundle", features="fma-csv", options=RELU)
     assert tuple(load(tmp_path / "bundle").manifest.genres) == GENRES
     with pytest.raises(CheckpointError, match="16 classes, but there are 2 names"):
-        export_fma_mlp(bare, tmp_path / "new", features="fma-csv", genres=("A", "B"))
+        export_fma_mlp(bare, tmp_path / "new", features="fma-csv", genres=("A", "B"), options=RELU)
     with pytest.raises(CheckpointError, match=r"its classes are \['Blues'.*expected \['Spoken'"):
         export_fma_mlp(msd_model(tmp_path / "msd_model.pth"), tmp_path / "new", genres=GENRES[::-1])
 
 
 # ---- refusals
-
-
-def batch_norm_between() -> dict[str, torch.Tensor]:
-    return layers("net") | {"net.1.weight": torch.ones(256), "net.1.bias": torch.zeros(256)}
 
 
 @pytest.mark.parametrize(
@@ -258,24 +256,35 @@ def batch_norm_between() -> dict[str, torch.Tensor]:
             {"model": layers("net", inputs=768), "scaler_mean": None, "scaler_scale": None},
             "768 values, expected the 518",
         ),
-        ({"model": batch_norm_between()}, r"net\.1\.weight: expected 2 dimensions, got the shape \[256\]"),
-        ({"model": layers("net") | layers("fc")}, r"expected one sequence of layers, got 2: fc\., net\."),
+        ({"model": layers("net") | layers("fc")}, "its layers do not follow one another: net.0 takes 518"),
         ({"model": layers("net") | {"net.6.bias": torch.zeros(15)}}, r"net\.6\.bias expected \[16\], got \[15\]"),
-        ({"model": layers("net") | {"net.3.weight": torch.zeros(128, 200)}}, "takes 200 values, layer 0 gives 256"),
-        ({"model": layers("net") | {"embed": torch.zeros(3)}}, "'embed' belongs to no sequence"),
+        (
+            {"model": layers("net") | {"net.3.weight": torch.zeros(128, 200)}},
+            "do not follow one another.*net.3 takes 200",
+        ),
+        ({"model": layers("net") | {"embed": torch.zeros(3)}}, r"embed \[3\] belongs to no linear layer"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = msd_model(tmp_path / "msd_model.pth", **changes)
     with pytest.raises(CheckpointError, match=message):
-        export_fma_mlp(path, tmp_path / "bundle")
+        export_fma_mlp(path, tmp_path / "bundle", options=RELU)
     assert not (tmp_path / "bundle").exists()
 
 
 def test_auto_needs_a_scaler_to_look_at(tmp_path: Path) -> None:
     path = msd_model(tmp_path / "msd_model.pth", scaler_mean=None, scaler_scale=None)
     with pytest.raises(UsageError, match=r"--features fma-csv.*or --features librosa-0\.11"):
-        export_fma_mlp(path, tmp_path / "bundle")
+        export_fma_mlp(path, tmp_path / "bundle", options=RELU)
+
+
+def test_only_the_documented_layout_is_known_to_have_relu(tmp_path: Path) -> None:
+    _, said = run(msd_model(tmp_path / "msd_model.pth"), "--bundle", tmp_path / "bundle")
+    assert "the layout of msd_model.pth, which was trained with relu" in said
+    for change in ({"scaler_mean": None, "scaler_scale": None}, {"genres": None}, {"model": layers("fc")}):
+        other = msd_model(tmp_path / "other.pth", **change)
+        with pytest.raises(UsageError, match=r"3 linear layers and does not say.*--activation relu"):
+            run(other, "--bundle", tmp_path / "other")
 
 
 def test_a_pickle_that_wants_more_is_refused(tmp_path: Path) -> None:

@@ -242,7 +242,9 @@ def read_npz(path: Path, given: Activation | None = None) -> HeadParts:
             clip = float(_floats(arrays, "clip")) if "clip" in arrays else inf
             mean, scale = _floats(arrays, "mean"), _floats(arrays, "scale")
             width = layers[0].kernel.shape[:1]  # one number may stand for all
-            scaler = Scaler(*(value if value.ndim else np.full(width, value) for value in (mean, scale)), clip)
+            scaler = Scaler(
+                mean if mean.ndim else np.full(width, mean), scale if scale.ndim else np.full(width, scale), clip
+            )
     except KeyError as error:
         raise CheckpointError(
             f"{path}: no array {error}; expected kernel and bias (of several layers kernel_0, bias_0, kernel_1, …),"

@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,7 +106,7 @@ class CascadeReference:
 
     def inputs(self) -> Rows:
         """The pieces, float32[pieces, samples]."""
-        return synthesise(self.rate, self.samples, self.seed)[[CASES.index(name) for name in _HEARD]]
+        return _pieces(self.rate, self.samples, self.seed)
 
     def to_bytes(self) -> bytes:
         """The references as an .npz file; the same ones give the same bytes."""
@@ -126,6 +127,13 @@ class CascadeReference:
         stream = io.BytesIO()
         np.savez(stream, allow_pickle=False, **arrays)
         return stream.getvalue()
+
+
+@lru_cache(maxsize=1)
+def _pieces(rate: int, samples: int, seed: int) -> Rows:
+    pieces = synthesise(rate, samples, seed)[[CASES.index(name) for name in _HEARD]]
+    pieces.flags.writeable = False
+    return pieces
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,6 @@ from edge_reclass.errors import BundleError, EngineError, TrackError
 from edge_reclass.policy import Policy, Step
 from edge_reclass.reference import CASES, agreement, checksums, read_arrays, require_makeable, synthesise
 from edge_reclass.stages import softmax
-from edge_reclass_export.bundle_files import write_together
 
 __all__ = [
     "FILE",
@@ -161,6 +160,8 @@ def write_cascade_reference(root: Path) -> None:
         BundleError, EngineError: the bundle cannot be opened or a stage cannot answer.
         UsageError: the folder cannot be written.
     """
+    from edge_reclass_export.bundle_files import write_together  # needs onnx, which a device that verifies lacks
+
     before = load(root)
     plain = msgspec.structs.replace(
         before.manifest,

@@ -123,7 +123,8 @@ def test_build_and_verify(run: Cli, bundle: Path) -> None:
 def test_the_advice_to_lower_the_batch_leads_to_an_engine_that_verifies(run: Cli, bundle: Path) -> None:
     assert run("build", bundle, "--max-batch", "4")[0] == 0
     status, out, _ = run("verify", bundle, "--device", "tensorrt", "--format", "json")
-    (plain,) = json.loads(out)
+    plain, heard = json.loads(out)
+    assert (heard["cascade"], heard["status"]) == (True, "not compared")
     assert (status, plain["status"], [check["batch"] for check in plain["checks"]]) == (0, "ok", [1, 4])
     (planned,) = json.loads(run("build", bundle, "--dry-run", "--format", "json")[1])
     assert planned["detail"] == (

@@ -23,7 +23,7 @@ def reference(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", m
     Every export does so at its end; needed after bundle.yaml was changed by hand. Exit codes: 0 good, 2 the folder
     cannot be written, 4 the bundle is invalid or a stage cannot answer.
     """
-    need("onnxruntime", extra="cpu")
+    need("onnx", "onnxruntime")
     from edge_reclass_export.cascade_reference import FILE, write_cascade_reference
 
     write_cascade_reference(bundle)

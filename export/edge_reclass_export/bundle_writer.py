@@ -266,9 +266,7 @@ def put_stage(
 
 def _reference_notes(root: Path) -> list[str]:
     """Enter what the finished cascade answers; a bundle that cannot answer is told of, and verify will refuse it."""
-    from edge_reclass_export.cascade_reference import (
-        write_cascade_reference,  # opens the bundle: not before it is there
-    )
+    from edge_reclass_export.cascade_writer import write_cascade_reference  # opens the bundle: not before it is there
 
     try:
         write_cascade_reference(root)

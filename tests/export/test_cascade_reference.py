@@ -15,14 +15,14 @@ import bundles
 from edge_reclass.backends.ort import OrtBackend
 from edge_reclass.bundle import MANIFEST, load, manifest_text
 from edge_reclass.errors import BundleError, UsageError
-from edge_reclass_export.cascade_reference import (
+from edge_reclass_export.cascade_writer import write_cascade_reference
+from edge_reclass_export.commands.verify import verify
+from edge_reclass_export.engine.cascade_reference import (
     FILE,
     CascadeFinding,
     check_cascade,
     load_cascade_reference,
-    write_cascade_reference,
 )
-from edge_reclass_export.commands.verify import verify
 
 
 @pytest.fixture(scope="module")

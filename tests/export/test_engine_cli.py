@@ -175,13 +175,14 @@ def test_out_of_memory(run: Cli, bundle: Path, fake_tensorrt: Callable[..., None
 def test_where_engines_go(run: Cli, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_RECLASS_ENGINES", str(tmp_path / "variable"))
     run("build", bundle)
-    assert list((tmp_path / "variable").glob("tensorrt-*/engine.plan"))
+    assert list((tmp_path / "variable").glob("*/tensorrt-*/engine.plan"))
     cache = tmp_path / "times.cache"
     run("build", bundle, "--engines", tmp_path / "option", "--timing-cache", cache)
-    assert [path.name[:8] for path in (tmp_path / "option").iterdir()] == ["tensorrt"]
+    assert [path.name[:8] for path in (tmp_path / "option").glob("*/*")] == ["tensorrt"]
     assert cache.read_bytes() == b"10.3.0 0"
-    assert not engines_of(bundle).exists()
     monkeypatch.delenv("EDGE_RECLASS_ENGINES")
+    assert not engines_of(bundle).exists()
+    engines_of(bundle).parent.mkdir(parents=True)
     engines_of(bundle).write_bytes(b"")
     status, _, err = run("build", bundle)
     assert status == 2 and f"{engines_of(bundle)} " in err

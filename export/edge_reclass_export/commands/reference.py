@@ -24,7 +24,8 @@ def reference(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", m
     cannot be written, 4 the bundle is invalid or a stage cannot answer.
     """
     need("onnx", "onnxruntime")
-    from edge_reclass_export.cascade_reference import FILE, write_cascade_reference
+    from edge_reclass_export.cascade_writer import write_cascade_reference
+    from edge_reclass_export.engine.cascade_reference import FILE
 
     write_cascade_reference(bundle)
     say(f"{bundle / FILE}: written")

@@ -11,8 +11,8 @@ import typer
 from edge_reclass.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_reclass_export.cascade_reference import CascadeFinding
     from edge_reclass_export.engine.audit import Finding
+    from edge_reclass_export.engine.cascade_reference import CascadeFinding
 
 __all__ = ["verify"]
 
@@ -50,8 +50,8 @@ def verify(
     from edge_reclass.backends import Backend, open_backend
     from edge_reclass.device import usable_cpus
     from edge_reclass.engines import describe_target, engines_folder, probe_gpu, target_for
-    from edge_reclass_export.cascade_reference import check_cascade
     from edge_reclass_export.engine import audit as audits
+    from edge_reclass_export.engine.cascade_reference import check_cascade
     from edge_reclass_export.engine.library import open_library
     from edge_reclass_export.engine.report import say
     from edge_reclass_export.engine.stages import FALLBACKS

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -20,17 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.backends import Backend, open_backend
-from edge_reclass.bundle import (
-    MANIFEST,
-    Bundle,
-    Fma518Entry,
-    Manifest,
-    StageEntry,
-    WaveformEntry,
-    content_entry,
-    load,
-    manifest_text,
-)
+from edge_reclass.bundle import Bundle, Fma518Entry, Manifest, StageEntry, WaveformEntry
 from edge_reclass.bundle_limits import MAX_REFERENCE_SAMPLES
 from edge_reclass.cascade import Cascade
 from edge_reclass.errors import BundleError, EngineError, TrackError
@@ -45,7 +35,7 @@ __all__ = [
     "StageReference",
     "check_cascade",
     "load_cascade_reference",
-    "write_cascade_reference",
+    "measure_cascade",
 ]
 
 FILE = "reference/cascade.npz"
@@ -151,39 +141,26 @@ class CascadeFinding:
     probability: float | None = None
 
 
-def write_cascade_reference(root: Path) -> None:
-    """Hear the made pieces with every stage of the finished bundle in ``root``, on the CPU, and enter the answers.
-
-    Writes ``reference/cascade.npz`` and the manifest. What was there of earlier answers is replaced.
+def measure_cascade(bundle: Bundle) -> CascadeReference:
+    """What the bundle answers to the made pieces on the CPU.
 
     Raises:
-        BundleError, EngineError: the bundle cannot be opened or a stage cannot answer.
-        UsageError: the folder cannot be written.
+        BundleError, EngineError, TrackError: the bundle cannot be opened or a stage cannot answer.
     """
-    from edge_reclass_export.bundle_files import write_together  # needs onnx, which a device that verifies lacks
-
-    before = load(root)
-    plain = msgspec.structs.replace(
-        before.manifest,
-        reference=None,
-        files={name: entry for name, entry in before.manifest.files.items() if name != before.manifest.reference},
-    )
-    samples = _samples(plain)
-    made = CascadeReference(_RATE, samples, _SEED, tuple(plain.genres), {})
-    heard = _hear(before, [stage.name for stage in plain.stages], made.inputs(), open_backend("cpu", threads=1))
+    manifest = bundle.manifest
+    made = CascadeReference(_RATE, _samples(manifest), _SEED, tuple(manifest.genres), {})
+    heard = _hear(bundle, [stage.name for stage in manifest.stages], made.inputs(), open_backend("cpu", threads=1))
     embeddings = {name: rows for name, (rows, _) in heard.items()}
     with open_backend("cpu", threads=1) as cpu:
         stages = {
             stage.name: StageReference(
                 embeddings[stage.name],
-                _logits(before, stage, embeddings, cpu),
-                plain.files[stage.head.file].sha256,
+                _logits(bundle, stage, embeddings, cpu),
+                manifest.files[stage.head.file].sha256,
             )
-            for stage in plain.stages
+            for stage in manifest.stages
         }
-    content = CascadeReference(_RATE, samples, _SEED, tuple(plain.genres), stages).to_bytes()
-    after = msgspec.structs.replace(plain, reference=FILE, files={**plain.files, FILE: content_entry(content)})
-    write_together(root, {FILE: content, MANIFEST: manifest_text(after).encode("utf-8")})
+    return replace(made, stages=stages)
 
 
 def load_cascade_reference(bundle: Bundle) -> CascadeReference | None:

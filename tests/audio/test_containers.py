@@ -252,7 +252,7 @@ def test_pyav_that_does_not_load_says_why(tmp_path: Path, no_av: pytest.MonkeyPa
     real = builtins.__import__
     no_av.setattr(builtins, "__import__", broken)
     (tmp_path / "a.wv").write_bytes(b"wvpk" + bytes(100))
-    with pytest.raises(TrackError, match="cannot be imported: .* cannot allocate memory"):
+    with pytest.raises(TrackError, match=r"cannot be imported: .* cannot allocate memory"):
         decode(tmp_path / "a.wv")
 
 

@@ -112,6 +112,8 @@ class _OneFile:
         """What the first way gives that gets through; else what the best gives, if that is enough."""
         if self._container is None and not is_audio(self._path):
             raise TrackError("unsupported", "neither suffix nor content is that of a known audio format")
+        if is_protected(self._fd, self._container):
+            raise TrackError("unsupported", "protected (DRM): only the shop's own player can decode it")
         if self._container in _FOR_SOUNDFILE:
             return self._by_soundfile()
         self._need_av()
@@ -263,8 +265,6 @@ class _OneFile:
 
     def _refuse(self, known: bool = True) -> None:
         """Raise for a file that there is no way to decode."""
-        if is_protected(self._fd, self._container):
-            raise TrackError("unsupported", "protected (DRM): only the shop's own player can decode it")
         first = self._errors[0]
         if isinstance(first, TrackError) and first.status == "empty" and self._container not in ("riff", "aiff", "au"):
             size = os.fstat(self._fd).st_size

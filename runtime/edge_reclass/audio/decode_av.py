@@ -39,6 +39,9 @@ _NO_LENGTH: Final = frozenset({"aac", "mp3", "loas", "ac3", "eac3", "dts", "dtsh
 _NO_LENGTH_CODECS: Final = ("dca", "ac3", "eac3")
 """Codecs whose packets are counted in a wav: its header means the bytes to be PCM."""
 
+_RUNNING: Final = ("adpcm_yamaha", "adpcm_ct", "adpcm_sbpro", "adpcm_aica", "g722", "g726", "dfpwm", "sol_dpcm", "bonk")
+"""Codecs (the beginnings of their names) whose every sample builds on all before it: there seeking is of no use."""
+
 PREROLL_SECONDS: Final = 0.5
 """More than any decoder's memory: 10 mp3 frames of bit reservoir at 22.05 kHz are 0.26 s."""
 
@@ -107,7 +110,8 @@ class AvSource:
         preroll = round(PREROLL_SECONDS * self.rate)
         try:
             # At the beginning without a seek: after one, FFmpeg does not give the priming to the decoder.
-            if start > preroll and self._read(start, start - preroll, writer):
+            seek = start > preroll and not self.codec.startswith(_RUNNING)
+            if seek and self._read(start, start - preroll, writer):
                 return self._ended
             # The seek arrived behind the excerpt's start, or failed; there is always the long way.
             if not writer.done:

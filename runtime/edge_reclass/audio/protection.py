@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Final
 
 __all__ = ["is_protected"]
@@ -10,20 +11,23 @@ __all__ = ["is_protected"]
 _LOOK_BYTES: Final = 1 << 20
 
 _ASF_ENCRYPTION: Final = (
-    bytes.fromhex("fbb31122 23bd d211 b4b7 00a0c955fc6e".replace(" ", "")),
-    bytes.fromhex("14e68a29 2226 174c b935 dae07ee9289c".replace(" ", "")),
+    bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"),
+    bytes.fromhex("14e68a292226174cb935dae07ee9289c"),
 )
 """The Content Encryption Object and its extended form, as they lie in the file."""
 
 
+# ISO/IEC 14496-12 §8.5.2: version, flags, count, size, and the kind of the first sample entry.
+_MP4_ENCRYPTED: Final = re.compile(rb"stsd.{12}(drms|enca)", re.DOTALL)
+
+
 def is_protected(fd: int, container: str | None) -> bool:
     """True if an open mp4 or asf file announces encryption (a ``drms`` or ``enca`` track, an encryption object)."""
-    if container not in ("mov", "asf"):
-        return False
-    size = os.fstat(fd).st_size
-    # An mp4's index lies in front or at the end.
-    places = (0, max(0, size - _LOOK_BYTES)) if container == "mov" else (0,)
-    data = b"".join(os.pread(fd, _LOOK_BYTES, at) for at in places)
     if container == "asf":
-        return any(guid in data for guid in _ASF_ENCRYPTION)
-    return b"drms" in data or (b"enca" in data and b"sinf" in data)
+        head = os.pread(fd, _LOOK_BYTES // 16, 0)
+        return any(guid in head for guid in _ASF_ENCRYPTION)
+    if container != "mov":
+        return False
+    # The index lies in front or at the end.
+    places = {0, max(0, os.fstat(fd).st_size - _LOOK_BYTES)}
+    return any(_MP4_ENCRYPTED.search(os.pread(fd, _LOOK_BYTES, at)) for at in places)

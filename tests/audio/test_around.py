@@ -174,7 +174,7 @@ def test_chained_links_are_read_to_the_end(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [".ogg", ".opus", ".flac", ".wav", ".aiff", ".w64", ".caf"])
 def test_tags_in_front_of_other_containers(kind: str, tmp_path: Path) -> None:
-    path = synth.write(tmp_path / f"c{kind}", synth.music(3.0), RATE)
+    path = synth.write(tmp_path / f"c{kind}", synth.music(3.0, 48_000), 48_000)
     clean = Decoder().decode(path, FULL, np.empty(10 * 48_000, np.float32)).segments[0].samples.copy()
     for tag in (id3v2(b"\0" * 3000), ape(b"y" * 100)):
         decoded = decode(tmp_path / f"a{kind}", tag + path.read_bytes())

@@ -102,7 +102,7 @@ def tagged(fd: int, offset: int) -> Tagged | None:
     if frames is None:
         return None
     end = trailing_start(fd, os.fstat(fd).st_size)
-    return Tagged(frames, size, end - offset, max(header.size, 1440))
+    return Tagged(frames, size, end - offset, header.size)
 
 
 @dataclass

@@ -13,7 +13,7 @@ __all__ = ["Wave", "holds_bitstream", "read_wave"]
 
 _MAX_CHUNKS: Final = 1000
 
-_SYNC_BYTES: Final = 1 << 17
+_SYNC_BYTES: Final = 1 << 15
 
 _SYNC: Final = re.compile(
     rb"\x7f\xfe\x80\x01|\xfe\x7f\x01\x80"  # DTS, 16 bits per word

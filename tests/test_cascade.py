@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
+import soxr
 import yaml
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ import bundles
 from edge_reclass import Cascade, CascadePool, opening
 from edge_reclass.bundle import MANIFEST, file_entry
 from edge_reclass.errors import BundleError, DeviceError, EngineError, UsageError
+from reachable import reachable
 
 RATE = 22_050
 
@@ -531,6 +533,18 @@ def test_closed_cascades_refuse(two: Path) -> None:
     cascade.close()
     with pytest.raises(EngineError, match="closed"):
         cascade.classify_samples(noise(5), RATE)
+
+
+def test_what_is_closed_holds_no_streams_and_no_arrays(two: Path) -> None:
+    # nanobind complains on stderr of every soxr stream that is alive when the interpreter ends.
+    cascade, pool = Cascade.open(two), CascadePool.open(2, two)
+    assert cascade.classify_samples(noise(5), RATE).status == "ok"
+    for opened in (cascade, pool):
+        assert any(isinstance(held, soxr.ResampleStream) for held in reachable(opened))
+        opened.close()
+        held = reachable(opened)
+        assert not any(isinstance(each, soxr.ResampleStream) for each in held)
+        assert sum(each.nbytes for each in held if isinstance(each, np.ndarray)) < 1 << 20
 
 
 def test_open_refuses(two: Path, tmp_path: Path) -> None:

@@ -189,9 +189,11 @@ class Cascade:
         return map(self.classify, paths)
 
     def close(self) -> None:
-        """Release the stages; the workspace goes with the object. Closing twice is allowed."""
+        """Release the stages, the workspace and the resampler's streams. Closing twice is allowed."""
         self._closed = True
         self._resources.close()
+        for held in ("_stages", "_workspace", "_decoder", "_resampler"):
+            vars(self).pop(held, None)
 
     def __enter__(self) -> Cascade:
         return self

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_reclass.features import FEATURE_NAMES, Fma518
 from fma518_oracle import faults, librosa_fma518, synthetic_music, traced_fma518
+from reachable import reachable
 
 COLUMN = {name: position for position, name in enumerate(FEATURE_NAMES)}
 
 
 @pytest.fixture(scope="module")
-def plan() -> Fma518:
-    return Fma518(3 * 44100, 44100)
+def plan() -> Iterator[Fma518]:
+    with Fma518(3 * 44100, 44100) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("rate", [8000, 8500, 11025, 44100])
@@ -114,3 +119,13 @@ def test_an_out_that_does_not_fit(plan: Fma518, shape: str) -> None:
 def test_a_plan_needs_room(arguments: tuple[int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Fma518(*arguments)
+
+
+def test_a_closed_plan_refuses_and_holds_no_streams() -> None:
+    plan = Fma518(44100, 44100)
+    plan.compute(synthetic_music(8000, 0.5), 8000)
+    plan.close()
+    plan.close()
+    assert not any(isinstance(held, soxr.ResampleStream) for held in reachable(plan))
+    with pytest.raises(ValueError, match="closed"):
+        plan.compute(synthetic_music(22050, 0.5), 22050)

@@ -209,6 +209,11 @@ class ConstantQ:
         }
         self._kernels: OrderedDict[tuple[float, int, float], F32] = OrderedDict()
 
+    def close(self) -> None:
+        """Release the streams; nothing can be folded afterwards."""
+        self._octaves.clear()
+        self._early.clear()
+
     def fold(self, samples: F32, rate: float, tuning: float, folded: F32) -> int:
         """Sum of |CQT| over the octaves, [frames, 12] from C, into the first rows of ``folded``; returns the frames.
 

@@ -121,6 +121,7 @@ class Fma518:
         self._early_columns = np.array(column_order(EARLY_ROWS))
         self._late_columns = {name: np.array(column_order((name,))) for name in LATE_ROWS}
         self._pool = ThreadPoolExecutor(workers - 1, "fma518") if workers > 1 else None
+        self._closed = False
 
     def __enter__(self) -> Fma518:
         return self
@@ -131,9 +132,12 @@ class Fma518:
         self.close()
 
     def close(self) -> None:
-        """End the threads, if there are any; the object must not be used afterwards."""
+        """End the threads and release soxr's streams; nothing can be computed afterwards. Closing twice is allowed."""
         if self._pool is not None:
             self._pool.shutdown()
+        self._closed = True
+        self._resamplers.clear()
+        self._cqt.close()
 
     def compute(self, samples: npt.NDArray[np.float32], rate: int, out: F32 | None = None) -> F32:
         """The 518 features of ``samples`` (mono, float32[n], contiguous, finite, 1 ≤ n ≤ max_samples) at ``rate`` Hz.
@@ -141,7 +145,7 @@ class Fma518:
         Returns float32[518] in the order of ``FEATURE_NAMES``: ``out`` if it is given. Always finite: a row that does
         not vary has skew and kurtosis 0. Below 8 500 Hz, where the constant-Q transform cannot be, the excerpt is
         resampled to 16 kHz first; it may then last at most max_samples / max_rate seconds. Raises ValueError where the
-        input breaks one of these limits.
+        input breaks one of these limits, or the plan is closed.
         """
         self._check(samples, rate)
         if out is None:
@@ -174,6 +178,8 @@ class Fma518:
         return out
 
     def _check(self, samples: npt.NDArray[np.float32], rate: int) -> None:
+        if self._closed:
+            raise ValueError("this plan is closed; make a new one")
         if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
             found = (
                 f"{samples.dtype}{list(samples.shape)}" if isinstance(samples, np.ndarray) else type(samples).__name__

@@ -211,8 +211,20 @@ step_settings() {
 # What a smoke test holds for. It runs again when any of it changes.
 smoke_key() { printf '%s bundle=%s user=%s jobs=%s batch=%s' "$(verified_for)" "$(bundle_named current)" "$SERVICE_USER" "$PROFILE_JOBS" "$PROFILE_BATCH"; }
 
+# As the service: its user with the groups that gpu.conf gives it, without which the driver's device nodes stay shut.
 # The user of a --root folder is not one of the machine that runs this: there, the smoke test runs as the caller.
-as_service() { if [ -n "$ROOT" ]; then "$@"; else runuser -u "$SERVICE_USER" -- "$@"; fi; }
+as_service() {
+  local group groups=()
+  if [ -n "$ROOT" ]; then
+    "$@"
+    return
+  fi
+  if [ "$DEVICE" != cpu ]; then
+    # runuser takes the groups that it is given for all: the user's own as well.
+    for group in $(id -Gn "$SERVICE_USER") $(gpu_groups); do groups+=(--supp-group "$group"); done
+  fi
+  runuser -u "$SERVICE_USER" --group "$(id -gn "$SERVICE_USER")" "${groups[@]}" -- "$@"
+}
 
 step_smoke() {
   local said arguments

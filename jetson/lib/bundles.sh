@@ -32,8 +32,9 @@ intact() {
   }
 }
 
-# What a verification holds for: another program, JetPack or TensorRT makes it void.
-verified_for() { printf 'device=%s l4t=%s tensorrt=%s program=%s max_batch=%s' "$DEVICE" "${L4T:-none}" "${TENSORRT:-none}" "$(installed_key)" "$PROFILE_MAX_BATCH"; }
+# What a verification holds for: another program, JetPack or TensorRT makes it void. So does what was compared: before
+# "of=cascade", it was encoders alone.
+verified_for() { printf 'of=cascade device=%s l4t=%s tensorrt=%s program=%s max_batch=%s' "$DEVICE" "${L4T:-none}" "${TENSORRT:-none}" "$(installed_key)" "$PROFILE_MAX_BATCH"; }
 
 # Whether only the program is another one: its engines' keys are still those of this machine.
 same_machine() {
@@ -86,35 +87,16 @@ import json, sys
 sys.exit(any(stage["action"] not in ("keep", "cpu") for stage in json.load(sys.stdin)))' 2> /dev/null
 }
 
-# prepare_bundle FOLDER GRAPHS [--rebuild]: engines for this device, then the comparison with the reference vectors.
+# prepare_bundle FOLDER GRAPHS [--rebuild]: engines for this device; then every stage, with its head, has to answer to
+# made audio here, and as the references say.
 prepare_bundle() {
-  local folder=$1 graphs=$2 built stages stage on_device=() on_cpu=()
+  local folder=$1 graphs=$2 on=(--device cpu)
   shift 2
-  if [ "$graphs" = 0 ]; then
-    say "no stage has a graph: nothing to build or to compare"
-    return 0
+  if [ "$DEVICE" = tensorrt ] && [ "$graphs" = 1 ]; then
+    program build "$folder" --engines "$ROOT$ENGINES" --max-batch "$PROFILE_MAX_BATCH" --workspace "$PROFILE_WORKSPACE_MIB" --format json "$@" > /dev/null || return 1
+    on=(--device tensorrt --engines "$ROOT$ENGINES")
   fi
-  if [ "$DEVICE" = cpu ]; then
-    program verify "$folder" --device cpu >&2
-    return
-  fi
-  built=$(program build "$folder" --engines "$ROOT$ENGINES" --max-batch "$PROFILE_MAX_BATCH" --workspace "$PROFILE_WORKSPACE_MIB" --format json "$@") || return 1
-  stages=$(printf '%s' "$built" | venv_python -c '
-import json, sys
-for stage in json.load(sys.stdin):
-    print("cpu" if stage["action"] == "cpu" else "device", stage["stage"])') || return 1
-  while read -r where stage; do
-    case $where in
-      device) on_device+=(--stage "$stage") ;;
-      cpu) on_cpu+=(--stage "$stage") ;;
-    esac
-  done <<< "$stages"
-  if [ "${#on_device[@]}" != 0 ]; then
-    program verify "$folder" --device tensorrt --engines "$ROOT$ENGINES" "${on_device[@]}" >&2 || return 1
-  fi
-  if [ "${#on_cpu[@]}" != 0 ]; then
-    program verify "$folder" --device cpu "${on_cpu[@]}" >&2 || return 1
-  fi
+  program verify "$folder" "${on[@]}" >&2
 }
 
 mark_verified() {

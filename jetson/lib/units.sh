@@ -23,11 +23,16 @@ gpu_nodes() {
 device_lines() { gpu_nodes | sed 's/.*/DeviceAllow=& rw/'; }
 
 # The groups that own those nodes (video, render); only those that exist, because systemd fails on others. root is none.
-group_lines() {
-  local groups nodes
+gpu_groups() {
+  local nodes
   mapfile -t nodes < <(gpu_nodes)
   [ "${#nodes[@]}" != 0 ] || return 0
-  groups=$(stat -c %G "${nodes[@]/#/"$ROOT"}" | grep -vxE 'root|UNKNOWN' | sort -u | tr '\n' ' ' || true)
+  stat -c %G "${nodes[@]/#/"$ROOT"}" | grep -vxE 'root|UNKNOWN' | sort -u || true
+}
+
+group_lines() {
+  local groups
+  groups=$(gpu_groups | tr '\n' ' ')
   [ -z "$groups" ] || printf 'SupplementaryGroups=%s\n' "${groups% }"
 }
 

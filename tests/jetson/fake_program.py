@@ -1,7 +1,7 @@
 """Stands for the installed ``edge-reclass`` in tests of provision.sh: the same commands, options, answers, exit codes.
 
 ``FAKE_FAIL`` makes one command fail: ``verify`` (a mismatch), ``build``, ``classify``, ``verify-killed`` (the whole
-provisioning is killed meanwhile).
+provisioning is killed meanwhile). ``FAKE_NODE`` is a device node that ``classify`` opens, as a driver does.
 """
 
 from __future__ import annotations
@@ -104,6 +104,8 @@ def answer(given: argparse.Namespace) -> int:
     load(given.bundle)
     if not given.path.is_file():
         return 2
+    if node := os.environ.get("FAKE_NODE"):
+        os.close(os.open(node, os.O_RDWR))
     print(json.dumps([{"status": "ok", "genre": "Rock", "confidence": 0.9, "decided_by": "one"}]))
     return 0
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from jetson import fake_root, sandbox
-from jetson.fake_root import DEBIAN12, JETSON, Device
+from jetson.fake_root import DEBIAN12, JETPACK6, JETSON, Device, Kind
 
 _REASON = sandbox.unavailable() or (None if os.geteuid() == 0 else "needs root, to make a user")
 pytestmark = pytest.mark.skipif(_REASON is not None, reason=f"no root of its own here: {_REASON}")
@@ -29,7 +29,11 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
-    device = fake_root.make(tmp_path / "device", dataclasses.replace(DEBIAN12, machine=platform.machine()))
+    return real(tmp_path, DEBIAN12)
+
+
+def real(tmp_path: Path, kind: Kind) -> Device:
+    device = fake_root.make(tmp_path / "device", dataclasses.replace(kind, machine=platform.machine()))
     root = device.root
     for name in ("dev", "proc"):
         shutil.rmtree(root / name)
@@ -69,7 +73,9 @@ def device(tmp_path: Path) -> Device:
     return device
 
 
-def run(device: Device, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+def run(
+    device: Device, *command: str, bind: dict[Path, str] | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
     python = Path(sys.executable).resolve()
     environ = {
         "PATH": "/srv/base/bin:/usr/sbin:/usr/bin",
@@ -96,6 +102,8 @@ def run(device: Device, *command: str, **more: str) -> subprocess.CompletedProce
     for parent in reversed(_CHECKOUT.parents[:-1]):
         line += ["--perms", "0755", "--dir", str(parent)]
     line += ["--ro-bind", str(_CHECKOUT), str(_CHECKOUT), "--bind", str(device.base), "/srv/base"]
+    for source, target in (bind or {}).items():
+        line += ["--bind", str(source), target]
     for name, value in environ.items():
         line += ["--setenv", name, value]
     return subprocess.run(
@@ -140,3 +148,29 @@ def test_the_whole_way(device: Device) -> None:
         for path in (device.root / "opt").rglob("*")
         if path.lstat().st_uid or (path.lstat().st_mode & 0o22 and not path.is_symlink())
     ]
+
+
+_TENSORRT = "/usr/lib/python3/dist-packages"
+
+
+@pytest.mark.skipif(not Path(_TENSORRT).is_dir(), reason=f"no {_TENSORRT} to put a fake tensorrt over")
+def test_the_smoke_test_opens_what_only_the_units_groups_may(tmp_path: Path) -> None:
+    """On a Jetson, /dev/nvmap belongs to root:video with 0660; without the group, the driver does not start."""
+    device = real(tmp_path, JETPACK6)
+    (device.root / "etc/group").write_text("root:x:0:\nvideo:x:44:\nmusic:x:1044:edge-reclass\n")
+    node = device.base / "nvmap"
+    node.touch()
+    os.chown(node, 0, 44)
+    node.chmod(0o660)
+    fake_root.write_bundle(device.base / "bundle", "one")
+    done = run(
+        device,
+        f"/srv/checkout/{JETSON.name}/provision.sh",
+        *("--yes", "--wheelhouse", f"/srv/base/{device.wheelhouse.name}", "--bundle", "/srv/base/bundle"),
+        *("--device-profile", "orin-nano-8gb"),
+        bind={node: "/dev/nvmap", device.root / _TENSORRT[1:]: _TENSORRT},
+        FAKE_NODE="/dev/nvmap",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "done       smoke" in done.stderr
+    assert "SupplementaryGroups=video\n" in device.unit("edge-reclass.service.d/10-gpu.conf")

@@ -250,11 +250,7 @@ def _engines(plan: Plan) -> dict[str, str]:
     """sha256 of the engines that were run: files that are none of the bundle's own."""
     from edge_reclass.bundle import file_entry
 
-    return {
-        stage.name: file_entry(stage.graph).sha256
-        for stage in plan.stages
-        if isinstance(stage.graph, Path)
-    }
+    return {stage.name: file_entry(stage.graph).sha256 for stage in plan.stages if isinstance(stage.graph, Path)}
 
 
 def _entries(tracks: Tracks, labels: Sequence[str | None], verdicts: Sequence[Verdict] | None) -> list[TrackEntry]:

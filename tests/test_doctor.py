@@ -478,7 +478,7 @@ class TestBundle:
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         here = jetson(tmp_path / "root")
-        disk = machines.Disk(str(default_store()), str(bundle), 1000, 10**9)
+        disk = machines.Disk(str(default_store() / load(bundle).digest), str(bundle), 1000, 10**9)
         here = msgspec.structs.replace(here, disks=(disk,))
         monkeypatch.setattr("edge_reclass.doctor.survey.os.access", lambda path, mode: False)
         report = diagnose(bundle, machine=here, run=loaded("10.3.0"))

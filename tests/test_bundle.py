@@ -48,7 +48,7 @@ def test_any_genre_name_survives_yaml(genres: list[str], tmp_path_factory: pytes
 
 
 def test_genres_that_yaml_takes_for_booleans_are_refused(root: Path) -> None:
-    text = (root / MANIFEST).read_text(encoding="utf-8").replace("- Alpha", "- No")
+    text = (root / MANIFEST).read_text(encoding="utf-8").replace("Alpha", "No", 1)
     (root / MANIFEST).write_text(text, encoding="utf-8")
     with pytest.raises(BundleError, match=r"Expected `str`, got `bool` - at `\$\.genres\[0\]`, got False"):
         load(root)

@@ -172,6 +172,6 @@ def _is_audio(path: Path) -> bool:
 
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        return sniff(descriptor) is not None
+        return sniff(descriptor)[0] is not None
     finally:
         os.close(descriptor)

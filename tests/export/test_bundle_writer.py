@@ -417,8 +417,9 @@ def test_a_temperature_goes_with_its_head_and_is_not_lost_silently(tmp_path: Pat
     root, head = tmp_path / "mine", head_file(tmp_path / "head.npz")
     put_encoder(root, small_encoder(), head=head, genres=GENRES)
     text = (root / "bundle.yaml").read_text()
-    assert text.count("temperature: 1.0") == 1
-    (root / "bundle.yaml").write_text(text.replace("temperature: 1.0", "temperature: 1.7"))
+    assert load(root).manifest.stage("small").head.temperature == 1.0
+    assert text.count("    inputs: [small]\n") == 1
+    (root / "bundle.yaml").write_text(text.replace("    inputs:", "    temperature: 1.7\n    inputs:"))
     assert not put_encoder(root, small_encoder()).notes
     assert load(root).manifest.stage("small").head.temperature == 1.7
     assert "the temperature 1.7 of the stage 'small'" in put_encoder(root, small_encoder(), head=head).notes[0]

@@ -174,3 +174,14 @@ def test_damage_in_words() -> None:
 
     assert str(Damage(2, 470, 0.004)) == "0.4% of the excerpt cannot be decoded; 2 of 470 packets are damaged"
     assert str(Damage(0, 10, 0.0, 33.0)) == "the file ends before the 33.0 s that it declares"
+
+
+def test_planes_that_pyav_cannot_read_are_refused() -> None:
+    """Damaged AAC may claim 32 channels; PyAV 18 crashes when it makes an array of more than 8 planes."""
+    av = pytest.importorskip("av")
+    from edge_reclass.audio.decode_av import _samples
+
+    frame = av.AudioFrame(format="fltp", layout="hexadecagonal", samples=64)
+    with pytest.raises(TrackError, match="16 channels in planes"):
+        _samples(frame)
+    assert _samples(av.AudioFrame(format="fltp", layout="7.1", samples=64)).shape == (64, 8)

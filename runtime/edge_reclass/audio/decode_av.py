@@ -45,6 +45,9 @@ _RUNNING: Final = ("adpcm_yamaha", "adpcm_ct", "adpcm_sbpro", "adpcm_aica", "g72
 PREROLL_SECONDS: Final = 0.5
 """More than any decoder's memory: 10 mp3 frames of bit reservoir at 22.05 kHz are 0.26 s."""
 
+_MAX_PLANES: Final = 8
+"""AV_NUM_DATA_POINTERS of FFmpeg."""
+
 _GAP_SECONDS: Final = 0.02
 """Timestamps that run ahead by more than this, and by half a frame, say that something is missing."""
 
@@ -285,6 +288,11 @@ class AvSource:
 
 def _samples(frame: Any) -> NDArray[Any]:
     """The frame's samples as [n, channels], in the decoder's own type."""
+    if frame.format.is_planar and frame.layout.nb_channels > _MAX_PLANES:
+        # PyAV 18 follows the pointers to the planes beyond their end then, and the process crashes.
+        raise TrackError(
+            "unsupported", f"{frame.layout.nb_channels} channels in planes, expected at most {_MAX_PLANES}"
+        )
     try:
         values: NDArray[Any] = frame.to_ndarray()
     except ValueError as error:

@@ -286,13 +286,20 @@ class AvSource:
             self.bad_packets += 1
 
 
+def _packed(frame: Any) -> Any:
+    """The frame with its channels interleaved: PyAV 18 follows the pointers to 8 planes or more beyond their end."""
+    av = import_av("")
+    converter = av.AudioResampler(format=frame.format.packed.name, layout=frame.layout, rate=frame.sample_rate)
+    parts = converter.resample(frame)
+    if len(parts) != 1 or parts[0].samples != frame.samples:
+        raise TrackError("unsupported", f"{frame.layout.nb_channels} channels in planes cannot be interleaved")
+    return parts[0]
+
+
 def _samples(frame: Any) -> NDArray[Any]:
     """The frame's samples as [n, channels], in the decoder's own type."""
-    if frame.format.is_planar and frame.layout.nb_channels > _MAX_PLANES:
-        # PyAV 18 follows the pointers to the planes beyond their end then, and the process crashes.
-        raise TrackError(
-            "unsupported", f"{frame.layout.nb_channels} channels in planes, expected at most {_MAX_PLANES}"
-        )
+    if frame.format.is_planar and frame.layout.nb_channels >= _MAX_PLANES:
+        frame = _packed(frame)
     try:
         values: NDArray[Any] = frame.to_ndarray()
     except ValueError as error:

@@ -156,7 +156,7 @@ def without_reference(root: Path) -> None:
 def test_without_references_every_stage_still_has_to_answer(root: Path) -> None:
     without_reference(root)
     assert statuses(root) == ["not compared", "not compared"]
-    with pytest.raises(UsageError, match="no references at all"):
+    with pytest.raises(UsageError, match="has no references"):
         verify(root)
     changed(root, zero, "heads/mert.onnx")
     bundles.rehash(root)

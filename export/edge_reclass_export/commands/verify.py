@@ -100,7 +100,10 @@ def verify(
     if wrong or any(finding.status == "mismatch" for finding in heard):
         raise typer.Exit(MISMATCH)
     if "ok" not in {*(finding.status for finding in findings), *(one.status for one in heard)}:
-        raise UsageError(f"nothing of {loaded.name} could be compared: it has no references at all")
+        raise UsageError(
+            f"nothing of {loaded.name} could be compared, although every stage answers: it has no references; "
+            f"write them:  edge-reclass export reference {bundle}"
+        )
 
 
 def _print(findings: list[Finding], heard: list[CascadeFinding], format: str) -> None:

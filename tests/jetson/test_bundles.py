@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -10,6 +13,71 @@ import pytest
 
 from jetson import fake_root
 from jetson.fake_root import JETPACK6, Device
+
+
+def with_the_real_program(tmp_path: Path) -> tuple[Device, Path]:
+    """A device without a GPU whose ``edge-reclass`` is this one, and a bundle of one stage with references."""
+    pytest.importorskip("edge_reclass_export")
+    import bundles
+    from edge_reclass_export.cascade_reference import write_cascade_reference
+
+    device = fake_root.make(tmp_path / "device", fake_root.DEBIAN12)
+    done = device.install("--no-units", "--bundle", str(fake_root.write_bundle(tmp_path / "one", "one")))
+    assert done.returncode == 0, done.stderr
+    program = device.root / "opt/edge-reclass/venv/bin/edge-reclass"
+    program.write_text(f'#!/bin/bash\nexec "{sys.executable}" -m edge_reclass "$@"\n')
+    good = bundles.make_bundle(tmp_path / "good", [bundles.fma_stage()])
+    write_cascade_reference(good)
+    return device, good
+
+
+def flip_a_byte(head: Path) -> None:
+    content = bytearray(head.read_bytes())
+    # The most significant byte of the first weight that is not 0: the graph stays whole, and the weight is another.
+    from onnx import load, numpy_helper
+
+    weights = next(numpy_helper.to_array(tensor) for tensor in load(head).graph.initializer if tensor.raw_data)
+    raw = weights.tobytes()
+    content[content.index(raw) + 3] ^= 0x40
+    head.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("fault", ["no graph", "one byte"])
+def test_a_broken_head_is_never_switched_to(tmp_path: Path, fault: str) -> None:
+    """By none of the ways in, though every hash in its manifest is right."""
+    import bundles
+
+    device, good = with_the_real_program(tmp_path)
+    bad = tmp_path / "bad"
+    shutil.copytree(good, bad)
+    head = next(bad.glob("heads/*.onnx"))
+    if fault == "no graph":
+        head.write_text("this is no onnx file")
+    else:
+        flip_a_byte(head)
+    bundles.rehash(bad)
+    one = device.current()
+    refused = device.bundle("install", str(bad))
+    assert refused.returncode == 4, refused.stderr
+    assert device.current() == one
+    assert device.provision("--yes", "--no-units", "--bundle", str(bad)).returncode == 4
+    assert device.current() == one
+    # As if an earlier program had let it in, which looked at encoders alone.
+    done = device.bundle("install", str(good))
+    assert done.returncode == 0, done.stderr
+    found = device.bundle("list").stdout
+    assert "in use" in found
+    installed = device.state / "bundles" / device.current()
+    name = "bad-" + hashlib.sha256((bad / "bundle.yaml").read_bytes()).hexdigest()[:12]
+    name = installed.name.rsplit("-", 1)[0] + name[3:]
+    shutil.copytree(bad, device.state / "bundles" / name)
+    stamp = (device.state / "bundles/.verified" / installed.name).read_text()
+    (device.state / "bundles/.verified" / name).write_text(stamp.replace("of=cascade ", ""))
+    assert device.bundle("use", name).returncode == 4
+    (device.state / "bundles/previous").unlink()
+    (device.state / "bundles/previous").symlink_to(name)
+    assert device.bundle("rollback").returncode == 4
+    assert device.current() == installed.name
 
 
 @pytest.fixture(scope="module")

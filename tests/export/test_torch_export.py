@@ -198,7 +198,7 @@ def test_damaged_weights_are_found_before_the_export() -> None:
 
 
 def test_the_width_is_checked() -> None:
-    with pytest.raises(ContractError, match=r"gives \[8, 5\], expected \[8, 6\]"):
+    with pytest.raises(ContractError, match=r"gives \[11, 5\], expected \[11, 6\]"):
         export_precisions(encoder(), name="small", rate=RATE, window_samples=WINDOW, dim=6)
     with pytest.raises(ContractError, match=r"float32\[batch, 5\].*float32\[batch, 6\]"):
         export_module(encoder(), name="small", window_samples=WINDOW, dim=6)

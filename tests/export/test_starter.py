@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="fitting needs the extra [fit]")
 pytest.importorskip("sklearn", reason="fitting needs the extra [fit]")
 
 import synth
@@ -20,16 +18,17 @@ from edge_reclass_export.heads import head_contract, head_mlp
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.parity import run_graph
-from edge_reclass_export.starter import evaluation
+from edge_reclass_export.starter import build, evaluation, measure, nonsense
 from edge_reclass_export.starter.build import build_starter
 from edge_reclass_export.starter.catalogue import GENRES, read_catalogue
 from edge_reclass_export.starter.fitting import (
     balanced_weights,
-    fit_mlp,
+    fit_head,
     fit_scaler,
     fit_temperature,
     softmax,
 )
+from edge_reclass_export.starter.ranges import fit_range
 
 
 def blobs(seed: int, rows: int = 300, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -49,20 +48,49 @@ def test_clips_and_genres_count_the_same_however_many_rows_they_have() -> None:
 
 
 def test_scaler_is_weighted_and_leaves_constants_alone() -> None:
-    scaler = fit_scaler(np.array([[0.0, 5.0], [1.0, 5.0]]), np.array([3.0, 1.0]), 5.0)
+    scaler = fit_scaler(np.array([[0.0, 5.0], [1.0, 5.0]]), np.array([3.0, 1.0]))
     np.testing.assert_allclose(scaler.mean, [0.25, 5.0])
     np.testing.assert_allclose(scaler.scale, [np.sqrt(0.1875), 1.0])
 
 
-def test_mlp_learns_is_repeatable_and_becomes_the_same_graph() -> None:
+def test_a_head_learns_and_becomes_the_same_graph() -> None:
     (x, y), (x_new, y_new) = blobs(1), blobs(2)
-    weights = balanced_weights(y, np.arange(len(y)), 3)
-    head, again = (fit_mlp(x, y, weights, 3, hidden=(64, 32), epochs=40, clip=5.0, seed=4) for _ in range(2))
+    head = fit_head(x, y, balanced_weights(y, np.arange(len(y)), 4), 4, strength=1.0)
     assert (head.logits(x_new).argmax(axis=1) == y_new).mean() > 0.9
-    np.testing.assert_array_equal(head.layers[0].kernel, again.layers[0].kernel)
-    content = model_bytes(head_mlp(head.layers, head.scaler), expect=head_contract(head.layers))
+    assert (head.logits(1e3 * x_new).argmax(axis=1) != 3).all(), "a genre without rows never wins"
+    content = model_bytes(head_mlp([head.layer], head.scaler), expect=head_contract([head.layer]))
     features = x_new.astype(np.float32)
     np.testing.assert_allclose(run_graph(content, features)[0], head.logits(features), atol=1e-3)
+
+
+def test_a_range_test_tells_two_sides_of_the_middle_and_becomes_the_same_graph() -> None:
+    random = np.random.default_rng(0)
+    music = random.normal(0, 1, (400, 6)) * 10.0 ** np.arange(-3, 3)
+    # The made signals lie on both sides along the first column; nothing was made along the second.
+    made = music[:60].copy()
+    made[:, 0] += 5e-3 * np.where(np.arange(60) % 2, 1, -1)
+    test = fit_range(music, np.ones(len(music)), made)
+    far = music[:4].copy()
+    far[:, 1] += [0.08, -0.08, 0.4, -0.4]
+    inside, outside = test.distance(music[60:]), test.distance(made)
+    assert np.quantile(inside, 0.95) < np.quantile(outside, 0.05)
+    assert ((test.distance(far) >= 0) & (test.distance(far) <= 1)).all()
+    content = model_bytes(test.graph(), expect=test.contract)
+    for rows in (music[:5], made[:5], far):
+        features = rows.astype(np.float32)
+        np.testing.assert_allclose(run_graph(content, features)[0][:, 0], test.distance(features), atol=1e-4)
+
+
+def test_made_signals() -> None:
+    signals = list(nonsense.nonsense(8_000, 2.0))
+    assert len({signal.name for signal in signals}) == len(signals) > 80
+    for signal in signals:
+        assert signal.samples.shape == (16_000,)
+        assert np.abs(signal.samples).max() == pytest.approx(1) or signal.name == "silence"
+    quiet = nonsense.played(signals[0].samples, -40.0, np.random.default_rng(0))
+    assert quiet.dtype == np.float32
+    assert np.abs(quiet).max() == pytest.approx(0.01, abs=1e-4)
+    np.testing.assert_array_equal(quiet * 32_768, np.round(quiet * 32_768))
 
 
 def test_temperature_undoes_a_scaling_of_calibrated_logits() -> None:
@@ -98,7 +126,8 @@ def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             signal = 0.2 * np.sin(2 * np.pi * 110 * 1.4**g * t) + 0.01 * noise
             path = f"{label}{i}.wav"
             synth.write(root / path, signal.astype(np.float32), 22_050)
-            rows.append([path, dataset, label, f"{label}{i // 2 if dataset == 'emotify' else i}", "train", seconds])
+            split = "valid" if dataset == "gtzan" and i == 3 else "train"
+            rows.append([path, dataset, label, f"{label}{i // 2 if dataset == 'emotify' else i}", split, seconds])
     rows.append(["left_out.wav", "emotify", "pop", "someone", "train", 16.0])
     with (root / "index.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["path", "dataset", "genre", "group", "split", "seconds"], *rows])
@@ -113,9 +142,10 @@ def test_the_whole_command(
     made_data: Path, made_wheel: MusicnnWheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluation, "FOLDS", 2)
-    monkeypatch.setattr(evaluation, "REPEATS", 1)
-    quick: Callable[..., object] = lambda *a, **k: fit_mlp(*a, **k, epochs=15)  # noqa: E731
-    monkeypatch.setattr(evaluation, "fit_mlp", quick)
+    monkeypatch.setattr(build, "REPEATS", 1)
+    monkeypatch.setattr(nonsense, "FITTED", ((16_000, 3.0),))
+    monkeypatch.setattr(nonsense, "MEASURED", ((16_000, 3.0),))
+    monkeypatch.setattr(measure, "SOFTER", (-20.0,))
     said: list[str] = []
     target = tmp_path / "starter"
     target.mkdir()
@@ -128,10 +158,12 @@ def test_the_whole_command(
     bundle.verify()
     assert bundle.manifest.genres == list(GENRES)
     card = bundle.path("README.md").read_text(encoding="utf-8")
-    assert "| 10 s | 22 |" in card
+    assert card.count("| 10 s | 22 |") == 1
+    assert "| 10 s | 8 |" in card, "the list of other artists"
+    assert "| whole | 4 |" in card, "the source that is left out"
     assert "1 Emotify clips labelled pop are left out" in card
     assert "| fma/1.wav | Rock |" in card
-    with Cascade.open(target, policy="thorough") as cascade:
+    with Cascade.open(target, policy="thorough", min_confidence=0.0) as cascade:
         right = [cascade.classify(made_data / f"{name}1.wav").genre for name in ("blues", "disco", "metal")]
     assert right == ["Blues", "Disco", "Rock"]
 

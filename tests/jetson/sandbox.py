@@ -18,16 +18,7 @@ from jetson.unit_file import Unit, last, words
 
 _ELSEWHERE = {
     # What starts, stops, restarts and describes it, not what it may do.
-    *(
-        "Type",
-        "NotifyAccess",
-        "WatchdogSec",
-        "TimeoutStartSec",
-        "TimeoutStopSec",
-        "ExecStart",
-        "ExecStartPre",
-        "ExecStopPost",
-    ),
+    *("Type", "NotifyAccess", "WatchdogSec", "TimeoutStartSec", "TimeoutStopSec", "ExecStart", "ExecStartPre"),
     *("SuccessExitStatus", "Restart", "RestartSec", "RestartPreventExitStatus", "RestartSteps", "RestartMaxDelaySec"),
     *("SyslogIdentifier", "StandardInput", "StandardOutput", "StandardError"),
     # Needs control groups, which belong to systemd: not tried here.

@@ -27,7 +27,7 @@ def starter(
 
     Takes about 15 minutes on 2 cores. Exit codes: 0 good, 2 wrong usage, 4 the wheel is not intact.
     """
-    need("onnx", "onnxruntime", "torch", "sklearn", extra="fit")
+    need("onnx", "onnxruntime", "sklearn", extra="fit")
     from edge_reclass_export.musicnn_wheel import MusicnnWheel, fetch_wheel
     from edge_reclass_export.starter.build import build_starter
 

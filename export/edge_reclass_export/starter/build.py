@@ -1,14 +1,14 @@
-"""Build the starter bundle: extract, cross-validate, choose, fit on all clips, write, hear clips from elsewhere."""
+"""Build the starter bundle: hear all clips, cross-validate, fit, write, and measure what was written."""
 
 from __future__ import annotations
 
-import csv
 import platform
 import shutil
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from edge_reclass.bundle import (
     HeadEntry,
     Manifest,
     PolicyEntry,
+    RangeEntry,
     StageEntry,
     StepEntry,
     WaveformEntry,
@@ -27,37 +28,48 @@ from edge_reclass.bundle import (
     manifest_text,
 )
 from edge_reclass.errors import UsageError
-from edge_reclass.policy import Policy
+from edge_reclass.features import FEATURE_COUNT
+from edge_reclass_export.cascade_writer import write_cascade_reference
 from edge_reclass_export.exported import ExportedEncoder
-from edge_reclass_export.heads import head_contract, head_mlp
+from edge_reclass_export.heads import LinearLayer, Scaler, head_contract, head_mlp
 from edge_reclass_export.musicnn_export import musicnn_encoder
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
 from edge_reclass_export.onnx_writer import write_bytes, write_model
 from edge_reclass_export.parity import reference_vectors
 from edge_reclass_export.recipes.musicnn import MusicnnOptions
-from edge_reclass_export.starter.card import Choice, Outside, model_card, sweep
+from edge_reclass_export.starter.card import Measured, model_card
 from edge_reclass_export.starter.catalogue import GENRES, Catalogue, read_catalogue
-from edge_reclass_export.starter.embeddings import Extractor
-from edge_reclass_export.starter.evaluation import STAGES, Evaluation, cross_validate, fit_stage, make_policy
+from edge_reclass_export.starter.embeddings import hear_clips, hear_nonsense
+from edge_reclass_export.starter.evaluation import (
+    ACCEPT,
+    INPUTS,
+    MIN_CONFIDENCE,
+    REPEATS,
+    Fitted,
+    Recipe,
+    cross_validate,
+    fit,
+    held_out,
+    missed,
+)
 from edge_reclass_export.starter.fitting import Head
+from edge_reclass_export.starter.measure import elsewhere, levels_kept, nonsense_answered
+from edge_reclass_export.starter.ranges import RangeTest
 
 __all__ = ["build_starter"]
 
-FEATURE_RATE = 20_000
+FEATURE_RATE: Final = 20_000
 """In Hz; below every source's 22 050, so that each clip passes the same anti-aliasing filter. At 22 050 Hz a file of
 that rate would pass none, one of 44 100 Hz would lose its top kilohertz, and the genre would depend on which it was."""
-FEATURE_SECONDS = 3.0
-ACCEPTS = (0.50, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95, 0.98)
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4)
-_TOOLS = ("numpy", "scipy", "soxr", "onnx", "onnxruntime", "torch", "scikit-learn")
-LOSS = 0.01
-"""Balanced accuracy that may be given up for leaving early."""
+FEATURE_SECONDS: Final = 3.0
+LOUDNESS: Final = -15.0
+_TOOLS: Final = ("numpy", "scipy", "soxr", "onnx", "onnxruntime", "scikit-learn")
 
 Say = Callable[[str], None]
 
 
 def build_starter(data: Path, wheel: MusicnnWheel, output: Path, *, threads: int, say: Say) -> Path:
-    """Build the bundle from ``data`` (see shared/data/README.md) and the musicnn wheel into the folder ``output``.
+    """Build the bundle from ``data`` (see its README.md) and the musicnn wheel into the folder ``output``.
 
     The folder appears when everything is done; an earlier bundle there is replaced in one step.
 
@@ -73,31 +85,100 @@ def build_starter(data: Path, wheel: MusicnnWheel, output: Path, *, threads: int
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         root = Path(temporary) / output.name
-        stages = _encoders(encoder)
-        write_bytes(encoder.model, root / stages[1].files["fp32"])
-        with Extractor(*stages, root / stages[1].files["fp32"], threads=threads) as extractor:
-            clips = extractor.extract_all(
-                catalogue.root, catalogue.clips, lambda n: say(f"clip {n} of {len(catalogue.clips)}")
+        bundle = _Bundle(root, encoder, catalogue)
+        bundle.write(*_nothing_fitted(encoder.dim), card=None)
+        with Cascade.open(root, policy="thorough", threads=threads) as cascade:
+            clips = hear_clips(
+                cascade, catalogue.root, catalogue.clips, lambda n: say(f"clip {n} of {len(catalogue.clips)}")
             )
-            widths = extractor.widths
-        evaluation = cross_validate(clips, GENRES, widths, say)
-        policy, choices = choose(evaluation)
-        say("fitting the heads on all clips")
-        labels = np.array([GENRES.index(clip.clip.genre) for clip in clips])
-        heads = {stage: fit_stage(stage, clips, labels, len(GENRES), widths, seed=0) for stage in STAGES}
-        _write(root, encoder, stages, heads, evaluation, policy, catalogue, card=None)
-        outside = _outside(root, data)
-        card = model_card(catalogue, evaluation, policy, choices, *stages, outside)
-        _write(root, encoder, stages, heads, evaluation, policy, catalogue, card=card)
+        say("hearing made signals")
+        with Cascade.open(root, policy="fast", threads=threads) as cascade:
+            nonsense = list(hear_nonsense(cascade))
+        recipe, heard = cross_validate(clips, nonsense, say, repeats=REPEATS)
+        valid = [clip for clip in clips if clip.clip.valid]
+        say("the list of other artists")
+        by_list = held_out([clip for clip in clips if not clip.clip.valid], valid, nonsense, say)
+        say("the source that is left out")
+        near = [clip for clip in clips if clip.clip.dataset != "emotify"]
+        # Electronic has no clips in any other source.
+        far = [clip for clip in clips if clip.clip.dataset == "emotify" and clip.clip.genre != "Electronic"]
+        by_source = held_out(near, far, nonsense, say)
+        say("fitting on all clips")
+        fitted = fit(clips, nonsense)
+        bundle.write(fitted, recipe, card=None)
+        with Cascade.open(root, threads=threads) as cascade:
+            say("measuring the bundle")
+            measured = Measured(
+                missed(clips, nonsense, recipe.limit),
+                nonsense_answered(cascade, seed=100),
+                levels_kept(cascade, catalogue.root, catalogue.clips),
+                elsewhere(cascade, data),
+            )
+        card = model_card(catalogue, clips, recipe, heard, by_list, by_source, measured)
+        bundle.write(fitted, recipe, card=card)
+        write_cascade_reference(root)
         _replace(root, output)
     return output
 
 
-def _encoders(encoder: ExportedEncoder) -> tuple[Fma518Entry, WaveformEntry]:
-    window = round(FEATURE_SECONDS * FEATURE_RATE)
-    return (
-        Fma518Entry(rate=FEATURE_RATE, window_samples=window, hop_samples=window),
-        WaveformEntry(
+def _nothing_fitted(dim: int) -> tuple[Fitted, Recipe]:
+    """Heads and a range test of zeros: with them a bundle can be opened, and tells its embeddings."""
+
+    def head(inputs: tuple[str, ...]) -> Head:
+        width = FEATURE_COUNT + (dim if len(inputs) > 1 else 0)
+        layer = LinearLayer(np.zeros((width, len(GENRES))), np.zeros(len(GENRES)))
+        return Head(Scaler(np.zeros(width), np.ones(width)), layer)
+
+    scaler = Scaler(np.zeros(FEATURE_COUNT), np.ones(FEATURE_COUNT), clip=1.0)
+    test = RangeTest(scaler, LinearLayer(np.zeros((2 * FEATURE_COUNT, 1)), np.zeros(1)))
+    heads = {stage: head(inputs) for stage, inputs in INPUTS.items()}
+    return Fitted(heads, test), Recipe(dict.fromkeys(INPUTS, 1.0), 1.0)
+
+
+class _Bundle:
+    """The bundle's folder; every part of it can be written anew."""
+
+    def __init__(self, root: Path, encoder: ExportedEncoder, catalogue: Catalogue) -> None:
+        self._root, self._encoder, self._catalogue = root, encoder, catalogue
+        write_bytes(encoder.model, root / "encoders/musicnn.fp32.onnx")
+        vectors = reference_vectors(encoder.model, rate=encoder.rate, samples=encoder.window_samples)
+        write_bytes(vectors.to_bytes(), root / "reference/musicnn.npz")
+        write_bytes(encoder.licence.encode("utf-8"), root / encoder.licence_file)
+
+    def write(self, fitted: Fitted, recipe: Recipe, card: str | None) -> None:
+        """Heads, range test, card and manifest."""
+        root = self._root
+        for stage, head in fitted.heads.items():
+            model = head_mlp([head.layer], head.scaler)
+            write_model(model, root / f"heads/{stage}.onnx", expect=head_contract([head.layer]))
+        write_model(fitted.range.graph(), root / "heads/fma.range.onnx", expect=fitted.range.contract)
+        if card is not None:
+            write_bytes(card.encode("utf-8"), root / "README.md")
+        files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != MANIFEST)
+        manifest = Manifest(
+            format=1,
+            name="starter",
+            genres=list(GENRES),
+            excerpt=ExcerptEntry(start="center", seconds=30.0),
+            min_confidence=MIN_CONFIDENCE,
+            stages=self._stages(recipe),
+            policies=_policies(),
+            default_policy="progressive",
+            files={path.relative_to(root).as_posix(): file_entry(path) for path in files},
+            provenance={
+                "built_by": f"edge-reclass export starter, edge-reclass {__version__}",
+                "tools": {"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
+                "data_index_sha256": self._catalogue.index_sha256,
+                "clips": len(self._catalogue.clips),
+                "musicnn": dict(self._encoder.provenance),
+                "heads_licence": "Apache-2.0; fitted on research-only and non-commercial audio, see README.md",
+            },
+        )
+        write_bytes(manifest_text(manifest).encode("utf-8"), root / MANIFEST)
+
+    def _stages(self, recipe: Recipe) -> list[StageEntry]:
+        encoder, window = self._encoder, round(FEATURE_SECONDS * FEATURE_RATE)
+        waveform = WaveformEntry(
             rate=encoder.rate,
             window_samples=encoder.window_samples,
             hop_samples=encoder.hop_samples,
@@ -105,109 +186,37 @@ def _encoders(encoder: ExportedEncoder) -> tuple[Fma518Entry, WaveformEntry]:
             files={"fp32": "encoders/musicnn.fp32.onnx"},
             short=encoder.short,
             reference="reference/musicnn.npz",
-        ),
-    )
-
-
-def choose(evaluation: Evaluation) -> tuple[Policy, list[Choice]]:
-    """The weight with the best balanced accuracy when both stages are always asked, and then the lowest threshold
-    that gives up no more than LOSS of it. Gives the policy and the table of thresholds."""
-    always = [sweep(evaluation, weight, (1.0,))[0] for weight in WEIGHTS]
-    # In steps of half a point: below that, the smaller weight of fma is the simpler choice.
-    best = max(always, key=lambda choice: (round(choice.balanced * 200), -choice.weight))
-    choices = sweep(evaluation, best.weight, (*ACCEPTS, 1.0))
-    good = [choice for choice in choices if choice.balanced >= best.balanced - LOSS]
-    return make_policy(min(choice.accept for choice in good), best.weight), choices
-
-
-def _write(
-    root: Path,
-    encoder: ExportedEncoder,
-    entries: tuple[Fma518Entry, WaveformEntry],
-    heads: dict[str, Head],
-    evaluation: Evaluation,
-    policy: Policy,
-    catalogue: Catalogue,
-    card: str | None,
-) -> None:
-    for stage, head in heads.items():
-        model = head_mlp(head.layers, head.scaler)
-        write_model(model, root / f"heads/{stage}.onnx", expect=head_contract(head.layers))
-    vectors = reference_vectors(encoder.model, rate=encoder.rate, samples=encoder.window_samples)
-    write_bytes(vectors.to_bytes(), root / "reference/musicnn.npz")
-    write_bytes(encoder.licence.encode("utf-8"), root / encoder.licence_file)
-    if card is not None:
-        write_bytes(card.encode("utf-8"), root / "README.md")
-    files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != MANIFEST)
-    inputs = {"fma": ["fma"], "musicnn": ["fma", "musicnn"]}
-    encoders: list[Fma518Entry | WaveformEntry] = list(entries)
-    stages = [
-        StageEntry(
-            name=stage,
-            encoder=entry,
-            head=HeadEntry(
-                file=f"heads/{stage}.onnx",
-                inputs=inputs[stage],
-                temperature=round(evaluation.temperatures[stage], 4),
-            ),
         )
-        for stage, entry in zip(STAGES, encoders, strict=True)
-    ]
-    manifest = Manifest(
-        format=1,
-        name="starter",
-        genres=list(evaluation.genres),
-        excerpt=ExcerptEntry(start="center", seconds=30.0),
-        stages=stages,
-        policies=_policies(policy),
-        default_policy=policy.name,
-        files={path.relative_to(root).as_posix(): file_entry(path) for path in files},
-        provenance={
-            "built_by": f"edge-reclass export starter, edge-reclass {__version__}",
-            "tools": {"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
-            "data_index_sha256": catalogue.index_sha256,
-            "clips": len(catalogue.clips),
-            "musicnn": dict(encoder.provenance),
-            "heads_licence": "Apache-2.0; fitted on research-only and non-commercial audio, see README.md",
-        },
-    )
-    write_bytes(manifest_text(manifest).encode("utf-8"), root / MANIFEST)
-
-
-def _policies(policy: Policy) -> dict[str, PolicyEntry]:
-    last = policy.steps[-1]
-    weights = dict(last.weights)
-
-    def ladder(accept: float) -> PolicyEntry:
-        steps = [
-            StepEntry(after="fma", weights={"fma": 1.0}, accept=accept),
-            StepEntry(after=last.after, weights=weights),
+        features = Fma518Entry(rate=FEATURE_RATE, window_samples=window, hop_samples=window)
+        ranges = {"fma": RangeEntry("heads/fma.range.onnx", ["fma"], recipe.limit)}
+        encoders: dict[str, Fma518Entry | WaveformEntry] = {"fma": features, "musicnn": waveform}
+        return [
+            StageEntry(
+                name=stage,
+                encoder=encoders[stage],
+                loudness=LOUDNESS,
+                head=HeadEntry(
+                    file=f"heads/{stage}.onnx",
+                    inputs=list(inputs),
+                    temperature=round(recipe.temperatures[stage], 4),
+                    range=ranges.get(stage),
+                ),
+            )
+            for stage, inputs in INPUTS.items()
         ]
-        return PolicyEntry(vote="soft", steps=steps)
 
-    accept = policy.steps[0].accept
+
+def _policies() -> dict[str, PolicyEntry]:
+    def ladder(accept: float) -> PolicyEntry:
+        first = StepEntry(after="fma", weights={"fma": 1.0}, accept=accept)
+        return PolicyEntry(vote="soft", steps=[first, StepEntry(after="musicnn", weights={"musicnn": 1.0})])
+
     return {
-        policy.name: ladder(1.0 if accept is None else accept),
+        "progressive": ladder(ACCEPT),
         "fast": PolicyEntry(vote="soft", steps=[StepEntry(after="fma", weights={"fma": 1.0})]),
         # No confidence is above 1, so that the second stage is always asked.
         "thorough": ladder(1.0),
     }
-
-
-def _outside(root: Path, data: Path) -> list[Outside]:
-    """What the bundle says of the labelled FMA clips, which were never used for fitting."""
-    index = data / "audio" / "fma" / "labels.csv"
-    if not index.is_file():
-        return []
-    found = []
-    with Cascade.open(root) as cascade, index.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            verdict = cascade.classify(index.parent / row["file"])
-            if verdict.genre is None or verdict.confidence is None or verdict.decided_by is None:
-                raise UsageError(f"{index.parent / row['file']}: {verdict.status}: {verdict.error}")
-            one = Outside(f"fma/{row['file']}", row["top_genre"], verdict.genre, verdict.confidence, verdict.decided_by)
-            found.append(one)
-    return found
 
 
 def _replace(root: Path, output: Path) -> None:

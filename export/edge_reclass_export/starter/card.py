@@ -2,115 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_reclass.bundle import Fma518Entry, WaveformEntry
-from edge_reclass.policy import Policy
-from edge_reclass_export.starter.catalogue import Catalogue
-from edge_reclass_export.starter.embeddings import LENGTHS, LOW_RATE_LENGTH, LOW_RATES, ClipEmbeddings
+from edge_reclass.policy import Policy, Step
+from edge_reclass_export.starter.catalogue import GENRES, Catalogue
+from edge_reclass_export.starter.embeddings import VIEWS, ClipEmbeddings
 from edge_reclass_export.starter.evaluation import (
-    CHOSEN_LENGTH,
-    CLIP,
+    ACCEPT,
+    CHOSEN,
     FOLDS,
+    MIN_CONFIDENCE,
     REPEATS,
-    STAGES,
-    Evaluation,
     Figures,
-    alone,
-    dataset_baseline,
-    duration_baseline,
-    everything,
-    majority_baseline,
+    Heard,
+    Recipe,
+    confusion,
+    dataset_rule,
+    duration_rule,
+    evaluate,
     make_policy,
-    operate,
 )
+from edge_reclass_export.starter.fitting import CLIP
+from edge_reclass_export.starter.measure import Answered, Elsewhere
 
-__all__ = ["Choice", "Outside", "model_card", "sweep"]
+__all__ = ["Measured", "model_card"]
 
 _TERMS = {"gtzan": "research only", "emotify": "CC BY-NC-SA", "speech": "research only"}
+_ACCEPTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
+_HEADER = (
+    "heard",
+    "clips",
+    "accuracy",
+    "balanced",
+    "unsure: outside",
+    "unsure: low",
+    "right of the rest",
+    "fma decides",
+    "ECE",
+)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One setting of the policy that was weighed: threshold, weight of fma, and what came of it."""
+class Measured:
+    """What the finished bundle was asked.
 
-    accept: float
-    weight: float
-    accuracy: float
-    balanced: float
-    first_exit: float
+    missed: per family of nonsense, what a range test misses that has heard none of it, and of how many
+    nonsense: per family, the answers to signals at other rates, lengths and levels than those of the fit
+    levels: how many clips, and how many keep their answer at each level
+    """
 
-
-@dataclass(frozen=True)
-class Outside:
-    """What the finished bundle says of a labelled track that it was not made from."""
-
-    track: str
-    label: str
-    genre: str
-    score: float
-    decided_by: str
-
-
-def sweep(evaluation: Evaluation, weight: float, accepts: Sequence[float]) -> list[Choice]:
-    """What each threshold gives at the length at which the policy is chosen."""
-    choices = []
-    for accept in accepts:
-        operation, _ = operate(evaluation, make_policy(accept, weight), CHOSEN_LENGTH)
-        figures = operation.figures
-        choices.append(Choice(accept, weight, figures.accuracy, figures.balanced, operation.first_exit))
-    return choices
+    missed: Mapping[str, tuple[int, int]]
+    nonsense: Mapping[str, Answered]
+    levels: tuple[int, Mapping[float, int]]
+    elsewhere: Sequence[Elsewhere]
 
 
 def model_card(
     catalogue: Catalogue,
-    evaluation: Evaluation,
-    policy: Policy,
-    choices: Sequence[Choice],
-    features: Fma518Entry,
-    waveform: WaveformEntry,
-    outside: Sequence[Outside],
+    clips: Sequence[ClipEmbeddings],
+    recipe: Recipe,
+    heard: Mapping[str, Heard],
+    by_list: tuple[Recipe, Mapping[str, Heard]],
+    by_source: tuple[Recipe, Mapping[str, Heard]],
+    measured: Measured,
 ) -> str:
-    """The card as Markdown; ``outside`` is what the bundle says of clips from elsewhere."""
-    if features.rate == "native" or features.window_samples is None:
-        raise ValueError("the starter's features need a fixed rate and windows")
+    """The card as Markdown; ``heard`` are the answers out of fold."""
     template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
+    policy = make_policy(ACCEPT)
+    unsure = [evaluate(recipe, one, policy) for one in heard.values()]
     return template.format(
-        count=len(evaluation.genres),
-        genres=", ".join(evaluation.genres),
-        fma_rate=f"{features.rate:,}".replace(",", " "),
-        fma_window=f"{features.window_samples / features.rate:g}",
-        musicnn_window=f"{waveform.window_samples / waveform.rate:g}",
-        policy=policy.name,
-        accept=f"{policy.steps[0].accept:g}",
-        weights=", ".join(f"{name} {weight:g}" for name, weight in policy.steps[1].weights.items()),
-        chosen_length=f"{CHOSEN_LENGTH:g}",
-        temperatures=", ".join(f"{stage} {value:.3f}" for stage, value in evaluation.temperatures.items()),
+        count=len(GENRES),
+        genres=", ".join(GENRES),
+        accept=f"{ACCEPT:g}",
+        min_confidence=f"{MIN_CONFIDENCE:g}",
+        chosen=CHOSEN,
+        temperatures=", ".join(f"{stage} {value:.3f}" for stage, value in recipe.temperatures.items()),
         datasets=_datasets(catalogue),
         left_out=catalogue.left_out,
         index=catalogue.index_sha256,
         clip=f"{CLIP:g}",
         folds=FOLDS,
         repeats=REPEATS,
-        figures=_figures(evaluation, policy),
-        figures_gtzan=_figures(evaluation, policy, only=lambda clip: clip.clip.dataset == "gtzan"),
-        figures_long=_figures(evaluation, policy, only=lambda clip: max(LENGTHS) in clip.lengths),
-        low_rates=_low_rates(evaluation, policy),
-        low_length=f"{LOW_RATE_LENGTH:g}",
-        per_genre=_per_genre(evaluation, policy),
-        thresholds=_thresholds(choices, policy),
-        outside=_outside(outside),
+        outside=f"{max(one.outside for one in unsure):.1%}",
+        figures=_figures(recipe, heard),
+        by_list=_figures(*by_list),
+        by_source=_figures(*by_source),
+        rules=_rules(clips),
+        policies=_policies(recipe, heard[CHOSEN]),
+        genres_table=_per_genre(recipe, heard[CHOSEN]),
+        thresholds=_thresholds({"out of fold": (recipe, heard), "other artists": by_list, "left out": by_source}),
+        levels=_levels(*measured.levels),
+        nonsense=_nonsense(measured),
+        elsewhere=_elsewhere(measured.elsewhere),
     )
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+
+
+def _row(name: str, one: Figures) -> tuple[object, ...]:
+    return (
+        name,
+        one.clips,
+        f"{one.accuracy:.3f}",
+        f"{one.balanced:.3f}",
+        f"{one.outside:.1%}",
+        f"{one.low:.1%}",
+        f"{one.right_when_sure:.3f}",
+        f"{one.first:.0%}",
+        f"{one.error:.3f}",
+    )
+
+
+def _figures(recipe: Recipe, heard: Mapping[str, Heard]) -> str:
+    return _table(_HEADER, [_row(view, evaluate(recipe, one, make_policy(ACCEPT))) for view, one in heard.items()])
+
+
+def _policies(recipe: Recipe, heard: Heard) -> str:
+    fast = Policy("fast", "soft", (Step("fma", {"fma": 1.0}),))
+    rows = (("fast", fast), ("progressive", make_policy(ACCEPT)), ("thorough", make_policy(1.0)))
+    return _table(_HEADER, [_row(name, evaluate(recipe, heard, policy)) for name, policy in rows])
 
 
 def _datasets(catalogue: Catalogue) -> str:
@@ -121,77 +136,70 @@ def _datasets(catalogue: Catalogue) -> str:
     return _table(("data set", "clips", "groups", "terms"), rows)
 
 
-def _figures(evaluation: Evaluation, policy: Policy, only: Callable[[ClipEmbeddings], bool] = everything) -> str:
-    """One line per length; the baselines stand beside the figures of all clips."""
-    header = ["cut", "clips", "fma balanced", "musicnn balanced", "cascade accuracy", "cascade balanced", "fma decides"]
-    rules = (dataset_baseline, duration_baseline, majority_baseline) if only is everything else ()
+def _rules(clips: Sequence[ClipEmbeddings]) -> str:
+    views = [view.name for view in VIEWS if any(view.name in clip.views for clip in clips)]
+    rows = [(view, f"{dataset_rule(clips, view):.2f}", f"{duration_rule(clips, view):.2f}") for view in views]
+    return _table(("heard", "source", "duration"), rows)
+
+
+def _per_genre(recipe: Recipe, heard: Heard) -> str:
+    table = confusion(heard, recipe.decide(heard, make_policy(ACCEPT), min_confidence=0.0))
     rows = []
-    for length in LENGTHS:
-        if not any(length in clip.lengths and only(clip) for clip in evaluation.clips):
-            continue
-        operation, _ = operate(evaluation, policy, length, only=only)
-        figures = operation.figures
-        row = [f"{length:g} s", str(figures.clips)]
-        row += [f"{alone(evaluation, stage, length, only=only).balanced:.3f}" for stage in STAGES]
-        row += [f"{figures.accuracy:.3f}", f"{figures.balanced:.3f}", f"{operation.first_exit:.0%}"]
-        rows.append(row + [_both(rule(evaluation, length)) for rule in rules])
-    return _table([*header, *("source", "duration", "majority")[: len(rules)]], rows)
-
-
-def _low_rates(evaluation: Evaluation, policy: Policy) -> str:
-    """The same cuts at full and at low rates."""
-    rows = []
-    for view in (LOW_RATE_LENGTH, *reversed(LOW_RATES)):
-        operation, _ = operate(evaluation, policy, view)
-        name = "the file's own" if view == LOW_RATE_LENGTH else f"{view:,} Hz".replace(",", " ")
-        stages = [f"{alone(evaluation, stage, view).balanced:.3f}" for stage in STAGES]
-        figures = operation.figures
-        rows.append(
-            (name, *stages, f"{figures.accuracy:.3f}", f"{figures.balanced:.3f}", f"{operation.first_exit:.0%}")
-        )
-    header = ("rate", "fma balanced", "musicnn balanced", "cascade accuracy", "cascade balanced", "fma decides")
-    return _table(header, rows)
-
-
-def _both(figures: Figures) -> str:
-    return f"{figures.accuracy:.2f} ({figures.balanced:.2f})"
-
-
-def _per_genre(evaluation: Evaluation, policy: Policy) -> str:
-    _, confusion = operate(evaluation, policy, CHOSEN_LENGTH)
-    rows = []
-    for g, genre in enumerate(evaluation.genres):
-        row, said = confusion[g], confusion[:, g].sum()
-        if row.sum():
-            right = f"{row[g] / said:.2f}" if said else "–"
-            found = f"{row[g] / row.sum():.2f}"
-            rows.append((genre, row.sum() // REPEATS, found, right, _confused(row, g, evaluation.genres)))
+    for g, genre in enumerate(GENRES):
+        row, said = table[g].copy(), table[:, g].sum()
+        if total := row.sum():
+            found, row[g] = row[g], 0
+            other = f"{GENRES[row.argmax()]} ({row.max() / total:.2f})" if row.any() else "–"
+            clips = len(set(heard.clips[heard.labels == g].tolist()))
+            rows.append((genre, clips, f"{found / total:.2f}", f"{found / said:.2f}" if said else "–", other))
     return _table(("genre", "clips", "found", "right when said", "most often taken for"), rows)
 
 
-def _confused(row: NDArray[np.intp], g: int, genres: Sequence[str]) -> str:
-    others = row.copy()
-    others[g] = 0
-    worst = int(others.argmax())
-    return f"{genres[worst]} ({others[worst] / row.sum():.2f})" if others[worst] else "–"
-
-
-def _thresholds(choices: Sequence[Choice], policy: Policy) -> str:
+def _thresholds(judged: Mapping[str, tuple[Recipe, Mapping[str, Heard]]]) -> str:
+    """Accuracy on whole clips, and how many fma decides."""
     rows = []
-    for choice in choices:
-        name = "never" if choice.accept >= 1 else f"{choice.accept:.2f}"
-        mark = " (chosen)" if choice.accept == policy.steps[0].accept else ""
-        rows.append((name + mark, f"{choice.accuracy:.3f}", f"{choice.balanced:.3f}", f"{choice.first_exit:.0%}"))
-    return _table(("fma accepts above", "accuracy", "balanced", "fma decides"), rows)
+    for accept in _ACCEPTS:
+        row = ["never" if accept == 1.0 else f"{accept:.2f}{' (chosen)' if accept == ACCEPT else ''}"]
+        for recipe, heard in judged.values():
+            one = evaluate(recipe, heard["whole"], make_policy(accept))
+            row.append(f"{one.accuracy:.3f} ({one.first:.0%})")
+        rows.append(row)
+    return _table(("fma accepts above", *judged), rows)
 
 
-def _outside(outside: Sequence[Outside]) -> str:
-    if not outside:
+def _levels(clips: int, kept: Mapping[float, int]) -> str:
+    rows = [[f"{same} of {clips}" for same in kept.values()]]
+    return _table([f"{level:g} dB" for level in kept], rows)
+
+
+def _nonsense(measured: Measured) -> str:
+    rows = [
+        (family, one.sure, one.unsure, one.silent, _of(measured.missed.get(family)))
+        for family, one in measured.nonsense.items()
+    ]
+    every = measured.nonsense.values()
+    sums = (sum(one.sure for one in every), sum(one.unsure for one in every), sum(one.silent for one in every))
+    missed = measured.missed.values()
+    rows.append(("all", *sums, f"{sum(one for one, _ in missed)} of {sum(all_ for _, all_ in missed)}"))
+    return _table(("family", "get a genre", "unsure", "silent", "missed if this family is unknown"), rows)
+
+
+def _of(pair: tuple[int, int] | None) -> str:
+    return f"{pair[0]} of {pair[1]}" if pair else "all silent"
+
+
+def _elsewhere(tracks: Sequence[Elsewhere]) -> str:
+    if not tracks:
         return "None were at hand when this bundle was built."
-    right = sum(one.label == one.genre for one in outside)
-    rows = [(one.track, one.label, one.genre, f"{one.score:.2f}", one.decided_by) for one in outside]
+    rows = []
+    for one in tracks:
+        verdict = one.verdict
+        answer = verdict.genre or f"unsure ({verdict.top[0].genre})"
+        rows.append((one.track, one.label, answer, f"{verdict.confidence:.2f}", verdict.decided_by))
+    right = sum(one.label == one.verdict.genre for one in tracks)
+    unsure = sum(one.verdict.genre is None for one in tracks)
     return (
-        f"Clips of 30 s from another source, never used for fitting or choosing: {right} of {len(outside)} right.\n"
-        "A sample this small says that nothing is broken, not how good the bundle is.\n\n"
-        + _table(("track", "label", "decided", "score", "by"), rows)
+        f"Clips of 30 s from another source, never used for fitting or choosing: {right} of {len(tracks)} right, "
+        f"{unsure} unsure.\nA sample this small says that nothing is broken, not how good the bundle is.\n\n"
+        + _table(("track", "label", "answer", "score", "by"), rows)
     )

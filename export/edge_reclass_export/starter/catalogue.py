@@ -56,12 +56,14 @@ _LEFT_OUT: Final = frozenset({("emotify", "pop")})
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: ``path`` relative to the data's folder, ``group`` is the artist or, where unknown, the clip."""
+    """One clip: ``path`` relative to the data's folder, ``group`` is the artist or, where unknown, the clip; ``valid``
+    for those of GTZAN's artist-disjoint validation list."""
 
     path: str
     dataset: str
     genre: str
     group: str
+    valid: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def read_catalogue(root: Path) -> Catalogue:
             if key in _LEFT_OUT:
                 left_out += 1
                 continue
-            clips.append(Clip(row["path"], key[0], _LABELS[key], f"{key[0]}/{row['group']}"))
+            clips.append(Clip(row["path"], key[0], _LABELS[key], f"{key[0]}/{row['group']}", row["split"] == "valid"))
         except KeyError as error:
             raise UsageError(f"{index}: no column or no genre {error}; got the row {dict(row)}") from error
     return Catalogue(root, tuple(clips), left_out, hashlib.sha256(content).hexdigest())

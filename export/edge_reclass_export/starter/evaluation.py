@@ -1,7 +1,7 @@
-"""Grouped cross-validation of both stages and of the cascade, per length, beside what a confounder alone would get.
+"""The recipe, and what it is worth: out of fold, on GTZAN's valid list, and on a source that was left out.
 
-The clips differ in length and source by genre, so every figure is for cuts of one length, and stands next to what a
-rule reaches that knows only the data set, or only the clip's original duration.
+The clips differ in length and source by genre, so every figure is for one view of the clips (a length, or a copy at a
+low rate), and stands next to what a rule reaches that knows only the data set, or only the clip's duration.
 """
 
 from __future__ import annotations
@@ -9,232 +9,288 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.policy import Answer, Policy, Step, decide
-from edge_reclass_export.starter.embeddings import LENGTHS, LOW_RATES, ClipEmbeddings
-from edge_reclass_export.starter.fitting import Head, balanced_weights, fit_mlp, fit_temperature, softmax
+from edge_reclass.features import FEATURE_COUNT
+from edge_reclass.policy import Answer, Decision, Policy, Step, decide
+from edge_reclass_export.starter.catalogue import GENRES
+from edge_reclass_export.starter.embeddings import VIEWS, ClipEmbeddings, NonsenseEmbedding
+from edge_reclass_export.starter.fitting import Array, Head, balanced_weights, fit_head, fit_temperature, softmax
+from edge_reclass_export.starter.ranges import RangeTest, fit_range
 
 __all__ = [
-    "CHOSEN_LENGTH",
-    "CLIP",
+    "ACCEPT",
+    "CHOSEN",
+    "FALSE_ALARMS",
     "FOLDS",
+    "INPUTS",
+    "MIN_CONFIDENCE",
     "REPEATS",
     "STAGES",
-    "Evaluation",
     "Figures",
-    "Operation",
-    "alone",
+    "Fitted",
+    "Heard",
+    "Recipe",
+    "confusion",
     "cross_validate",
-    "dataset_baseline",
-    "duration_baseline",
-    "everything",
-    "fit_stage",
-    "majority_baseline",
+    "dataset_rule",
+    "duration_rule",
+    "evaluate",
+    "fit",
+    "held_out",
     "make_policy",
-    "operate",
+    "missed",
 ]
 
-STAGES = ("fma", "musicnn")
+INPUTS: Final[Mapping[str, tuple[str, ...]]] = {"fma": ("fma",), "musicnn": ("fma", "musicnn")}
+STAGES: Final = tuple(INPUTS)
 FOLDS, REPEATS = 5, 3
-CHOSEN_LENGTH = 10.0
-"""Temperatures and thresholds are chosen at this length: the longest that every genre has clips of."""
-CLIP = 5.0
-"""Standardised features are limited to ± this many standard deviations."""
-
-Array = NDArray[np.float64]
+HEAD_VIEWS: Final = ("whole", "10 s at 8 kHz")
+RANGE_VIEWS: Final = ("whole", "2 s", "10 s at 8 kHz")
+"""Views that heads and range test are fitted on; a clip counts the same however many it has."""
+CHOSEN: Final = "10 s"
+"""Temperatures are fitted on this view: the longest that every genre has clips of."""
+STRENGTH: Final = 0.01
+"""scikit-learn's C."""
+FALSE_ALARMS: Final = 0.01
+"""Share of the clips' views, out of fold, that the range test may call outside."""
+MIN_CONFIDENCE: Final = 0.4
+ACCEPT: Final = 0.9
+"""Confidence above which fma decides alone. Not chosen out of fold: there, where both sides share their sources, half
+as much seems to be enough, and costs five points on other artists and on a source that was left out."""
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Logits from out of fold: ``logits[stage][view]`` is float64[repeats, clips, genres], NaN where a clip is too
-    short; a view is a length in seconds, or a low rate in Hz (an int) at LOW_RATE_LENGTH. And the temperatures."""
+class Fitted:
+    """Heads by stage, and the range test on the first stage's embedding."""
 
-    clips: tuple[ClipEmbeddings, ...]
+    heads: Mapping[str, Head]
+    range: RangeTest
+
+    def hear(self, clips: Sequence[ClipEmbeddings], view: str) -> Heard | None:
+        """What it says of those clips that have the view; None if there are none."""
+        there = np.flatnonzero([view in clip.views for clip in clips])
+        if not len(there):
+            return None
+        rows = np.stack([clips[i].views[view] for i in there])
+        logits = {stage: head.logits(rows[:, _columns(stage)]) for stage, head in self.heads.items()}
+        labels = np.array([GENRES.index(clips[i].clip.genre) for i in there])
+        return Heard(there, labels, logits, self.range.distance(rows[:, :FEATURE_COUNT]))
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What fitted heads say of one view of some clips.
+
+    clips, labels: intp[n], numbers of the clips and of their genres
+    logits: float64[n, genres] by stage
+    distances: float64[n]
+    """
+
+    clips: NDArray[np.intp]
     labels: NDArray[np.intp]
-    genres: tuple[str, ...]
-    logits: Mapping[str, Mapping[float, Array]]
+    logits: Mapping[str, Array]
+    distances: Array
+
+    @classmethod
+    def joined(cls, parts: Sequence[Heard]) -> Heard:
+        """One after another."""
+        return cls(
+            np.concatenate([part.clips for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            {stage: np.concatenate([part.logits[stage] for part in parts]) for stage in STAGES},
+            np.concatenate([part.distances for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is fitted to answers out of fold; ``limit`` is the range test's."""
+
     temperatures: Mapping[str, float]
+    limit: float
 
-    def has(self, view: float) -> NDArray[np.bool_]:
-        """Which clips are long enough."""
-        return np.array([_row(clip, view) is not None for clip in self.clips])
-
-    def probabilities(self, stage: str, length: float) -> Array:
-        """Calibrated probabilities float64[repeats, clips of that length, genres]."""
-        logits = self.logits[stage][length][:, self.has(length)]
-        flat = softmax(logits.reshape(-1, logits.shape[-1]), self.temperatures[stage])
-        return flat.reshape(logits.shape)
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Accuracy, and the mean over genres of the share found (balanced accuracy), of one rule on one set of clips."""
-
-    clips: int
-    accuracy: float
-    balanced: float
+    def decide(
+        self, heard: Heard, policy: Policy, *, min_confidence: float = MIN_CONFIDENCE
+    ) -> list[tuple[Decision, int]]:
+        """The runtime's own decision on each clip, and after how many stages."""
+        answers = {stage: softmax(heard.logits[stage], self.temperatures[stage]).tolist() for stage in STAGES}
+        found = []
+        for row, distance in enumerate(heard.distances):
+            said: list[Answer] = []
+            for stage in policy.stages:
+                said.append(Answer(stage, tuple(answers[stage][row]), stage == "fma" and not distance <= self.limit))
+                decision = decide(policy, said, min_confidence=min_confidence)
+                if decision.stop:
+                    break
+            found.append((decision, len(said)))
+        return found
 
 
-@dataclass(frozen=True)
-class Operation:
-    """How a policy does at one length: figures, and the share of tracks that the first stage decides."""
-
-    figures: Figures
-    first_exit: float
-
-
-def _row(clip: ClipEmbeddings, view: float) -> NDArray[np.float32] | None:
-    """A clip's embeddings for a length or a low rate; None if it is too short."""
-    return clip.low_rates.get(view) if isinstance(view, int) else clip.lengths.get(view)
+def fit(clips: Sequence[ClipEmbeddings], nonsense: Sequence[NonsenseEmbedding]) -> Fitted:
+    """Heads and range test on all of ``clips``."""
+    rows, labels, weights = _rows(clips, HEAD_VIEWS)
+    heads = {
+        stage: fit_head(rows[:, _columns(stage)], labels, weights, len(GENRES), strength=STRENGTH) for stage in STAGES
+    }
+    rows, _, weights = _rows(clips, RANGE_VIEWS)
+    made = np.stack([signal.row for signal in nonsense])
+    return Fitted(heads, fit_range(rows[:, :FEATURE_COUNT], weights, made))
 
 
-def columns(stage: str, widths: Sequence[int]) -> slice:
-    """A stage's head takes its own embedding; musicnn's head takes both."""
-    return slice(0, widths[0]) if stage == "fma" else slice(0, sum(widths))
+def _rows(clips: Sequence[ClipEmbeddings], views: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.intp], Array]:
+    owners = np.array([i for i, clip in enumerate(clips) for view in views if view in clip.views])
+    rows = np.stack([clip.views[view] for clip in clips for view in views if view in clip.views])
+    labels = np.array([GENRES.index(clip.clip.genre) for clip in clips])[owners]
+    return rows, labels, balanced_weights(labels, owners, len(GENRES))
 
 
-def fit_stage(
-    stage: str,
-    clips: Sequence[ClipEmbeddings],
-    labels: NDArray[np.intp],
-    genres: int,
-    widths: Sequence[int],
-    seed: int,
-) -> Head:
-    """Fit one stage's head on all cuts of ``clips``."""
-    rows = np.concatenate([np.stack(clip.cuts) for clip in clips])[:, columns(stage, widths)]
-    owners = np.repeat(np.arange(len(clips)), [len(clip.cuts) for clip in clips])
-    weights = balanced_weights(labels[owners], owners, genres)
-    return fit_mlp(rows, labels[owners], weights, genres, clip=CLIP, seed=seed)
+def _columns(stage: str) -> slice:
+    """The first stage's head takes its own embedding; the second's takes both."""
+    return slice(0, FEATURE_COUNT if stage == "fma" else None)
 
 
 def cross_validate(
     clips: Sequence[ClipEmbeddings],
-    genres: Sequence[str],
-    widths: Sequence[int],
+    nonsense: Sequence[NonsenseEmbedding],
     progress: Callable[[str], None],
-) -> Evaluation:
-    """Grouped, stratified cross-validation, repeated: no artist (or clip) is on both sides of any fold."""
+    *,
+    repeats: int,
+) -> tuple[Recipe, dict[str, Heard]]:
+    """Grouped, stratified cross-validation: no artist (or clip) is on both sides of any fold.
+
+    Gives what is fitted to the answers, and the answers by view, those of all repeats one after another.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    labels = np.array([genres.index(clip.clip.genre) for clip in clips])
+    labels = np.array([GENRES.index(clip.clip.genre) for clip in clips])
     groups = np.array([clip.clip.group for clip in clips])
-    shape = (REPEATS, len(clips), len(genres))
-    logits = {stage: {view: np.full(shape, np.nan) for view in (*LENGTHS, *LOW_RATES)} for stage in STAGES}
-    for repeat in range(REPEATS):
+    parts: dict[str, list[Heard]] = {view.name: [] for view in VIEWS}
+    for repeat in range(repeats):
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=repeat)
         for fold, (train, test) in enumerate(folds.split(labels, labels, groups)):
-            progress(f"repeat {repeat + 1} of {REPEATS}, fold {fold + 1} of {FOLDS}")
-            for stage in STAGES:
-                head = fit_stage(stage, [clips[i] for i in train], labels[train], len(genres), widths, seed=repeat)
-                for view, answers in logits[stage].items():
-                    rows = {i: row for i in test if (row := _row(clips[i], view)) is not None}
-                    if rows:
-                        chosen = np.stack(list(rows.values()))[:, columns(stage, widths)]
-                        answers[repeat, list(rows)] = head.logits(chosen)
-    temperatures = {stage: _temperature(logits[stage][CHOSEN_LENGTH], labels, len(genres)) for stage in STAGES}
-    return Evaluation(tuple(clips), labels, tuple(genres), logits, temperatures)
+            progress(f"repeat {repeat + 1} of {repeats}, fold {fold + 1} of {FOLDS}")
+            fitted = fit([clips[i] for i in train], nonsense)
+            for view, heard in ((view, fitted.hear([clips[i] for i in test], view)) for view in parts):
+                if heard is not None:
+                    parts[view].append(Heard(test[heard.clips], heard.labels, heard.logits, heard.distances))
+    heard = {view: Heard.joined(part) for view, part in parts.items() if part}
+    chosen = heard[CHOSEN]
+    weights = balanced_weights(chosen.labels, np.arange(len(chosen.labels)), len(GENRES))
+    temperatures = {stage: fit_temperature(chosen.logits[stage], chosen.labels, weights) for stage in STAGES}
+    distances = np.concatenate([one.distances for one in heard.values()])
+    limit = float(np.quantile(distances, 1.0 - FALSE_ALARMS))
+    return Recipe(temperatures, limit), heard
 
 
-def _temperature(logits: Array, labels: NDArray[np.intp], genres: int) -> float:
-    here = ~np.isnan(logits[0, :, 0])
-    known = labels[here]
-    weights = balanced_weights(known, np.arange(len(known)), genres)
-    flat = logits[:, here].reshape(-1, genres)
-    return fit_temperature(flat, np.tile(known, len(logits)), np.tile(weights, len(logits)))
+def make_policy(accept: float) -> Policy:
+    """Stop after fma above ``accept``; else musicnn decides, whose head hears both embeddings."""
+    return Policy("progressive", "soft", (Step("fma", {"fma": 1.0}, accept), Step("musicnn", {"musicnn": 1.0})))
 
 
-def make_policy(accept: float, weight: float) -> Policy:
-    """Stop after fma above ``accept``; else the soft vote with ``weight`` for fma and the rest for musicnn."""
-    weights = {"fma": weight, "musicnn": 1.0 - weight} if weight else {"musicnn": 1.0}
-    return Policy("progressive", "soft", (Step("fma", {"fma": 1.0}, accept), Step("musicnn", weights)))
+def held_out(
+    train: Sequence[ClipEmbeddings],
+    test: Sequence[ClipEmbeddings],
+    nonsense: Sequence[NonsenseEmbedding],
+    progress: Callable[[str], None],
+) -> tuple[Recipe, dict[str, Heard]]:
+    """The whole recipe on ``train``, and what comes of it on ``test``."""
+    recipe, _ = cross_validate(train, nonsense, progress, repeats=1)
+    fitted = fit(train, nonsense)
+    heard = {view.name: fitted.hear(test, view.name) for view in VIEWS}
+    return recipe, {view: one for view, one in heard.items() if one is not None}
 
 
-def everything(_: ClipEmbeddings) -> bool:
-    """Leaves no clip out."""
-    return True
+@dataclass(frozen=True)
+class Figures:
+    """How one rule does on some clips, as shares of them.
 
-
-def operate(
-    evaluation: Evaluation, policy: Policy, length: float, *, only: Callable[[ClipEmbeddings], bool] = everything
-) -> tuple[Operation, NDArray[np.intp]]:
-    """Run the runtime's own policy code on the answers from out of fold.
-
-    Gives the figures and the confusion matrix [true, decided], summed over the repeats.
+    accuracy, balanced: right with ``unsure`` turned off, as a share of the clips, and as the mean over the genres
+    outside, low: unsure because of the range test, and because of a low confidence
+    right_when_sure: of the clips that get a genre
+    first: decided by the first stage
+    error: expected calibration error of the confidences
     """
-    here = evaluation.has(length)
-    chosen = np.array([only(clip) for clip in evaluation.clips])[here]
-    labels = evaluation.labels[here]
-    answers = {stage: evaluation.probabilities(stage, length) for stage in STAGES}
-    confusion = np.zeros((len(evaluation.genres), len(evaluation.genres)), np.intp)
-    first = total = 0
-    for repeat in range(REPEATS):
-        for row in np.flatnonzero(chosen):
-            said: list[Answer] = []
-            for stage in policy.stages:
-                said.append(Answer(stage, tuple(answers[stage][repeat, row].tolist())))
-                decision = decide(policy, said)
-                if decision.stop:
-                    break
-            confusion[labels[row], decision.genre] += 1
-            first += len(said) == 1
-            total += 1
-    return Operation(_figures(confusion, REPEATS), first / max(total, 1)), confusion
+
+    clips: int
+    accuracy: float
+    balanced: float
+    outside: float
+    low: float
+    right_when_sure: float
+    first: float
+    error: float
 
 
-def alone(
-    evaluation: Evaluation, stage: str, length: float, *, only: Callable[[ClipEmbeddings], bool] = everything
-) -> Figures:
-    """Figures of one stage by itself."""
-    here = evaluation.has(length)
-    chosen = np.array([only(clip) for clip in evaluation.clips])[here]
-    labels = evaluation.labels[here][chosen]
-    confusion = np.zeros((len(evaluation.genres), len(evaluation.genres)), np.intp)
-    for repeat in range(REPEATS):
-        np.add.at(confusion, (labels, evaluation.probabilities(stage, length)[repeat, chosen].argmax(axis=1)), 1)
-    return _figures(confusion, REPEATS)
+def evaluate(recipe: Recipe, heard: Heard, policy: Policy) -> Figures:
+    """Figures of a recipe on what was heard."""
+    return _figures(heard, recipe.decide(heard, policy, min_confidence=0.0), recipe.decide(heard, policy))
 
 
-def majority_baseline(evaluation: Evaluation, length: float) -> Figures:
-    """Always the most frequent genre among the clips of that length: all that a constant duration can tell."""
-    here = np.flatnonzero(evaluation.has(length))
-    common = Counter(evaluation.labels[here].tolist()).most_common(1)[0][0]
-    return _rule(evaluation, here, [common] * len(here))
+def _figures(heard: Heard, always: Sequence[tuple[Decision, int]], sure: Sequence[tuple[Decision, int]]) -> Figures:
+    """Figures of decisions: ``always`` with a genre for every clip, ``sure`` with ``unsure`` among them."""
+    labels = heard.labels
+    genre = np.array([decision.genre for decision, _ in always])
+    right = genre == labels
+    balanced = float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+    codes = [decision.code for decision, _ in sure]
+    kept = np.array([code not in ("outside_range", "low_confidence") for code in codes])
+    confidence = np.array([decision.confidence for decision, _ in always])
+    bins = np.minimum((confidence * 10).astype(int), 9)
+    error = sum(abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in set(bins))
+    return Figures(
+        len(set(heard.clips.tolist())),
+        float(right.mean()),
+        balanced,
+        codes.count("outside_range") / len(codes),
+        codes.count("low_confidence") / len(codes),
+        float(right[kept].mean()) if kept.any() else 0.0,
+        float(np.mean([stages == 1 for _, stages in sure])),
+        float(error),
+    )
 
 
-def dataset_baseline(evaluation: Evaluation, length: float) -> Figures:
-    """The most frequent genre of the clip's data set: what a head could gain by hearing the source alone."""
-    here = np.flatnonzero(evaluation.has(length))
-    most = {}
-    for dataset in {evaluation.clips[i].clip.dataset for i in here}:
-        counts = Counter(int(evaluation.labels[i]) for i in here if evaluation.clips[i].clip.dataset == dataset)
-        most[dataset] = counts.most_common(1)[0][0]
-    return _rule(evaluation, here, [most[evaluation.clips[i].clip.dataset] for i in here])
+def confusion(heard: Heard, decisions: Sequence[tuple[Decision, int]]) -> NDArray[np.intp]:
+    """Clips by true and by decided genre, intp[genres, genres]."""
+    found = np.zeros((len(GENRES), len(GENRES)), np.intp)
+    np.add.at(found, (heard.labels, [decision.genre for decision, _ in decisions]), 1)
+    return found
 
 
-def duration_baseline(evaluation: Evaluation, length: float) -> Figures:
-    """The genre of the other group's clip whose original duration is nearest: what uncut clips would have leaked."""
-    here = np.flatnonzero(evaluation.has(length))
-    seconds = np.array([clip.seconds for clip in evaluation.clips])
-    groups = np.array([clip.clip.group for clip in evaluation.clips])
-    guesses = []
-    for i in here:
-        others = here[groups[here] != groups[i]]
-        guesses.append(int(evaluation.labels[others[np.argmin(np.abs(seconds[others] - seconds[i]))]]))
-    return _rule(evaluation, here, guesses)
+def missed(
+    clips: Sequence[ClipEmbeddings], nonsense: Sequence[NonsenseEmbedding], limit: float
+) -> dict[str, tuple[int, int]]:
+    """Per family of nonsense: how many of its signals a range test misses that has heard none of them, and of how
+    many."""
+    rows, _, weights = _rows(clips, RANGE_VIEWS)
+    found = {}
+    for family in dict.fromkeys(signal.family for signal in nonsense):
+        others = np.stack([signal.row for signal in nonsense if signal.family != family])
+        own = np.stack([signal.row for signal in nonsense if signal.family == family])
+        distance = fit_range(rows[:, :FEATURE_COUNT], weights, others).distance(own)
+        found[family] = int((distance <= limit).sum()), len(own)
+    return found
 
 
-def _rule(evaluation: Evaluation, here: NDArray[np.intp], guesses: Sequence[int]) -> Figures:
-    confusion = np.zeros((len(evaluation.genres), len(evaluation.genres)), np.intp)
-    np.add.at(confusion, (evaluation.labels[here], np.array(guesses)), 1)
-    return _figures(confusion, 1)
+def dataset_rule(clips: Sequence[ClipEmbeddings], view: str) -> float:
+    """Accuracy of the most frequent genre of the clip's data set: what hearing the source alone would reach."""
+    own = [clip.clip for clip in clips if view in clip.views]
+    counts = {
+        dataset: Counter(clip.genre for clip in own if clip.dataset == dataset)
+        for dataset in {clip.dataset for clip in own}
+    }
+    return sum(count.most_common(1)[0][1] for count in counts.values()) / len(own)
 
 
-def _figures(confusion: NDArray[np.intp], repeats: int) -> Figures:
-    totals = confusion.sum(axis=1)
-    present = totals > 0
-    recalls = np.diag(confusion)[present] / totals[present]
-    return Figures(int(totals.sum() // repeats), float(np.trace(confusion) / totals.sum()), float(recalls.mean()))
+def duration_rule(clips: Sequence[ClipEmbeddings], view: str) -> float:
+    """Accuracy of the genre of the other group's clip whose duration is nearest: what uncut clips give away."""
+    own = [clip for clip in clips if view in clip.views]
+    right = 0
+    for clip in own:
+        others = [other for other in own if other.clip.group != clip.clip.group]
+        nearest = min(others, key=lambda other: abs(other.seconds - clip.seconds))
+        right += nearest.clip.genre == clip.clip.genre
+    return right / len(own)

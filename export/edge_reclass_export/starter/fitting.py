@@ -1,14 +1,13 @@
-"""Embeddings → heads: an MLP with strong regularisation, and a temperature.
+"""Embeddings → heads: multinomial logistic regression, and a temperature.
 
-Both take a weight per row, so that a clip counts the same however many cuts it gave, and a genre the same however
+Both take a weight per row, so that a clip counts the same however many rows it gave, and a genre the same however
 many clips it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,31 +15,44 @@ from scipy.optimize import minimize_scalar
 
 from edge_reclass_export.heads import LinearLayer, Scaler
 
-__all__ = ["Head", "balanced_weights", "fit_mlp", "fit_scaler", "fit_temperature", "softmax"]
+__all__ = [
+    "CLIP",
+    "Array",
+    "Head",
+    "balanced_weights",
+    "fit_head",
+    "fit_scaler",
+    "fit_temperature",
+    "softmax",
+    "standardised",
+]
+
+CLIP: Final = 5.0
+"""Standardised features are limited to ± this many standard deviations."""
+
+_NEVER: Final = -30.0
+"""Bias of a genre that the rows hold no clip of."""
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Head:
-    """Standardise, clip, then linear layers with ReLU between them."""
+    """Standardise, clip, then one linear layer."""
 
     scaler: Scaler
-    layers: tuple[LinearLayer, ...]
+    layer: LinearLayer
 
     def logits(self, features: NDArray[np.floating]) -> Array:
         """float[n, k] → float64[n, classes]."""
-        value = np.clip((features - self.scaler.mean) / self.scaler.scale, -self.scaler.clip, self.scaler.clip)
-        for number, layer in enumerate(self.layers):
-            value = (np.maximum(value, 0.0) if number else value) @ layer.kernel + layer.bias
-        return np.asarray(value, np.float64)
+        return np.asarray(standardised(features, self.scaler) @ self.layer.kernel + self.layer.bias, np.float64)
 
 
 def softmax(logits: Array, temperature: float = 1.0) -> Array:
-    """Row-wise exp(z/T) / Σ exp(z/T)."""
+    """exp(z/T) / Σ exp(z/T) along the last axis."""
     scaled = logits / temperature
-    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(scaled / scaled.sum(axis=1, keepdims=True))
+    scaled = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True))
 
 
 def balanced_weights(labels: NDArray[np.intp], clips: NDArray[np.intp], classes: int) -> Array:
@@ -52,79 +64,30 @@ def balanced_weights(labels: NDArray[np.intp], clips: NDArray[np.intp], classes:
     return np.asarray(weights / weights.mean(), np.float64)
 
 
-def fit_scaler(features: NDArray[np.floating], weights: Array, clip: float) -> Scaler:
+def fit_scaler(features: NDArray[np.floating], weights: Array) -> Scaler:
     """Weighted mean and standard deviation per column; a constant column gets the scale 1."""
     wide = features.astype(np.float64)
     share = weights / weights.sum()
     mean = share @ wide
     scale = np.sqrt(share @ (wide - mean) ** 2)
-    return Scaler(mean, np.where(scale > 1e-12, scale, 1.0), clip)
+    return Scaler(mean, np.where(scale > 1e-12, scale, 1.0), CLIP)
 
 
-def fit_mlp(
-    features: NDArray[np.floating],
-    labels: NDArray[np.intp],
-    weights: Array,
-    classes: int,
-    *,
-    hidden: Sequence[int] = (256, 128),
-    epochs: int = 60,
-    decay: float = 0.1,
-    dropout: float = 0.5,
-    noise: float = 0.3,
-    smoothing: float = 0.1,
-    clip: float,
-    seed: int,
+def fit_head(
+    features: NDArray[np.floating], labels: NDArray[np.intp], weights: Array, classes: int, *, strength: float
 ) -> Head:
-    """An MLP with ReLU, trained by AdamW with dropout, noise on its inputs, and label smoothing.
+    """Multinomial logistic regression with an L2 penalty; ``strength`` is scikit-learn's C for weights of mean 1.
 
-    One thread and one seed: the same rows give the same head on the same machine.
+    A genre without rows never wins.
     """
-    import torch
+    from sklearn.linear_model import LogisticRegression
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(seed)
-    scaler = fit_scaler(features, weights, clip)
-    x = torch.from_numpy(np.clip((features - scaler.mean) / scaler.scale, -clip, clip).astype(np.float32))
-    y, w = torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(weights.astype(np.float32))
-    widths = [x.shape[1], *hidden, classes]
-    layers = [torch.nn.Linear(a, b) for a, b in pairwise(widths)]
-    for layer in layers:
-        bound = 1.0 / layer.in_features**0.5
-        torch.nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-        torch.nn.init.zeros_(layer.bias)
-    parameters = [parameter for layer in layers for parameter in layer.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=decay)
-    batch = 128
-    steps = -(-len(x) // batch) * epochs
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    loss = torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=smoothing)
-    for _ in range(epochs):
-        order = torch.randperm(len(x), generator=generator)
-        for first in range(0, len(x), batch):
-            rows = order[first : first + batch]
-            value = x[rows] + noise * torch.randn(x[rows].shape, generator=generator)
-            for number, layer in enumerate(layers):
-                if number:
-                    value = torch.relu(value)
-                    keep = torch.rand(value.shape, generator=generator) >= dropout
-                    value = value * keep / (1.0 - dropout)
-                value = layer(value)
-            optimiser.zero_grad()
-            (loss(value, y[rows]) * w[rows]).mean().backward()
-            optimiser.step()
-            schedule.step()
-    torch.set_num_threads(threads)
-    return Head(
-        scaler,
-        tuple(
-            LinearLayer(
-                layer.weight.detach().numpy().T.astype(np.float64), layer.bias.detach().numpy().astype(np.float64)
-            )
-            for layer in layers
-        ),
-    )
+    scaler = fit_scaler(features, weights)
+    model = LogisticRegression(C=strength, max_iter=1000)
+    model.fit(standardised(features, scaler), labels, sample_weight=weights)
+    kernel, bias = np.zeros((features.shape[1], classes)), np.full(classes, _NEVER)
+    kernel[:, model.classes_], bias[model.classes_] = model.coef_.T, model.intercept_
+    return Head(scaler, LinearLayer(kernel, bias))
 
 
 def fit_temperature(logits: Array, labels: NDArray[np.intp], weights: Array) -> float:
@@ -136,3 +99,8 @@ def fit_temperature(logits: Array, labels: NDArray[np.intp], weights: Array) -> 
         return float(-(share @ np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-300))))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
+
+
+def standardised(features: NDArray[np.floating], scaler: Scaler) -> NDArray[np.floating]:
+    """Features as ``scaler`` leaves them, float[n, k]."""
+    return np.clip((features - scaler.mean) / scaler.scale, -scaler.clip, scaler.clip)

@@ -12,6 +12,7 @@ import pytest
 import bundles
 from backends.fakes import FakeGpu, fake_gpu, write_plan
 from backends.fakes.tensorrt import DataType, TensorIOMode
+from edge_reclass.backends import PlainFile
 from edge_reclass.backends.tensorrt import TensorRTBackend
 from edge_reclass.errors import DeviceError, EngineError
 
@@ -54,7 +55,7 @@ KINDS = {MEMORY: MemoryError, ILLEGAL: DeviceError, OTHER: EngineError}
 )
 def test_a_status_in_a_run(gpu: FakeGpu, plan: Path, function: str, nth: int, step: str, status: str) -> None:
     with TensorRTBackend(timed=True) as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=4)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
         graph.run(2)
         gpu.cuda.fail(function, status, nth)
         with pytest.raises(KINDS[status]) as caught:
@@ -80,7 +81,7 @@ PYCUDA_RUN = [
 def test_a_status_in_a_run_of_pycuda(pycuda_gpu: FakeGpu, plan: Path, function: str, step: str, status: str) -> None:
     """PyCUDA has exceptions without a code: the name is found by its text."""
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=4)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
         pycuda_gpu.cuda.fail(function, status)
         with pytest.raises(KINDS[status]) as caught:
             graph.run(3)
@@ -91,7 +92,7 @@ def test_a_status_in_a_run_of_pycuda(pycuda_gpu: FakeGpu, plan: Path, function: 
 def test_an_asynchronous_fault_is_the_loss_of_the_device(gpu: FakeGpu, plan: Path) -> None:
     """A kernel that reads freed memory is told by the next synchronise."""
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=4)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
         graph.run(1)
         device = next(m for m in gpu.cuda._memory if m.kind == "device" and len(m.content) == 4 * WIDTH * 4)
         device.freed = True
@@ -101,7 +102,7 @@ def test_an_asynchronous_fault_is_the_loss_of_the_device(gpu: FakeGpu, plan: Pat
 
 def test_tensorrt_refuses_to_run(gpu: FakeGpu, plan: Path) -> None:
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=4)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
         gpu.tensorrt.fail("execute_async_v3", "Error Code 7: Internal Error (shuffle)")
         with pytest.raises(EngineError, match=r"engine\.plan: compute: TensorRT refuses to run: .*Internal Error"):
             graph.run(1)
@@ -117,7 +118,7 @@ def test_tensorrt_refuses_to_run(gpu: FakeGpu, plan: Path) -> None:
 def test_a_refusal_because_the_device_is_lost(gpu: FakeGpu, plan: Path) -> None:
     """TensorRT only says false: what CUDA says next is what counts."""
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=4)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
         gpu.tensorrt.fail("execute_async_v3", "Error Code 1: Cuda Runtime (an illegal memory access was encountered)")
         gpu.cuda.fail("cudaStreamSynchronize", ILLEGAL)
         with pytest.raises(DeviceError, match=ILLEGAL):
@@ -129,7 +130,7 @@ def test_a_batch_above_the_profile(gpu: FakeGpu, plan: Path) -> None:
         TensorRTBackend() as backend,
         pytest.raises(EngineError, match="takes at most 8 windows at a time, 9 are wanted; build it again: ") as caught,
     ):
-        backend.open_graph(plan, **SHAPE, max_batch=9)
+        backend.open_graph(PlainFile(plan), **SHAPE, max_batch=9)
     assert str(caught.value).endswith("edge-reclass build BUNDLE --max-batch 9")
 
 
@@ -161,7 +162,7 @@ def test_an_engine_of_another_shape(gpu: FakeGpu, plan: Path, changes: dict[str,
     gpu.tensorrt.engine_changes = changes
     with TensorRTBackend() as backend:
         with pytest.raises(EngineError, match=message) as caught:
-            backend.open_graph(plan, **SHAPE, max_batch=1)
+            backend.open_graph(PlainFile(plan), **SHAPE, max_batch=1)
         assert str(plan) in str(caught.value)
         assert gpu.tensorrt.held() == ["1 × TensorRT Runtime"]  # while the exception is still held, too
 
@@ -178,7 +179,7 @@ def test_an_engine_that_cannot_be_loaded(gpu: FakeGpu, plan: Path, message: str,
     gpu.tensorrt.fail("deserialize_cuda_engine", message)
     with TensorRTBackend() as backend:
         with pytest.raises(kind) as caught:
-            backend.open_graph(plan, **SHAPE, max_batch=1)
+            backend.open_graph(PlainFile(plan), **SHAPE, max_batch=1)
         assert str(caught.value) == f"{plan}: load the engine: TensorRT cannot load it: {message}"
 
 
@@ -187,7 +188,7 @@ def test_old_errors_are_not_told_again(gpu: FakeGpu, plan: Path) -> None:
         for message in ("the first reason", "the second reason"):
             gpu.tensorrt.fail("deserialize_cuda_engine", message)
             with pytest.raises(EngineError) as caught:
-                backend.open_graph(plan, **SHAPE, max_batch=1)
+                backend.open_graph(PlainFile(plan), **SHAPE, max_batch=1)
             assert str(caught.value).endswith(f": {message}")
 
 
@@ -198,7 +199,7 @@ def test_the_first_logger_stays(gpu: FakeGpu, plan: Path) -> None:
     with TensorRTBackend() as backend:
         gpu.tensorrt.fail("deserialize_cuda_engine", "told to the first logger")
         with pytest.raises(EngineError, match="told to the first logger"):
-            backend.open_graph(plan, **SHAPE, max_batch=1)
+            backend.open_graph(PlainFile(plan), **SHAPE, max_batch=1)
 
 
 def test_no_plan(gpu: FakeGpu, tmp_path: Path) -> None:
@@ -206,13 +207,13 @@ def test_no_plan(gpu: FakeGpu, tmp_path: Path) -> None:
         TensorRTBackend() as backend,
         pytest.raises(EngineError, match=r"engine\.plan: cannot be read \(No such file .*edge-reclass build BUNDLE"),
     ):
-        backend.open_graph(tmp_path / "work" / "engine.plan", **SHAPE, max_batch=1)
+        backend.open_graph(PlainFile(tmp_path / "work" / "engine.plan"), **SHAPE, max_batch=1)
 
 
 @pytest.mark.parametrize("max_batch", [0, -3])
 def test_a_batch_of_none(gpu: FakeGpu, plan: Path, max_batch: int) -> None:
     with TensorRTBackend() as backend, pytest.raises(ValueError, match="at least 1"):
-        backend.open_graph(plan, **SHAPE, max_batch=max_batch)
+        backend.open_graph(PlainFile(plan), **SHAPE, max_batch=max_batch)
 
 
 ACQUIRING = {
@@ -235,17 +236,17 @@ def open_graph(plan: Path, binding: str, integrated: bool, fault: tuple[str, str
     ):
         before = gpu.cuda.counts + gpu.tensorrt.counts
         if fault is None:
-            backend.open_graph(plan, **SHAPE, max_batch=4).close()
+            backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4).close()
             return dict(gpu.cuda.counts + gpu.tensorrt.counts - before)
         function, status, nth = fault
         (gpu.cuda if function.startswith("cu") else gpu.tensorrt).fail(function, status, nth)
         mapping = integrated and status == OTHER and ("GetDevicePointer" in function or "HostAlloc" in function)
         if mapping and not (nth <= 2 and "HostAlloc" in function):
-            graph = backend.open_graph(plan, **SHAPE, max_batch=4)
+            graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
             assert graph.buffers == "copied" and status in graph.buffer_note
             return {}
         with pytest.raises(KINDS.get(status, EngineError)) as caught:
-            backend.open_graph(plan, **SHAPE, max_batch=4)
+            backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
         assert str(plan) in str(caught.value) and status in str(caught.value)
         return {}  # the fake looks for what is left while the exception and its traceback are still held
 
@@ -274,7 +275,7 @@ def test_what_cannot_be_freed_is_raised_once_and_the_rest_is_freed(
     gpu: FakeGpu, plan: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = TensorRTBackend()
-    graph = backend.open_graph(plan, **SHAPE, max_batch=4)
+    graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
     graph.run(1)
     gpu.cuda.fail("cudaFreeHost", "cudaErrorInvalidValue")
     with pytest.raises(EngineError, match="cudaFreeHost: cudaErrorInvalidValue"), caplog.at_level("WARNING"):

@@ -14,6 +14,7 @@ import pytest
 
 import bundles
 from backends.fakes import FakeGpu, fake_gpu, write_plan
+from edge_reclass.backends import PlainFile
 from edge_reclass.backends.ort import OrtBackend
 from edge_reclass.backends.tensorrt import TensorRTBackend, TensorRTGraph
 from edge_reclass.backends.tensorrt_graph import MAX_GRAPHS
@@ -73,7 +74,7 @@ def ask(graph: TensorRTGraph, inputs: np.ndarray) -> np.ndarray:
 def test_numbers_are_those_of_the_graph(gpu: FakeGpu, plan: Path, expected: Any) -> None:
     with TensorRTBackend(4) as backend:
         assert (backend.name, backend.precisions, backend.shares_batches) == ("tensorrt", ("fp16", "fp32"), True)
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         assert graph.input.shape == (8, WIDTH) and graph.input.dtype == np.float32 and not graph.input.any()
         for seed, batch in enumerate((8, 3, 8, 3, 1, 8, 3, 8, 1, 1)):
             inputs = rows(batch, seed)
@@ -84,7 +85,7 @@ def test_numbers_are_those_of_the_graph(gpu: FakeGpu, plan: Path, expected: Any)
 
 def test_a_result_is_a_view_of_a_reused_buffer(gpu: FakeGpu, plan: Path) -> None:
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=4)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
         graph.input[:4] = rows(4)
         first = graph.run(4)
         kept = first.copy()
@@ -97,7 +98,7 @@ def test_a_result_is_a_view_of_a_reused_buffer(gpu: FakeGpu, plan: Path) -> None
 def test_without_the_synchronise_numbers_are_old(gpu: FakeGpu, plan: Path, expected: Any) -> None:
     """The fake can tell: nothing that was put on the stream has happened before it is synchronised."""
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=4)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
         old = ask(graph, rows(2))
         gpu.cuda.synchronize_broken = True
         np.testing.assert_array_equal(ask(graph, rows(2, seed=1)), old)
@@ -108,7 +109,7 @@ def test_without_the_synchronise_numbers_are_old(gpu: FakeGpu, plan: Path, expec
 def test_copies_that_do_nothing_are_seen(gpu: FakeGpu, plan: Path) -> None:
     """Fresh device memory is no number, so that a copy that is left out cannot look right."""
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=4)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
         gpu.cuda.copies_broken = True
         assert not ask(graph, rows(2)).any()  # the host's output as it was zeroed
         gpu.cuda.copies_broken = False
@@ -117,7 +118,7 @@ def test_copies_that_do_nothing_are_seen(gpu: FakeGpu, plan: Path) -> None:
 
 def test_a_batch_that_recurs_becomes_a_cuda_graph(bindings_gpu: FakeGpu, plan: Path, expected: Any) -> None:
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         for seed, (batch, captured) in enumerate([(8, ()), (3, ()), (8, (8,)), (3, (8, 3)), (8, (8, 3)), (5, (8, 3))]):
             np.testing.assert_array_equal(ask(graph, rows(batch, seed)), expected(rows(batch, seed)))
             assert graph.captured == captured
@@ -130,7 +131,7 @@ def test_a_batch_that_recurs_becomes_a_cuda_graph(bindings_gpu: FakeGpu, plan: P
 
 def test_cuda_graphs_are_few(bindings_gpu: FakeGpu, plan: Path, expected: Any) -> None:
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         for _ in range(3):
             for batch in range(1, 9):
                 np.testing.assert_array_equal(ask(graph, rows(batch, batch)), expected(rows(batch, batch)))
@@ -143,7 +144,7 @@ def test_pycuda_runs_without_cuda_graphs_and_says_so(
     monkeypatch: pytest.MonkeyPatch, plan: Path, expected: Any
 ) -> None:
     with fake_gpu(monkeypatch, bindings=("pycuda",)), TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         for seed in range(4):
             np.testing.assert_array_equal(ask(graph, rows(8, seed)), expected(rows(8, seed)))
         assert graph.captured == () and graph.capture_failure == "pycuda cannot capture CUDA graphs"
@@ -166,7 +167,7 @@ def test_a_capture_that_fails_falls_back_once_and_says_so(
     bindings_gpu: FakeGpu, plan: Path, expected: Any, caplog: pytest.LogCaptureFixture, function: str, status: str
 ) -> None:
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         ask(graph, rows(8))
         faults = bindings_gpu.cuda if function.startswith("cuda") else bindings_gpu.tensorrt
         # the second run itself enqueues once, the capture's context once more, and then under capture
@@ -184,7 +185,7 @@ def test_a_capture_that_fails_falls_back_once_and_says_so(
 def test_a_replay_with_other_numbers_is_not_trusted(bindings_gpu: FakeGpu, plan: Path, expected: Any) -> None:
     bindings_gpu.tensorrt.spoil_replay = lambda file, batch, rows: rows * 1.5
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         for seed in range(3):
             np.testing.assert_array_equal(ask(graph, rows(8, seed)), expected(rows(8, seed)))
         assert graph.captured == () and "results differ by" in str(graph.capture_failure)
@@ -192,7 +193,7 @@ def test_a_replay_with_other_numbers_is_not_trusted(bindings_gpu: FakeGpu, plan:
 
 def test_a_failed_capture_that_cannot_be_cleared_away_is_an_error(bindings_gpu: FakeGpu, plan: Path) -> None:
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         ask(graph, rows(8))
         bindings_gpu.cuda.fail("cudaGraphLaunch", "cudaErrorInvalidValue")
         bindings_gpu.cuda.fail("cudaGraphExecDestroy", "cudaErrorInvalidValue")
@@ -203,7 +204,7 @@ def test_a_failed_capture_that_cannot_be_cleared_away_is_an_error(bindings_gpu: 
 
 def test_the_loss_of_the_device_while_capturing_is_no_fallback(bindings_gpu: FakeGpu, plan: Path) -> None:
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         ask(graph, rows(8))
         bindings_gpu.cuda.fail("cudaGraphLaunch", "cudaErrorIllegalAddress")
         with pytest.raises(DeviceError, match="cudaGraphLaunch: cudaErrorIllegalAddress"):
@@ -215,7 +216,7 @@ def test_the_loss_of_the_device_while_capturing_is_no_fallback(bindings_gpu: Fak
 
 def test_device_times(gpu: FakeGpu, plan: Path) -> None:
     with TensorRTBackend(timed=True) as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         assert graph.device_times() is None
         for _ in range(4):  # plain, captured, replayed
             ask(graph, rows(4))
@@ -234,7 +235,7 @@ def test_an_integrated_gpu_takes_the_faster_buffers(
         # On this fake, copies cost nothing: say which is faster by slowing one of them down.
         if kind == "mapped":
             slow(monkeypatch, gpu)
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         assert graph.buffers == kind and set(graph.buffer_seconds) == {"copied", "mapped"}
         assert graph.device_times() is None
         for seed, batch in enumerate((8, 3, 8, 3, 8, 3)):
@@ -259,14 +260,14 @@ def test_memory_that_cannot_be_mapped_is_copied_and_noted(
 ) -> None:
     with fake_gpu(monkeypatch, integrated=True) as gpu, TensorRTBackend() as backend:
         gpu.cuda.fail("cudaHostGetDevicePointer", "cudaErrorNotSupported", nth=2)
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         assert graph.buffers == "copied" and "cudaErrorNotSupported" in graph.buffer_note
         np.testing.assert_array_equal(ask(graph, rows(8)), expected(rows(8)))
 
 
 def test_a_discrete_gpu_measures_nothing(gpu: FakeGpu, plan: Path) -> None:
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         assert graph.buffers == "copied" and graph.buffer_seconds == {} and graph.buffer_note == ""
         assert gpu.tensorrt.counts["execute_async_v3"] == 0
 
@@ -281,7 +282,7 @@ def test_any_thread_may_run_and_close(gpu: FakeGpu, plan: Path, expected: Any) -
         thread.start()
         thread.join()
 
-    on_thread(lambda: opened.append(backend.open_graph(plan, **SHAPE, max_batch=8)))
+    on_thread(lambda: opened.append(backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)))
     for seed in range(3):
         on_thread(lambda seed=seed: results.append(ask(opened[0], rows(8, seed))))
     for seed, result in enumerate(results):
@@ -293,7 +294,7 @@ def test_any_thread_may_run_and_close(gpu: FakeGpu, plan: Path, expected: Any) -
 def test_the_wrong_thread_is_told_by_the_fake(monkeypatch: pytest.MonkeyPatch, plan: Path) -> None:
     """What a run without push and pop would meet: PyCUDA's contexts belong to threads."""
     with fake_gpu(monkeypatch, bindings=("pycuda",)) as gpu, TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
         with pytest.raises(DeviceError, match="invalid device context"):
             graph._cuda.synchronize(graph._stream)
         assert gpu.cuda.contexts == {threading.get_ident(): 0}
@@ -301,7 +302,7 @@ def test_the_wrong_thread_is_told_by_the_fake(monkeypatch: pytest.MonkeyPatch, p
 
 def test_use_after_close(gpu: FakeGpu, plan: Path) -> None:
     backend = TensorRTBackend()
-    graph = backend.open_graph(plan, **SHAPE, max_batch=8)
+    graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
     graph.close()
     graph.close()
     for use in (lambda: graph.run(1), lambda: graph.input, lambda: graph.buffers):
@@ -310,12 +311,12 @@ def test_use_after_close(gpu: FakeGpu, plan: Path) -> None:
     backend.close()
     backend.close()
     with pytest.raises(EngineError, match="was closed"):
-        backend.open_graph(plan, **SHAPE, max_batch=8)
+        backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)
 
 
 def test_the_backend_closes_what_was_left_open(gpu: FakeGpu, plan: Path) -> None:
     with TensorRTBackend() as backend:
-        graphs = [backend.open_graph(plan, **SHAPE, max_batch=2) for _ in range(2)]
+        graphs = [backend.open_graph(PlainFile(plan), **SHAPE, max_batch=2) for _ in range(2)]
         graphs[0].run(1)
     assert gpu.held() == []
     for graph in graphs:
@@ -324,7 +325,7 @@ def test_the_backend_closes_what_was_left_open(gpu: FakeGpu, plan: Path) -> None
 
 def test_a_leak_would_be_seen(gpu: FakeGpu, plan: Path) -> None:
     backend = TensorRTBackend()
-    graph = backend.open_graph(plan, **SHAPE, max_batch=2)
+    graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=2)
     held = gpu.held()
     assert any("pinned" in each for each in held) and "1 × TensorRT _Engine" in held
     backend.close()
@@ -341,7 +342,7 @@ def test_memory_that_the_host_lacks_while_capturing_is_a_memory_error(
         np.empty(2**61, np.uint8)
 
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=2)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=2)
         graph.run(2)
         monkeypatch.setattr(TensorRTGraph, "_capture_or_give_up", full)
         with pytest.raises(MemoryError, match="Unable to allocate"):
@@ -351,7 +352,7 @@ def test_memory_that_the_host_lacks_while_capturing_is_a_memory_error(
 @pytest.mark.parametrize("batch", [0, -1, 5])
 def test_a_batch_outside_is_refused(gpu: FakeGpu, plan: Path, batch: int) -> None:
     with TensorRTBackend() as backend:
-        graph = backend.open_graph(plan, **SHAPE, max_batch=4)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
         with pytest.raises(ValueError, match="expected a batch of 1 to 4"):
             graph.run(batch)
 
@@ -361,7 +362,7 @@ def test_steady_state_allocates_nothing_large(bindings_gpu: FakeGpu, tmp_path: P
     bundles.write_encoder(tmp_path / "wide.onnx", width, DIM)
     plan = write_plan(tmp_path / "work" / "engine.plan", tmp_path / "wide.onnx", width=width, max_batch=most)
     with TensorRTBackend(timed=True) as backend:
-        graph = backend.open_graph(plan, **SHAPE | {"width": width}, max_batch=most)
+        graph = backend.open_graph(PlainFile(plan), **SHAPE | {"width": width}, max_batch=most)
         batches = [8, 3, 5, 1, 2]  # the last is one too many for a CUDA graph
         counts = bindings_gpu.cuda.counts
         ours = [tracemalloc.Filter(True, "*/edge_reclass/*")]

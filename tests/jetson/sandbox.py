@@ -18,7 +18,16 @@ from jetson.unit_file import Unit, last, words
 
 _ELSEWHERE = {
     # What starts, stops, restarts and describes it, not what it may do.
-    *("Type", "NotifyAccess", "WatchdogSec", "TimeoutStartSec", "TimeoutStopSec", "ExecStart", "ExecStartPre"),
+    *(
+        "Type",
+        "NotifyAccess",
+        "WatchdogSec",
+        "TimeoutStartSec",
+        "TimeoutStopSec",
+        "ExecStart",
+        "ExecStartPre",
+        "ExecStopPost",
+    ),
     *("SuccessExitStatus", "Restart", "RestartSec", "RestartPreventExitStatus", "RestartSteps", "RestartMaxDelaySec"),
     *("SyslogIdentifier", "StandardInput", "StandardOutput", "StandardError"),
     # Needs control groups, which belong to systemd: not tried here.

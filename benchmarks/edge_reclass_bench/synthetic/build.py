@@ -162,7 +162,8 @@ def _export_features(root: Path, tracks: CalibrationTracks, run: Runner) -> None
     with TemporaryDirectory() as temporary:
         file = Path(temporary) / "untrained_mlp.pth"
         torch.save(checkpoint, file)
-        run(["fma-mlp", str(file), "--features", "librosa-0.11", "--stage", FEATURE_STAGE, "--bundle", str(root)])
+        layout = ["--features", "librosa-0.11", "--activation", "relu", "--stage", FEATURE_STAGE]
+        run(["fma-mlp", str(file), *layout, "--bundle", str(root)])
 
 
 def _set_policies(root: Path, stages: Sequence[str], tracks: CalibrationTracks) -> None:

@@ -259,7 +259,7 @@ def test_what_is_no_music_gets_no_genre(cascade: Cascade, rate: int, seconds: fl
         samples = stored(signal / max(np.abs(signal).max(), 1e-9), peak)
         found[name] = cascade.classify_samples(samples, rate)
     sure = {name: (verdict.genre, verdict.confidence) for name, verdict in found.items() if verdict.status == "ok"}
-    assert len(found) >= 50
+    assert len(found) >= 45
     assert not sure
     assert found["nothing"].status == "silent"
     assert found["sine 700"].reason_code == "outside_range"

@@ -23,9 +23,9 @@ def starter(
     wheel: Annotated[Path | None, typer.Option(help="musicnn-0.1.0 wheel file. [default: fetched with pip]")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads for the encoders.")] = 2,
 ) -> None:
-    """Build the embedded starter bundle: fit its heads, choose its policy, write its model card.
+    """Build the embedded starter bundle: fit its heads and range test, write its model card.
 
-    Takes about 15 minutes on 2 cores. Exit codes: 0 good, 2 wrong usage, 4 the wheel is not intact.
+    Takes about 20 minutes on 2 cores. Exit codes: 0 good, 2 wrong usage, 4 the wheel is not intact.
     """
     need("onnx", "onnxruntime", "sklearn", extra="fit")
     from edge_reclass_export.musicnn_wheel import MusicnnWheel, fetch_wheel

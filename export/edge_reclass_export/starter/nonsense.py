@@ -48,25 +48,25 @@ def nonsense(rate: int, seconds: float, seed: int = 0) -> Iterator[Nonsense]:
     random = np.random.default_rng(seed)
     for family, make in _FAMILIES.items():
         for name, samples in make(t, rate, random):
-            samples = np.asarray(samples, np.float64)
-            yield Nonsense(family, name, samples / max(float(np.abs(samples).max()), 1e-12))
+            scaled = samples / max(float(np.abs(samples).max()), 1e-12)
+            yield Nonsense(family, name, np.asarray(scaled, np.float64))
 
 
 def played(samples: Signal, level: float, random: np.random.Generator) -> NDArray[np.float32]:
     """``samples`` with their peak at ``level`` dB, as a recorder with 16 bits stores them: with triangular dither."""
     scaled = samples * 10.0 ** (level / 20.0) * 32_767.0 + random.uniform(-0.5, 0.5, (2, len(samples))).sum(axis=0)
-    return (np.clip(np.round(scaled), -32_768, 32_767) / 32_768.0).astype(np.float32)
+    return np.asarray(np.clip(np.round(scaled), -32_768, 32_767) / 32_768.0, np.float32)
 
 
-Named = Iterator[tuple[str, Signal]]
+Named = Iterator[tuple[str, NDArray[np.floating]]]
 _TURN: Final = 2.0 * np.pi
 
 
 def _tone(frequency: float | Signal, t: Signal) -> Signal:
     """A sine whose frequency may move: its phase is the integral of the frequency."""
     if isinstance(frequency, np.ndarray):
-        return np.sin(_TURN * np.cumsum(frequency) * (t[1] - t[0]))
-    return np.sin(_TURN * frequency * t)
+        return np.asarray(np.sin(_TURN * np.cumsum(frequency) * (t[1] - t[0])), np.float64)
+    return np.asarray(np.sin(_TURN * frequency * t), np.float64)
 
 
 def _coloured(t: Signal, random: np.random.Generator, slope: float, low: float = 0.0, high: float = np.inf) -> Signal:
@@ -75,7 +75,7 @@ def _coloured(t: Signal, random: np.random.Generator, slope: float, low: float =
     axis = np.fft.rfftfreq(len(t), t[1] - t[0])
     shaped = spectrum * np.maximum(axis, 10.0) ** slope * ((axis >= low) & (axis <= high))
     noise = np.fft.irfft(shaped, len(t))
-    return noise / noise.std()
+    return np.asarray(noise / noise.std(), np.float64)
 
 
 def _sines(t: Signal, rate: int, _: np.random.Generator) -> Named:

@@ -154,7 +154,7 @@ class TestOnThisMachine:
     def test_the_starter_bundle(self) -> None:
         result = CliRunner().invoke(app, ["--device", "cpu"])
         assert result.exit_code == 0, result.output
-        assert re.search(r"^  files +6, 5\.9 MB, all hashes match$", result.output, re.MULTILINE)
+        assert re.search(r"^  files +8, 4\.5 MB, all hashes match$", result.output, re.MULTILINE)
         assert re.search(r"^  cpu +usable \(ONNX Runtime .*\)  ← taken$", result.output, re.MULTILINE)
         assert "\x1b" not in result.output
 
@@ -531,11 +531,11 @@ def test_the_command_uses_the_probe(bundle: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(machines, "run_tool", loaded("10.3.0"))
     result = CliRunner().invoke(app, [str(bundle), "--device", "tensorrt", "--engines", str(tmp_path / "e")])
     assert result.exit_code == 4, result.output
-    assert asked["paths"] == (bundle, tmp_path / "e")
+    assert asked["paths"] == (bundle, tmp_path / "e" / load(bundle).digest)
     assert "cannot run this bundle here (exit code 4)" in result.output
     monkeypatch.setenv("EDGE_RECLASS_ENGINES", str(tmp_path / "from the environment"))
     plain = json.loads(CliRunner().invoke(app, [str(bundle), "-f", "json"]).stdout)
-    assert plain["engines"]["folder"] == str(tmp_path / "from the environment")
+    assert plain["engines"]["folder"] == str(tmp_path / "from the environment" / load(bundle).digest)
     assert plain["machine"]["jetson"]["power_mode"] == {"id": 1, "name": "25W"}
 
 

@@ -49,7 +49,7 @@ def with_value(value: float) -> Callable[[Path], None]:
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty.wav": (lambda path: path.write_bytes(b""), "empty"),
     "text.mp3": (lambda path: path.write_text("this is no music, although it says so\n" * 50), "corrupt"),
-    "truncated.flac": (truncated_flac, "corrupt"),
+    "truncated.flac": (truncated_flac, "ok"),
     "header only.wav": (wav_header_only, "empty"),
     "zeros.wav": (lambda path: soundfile.write(path, np.zeros(3 * RATE), RATE), "silent"),
     "50ms.wav": (lambda path: soundfile.write(path, tone(0.05), RATE), "too_short"),

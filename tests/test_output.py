@@ -414,7 +414,7 @@ def test_an_unsure_verdict_in_every_format() -> None:
     plain = json.loads(formatter("jsonl", genres=["Rock"], stages=["last"], top=1).verdict(unsure()))
     assert (plain["status"], plain["genre"], plain["confidence"]) == ("unsure", None, 0.31)
     assert plain["top"] == [{"genre": "Rock", "score": 0.31}]
-    assert plain["damage"] == {"bad_packets": 3, "packets": 1200, "missing": 0.0125}
+    assert plain["damage"] == {"bad_packets": 3, "packets": 1200, "missing": 0.0125, "declared": None}
     view = formatter("csv", genres=["Rock"], stages=["last"], top=1)
     (row,) = csv.DictReader(io.StringIO(view.begin() + view.verdict(unsure()), newline=""))
     assert list(row) == [key for key in plain if key != "stages"]

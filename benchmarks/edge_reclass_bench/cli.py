@@ -135,7 +135,10 @@ def run(
             device=device,
             policy=policy,
             labels=known,
-            options=Options(threads=threads, batch=batch, allow_random=allow_random, engines=engines),
+            # Every audible track gets a genre, so that answers of different policies can be compared.
+            options=Options(
+                threads=threads, batch=batch, allow_random=allow_random, engines=engines, min_confidence=0.0
+            ),
             min_seconds=min_seconds,
             min_count=min_count,
             warm_up=warm_up,

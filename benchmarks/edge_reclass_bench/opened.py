@@ -78,7 +78,8 @@ def under(plan: Plan, policy: Policy) -> Plan:
     Only that is decoded and resampled which the policy's stages need.
     """
     by_name = {stage.name: stage for stage in plan.stages}
-    stages = tuple(by_name[name] for name in policy.stages)
+    needed = {need for name in policy.stages for need in by_name[name].head_inputs if need != name}
+    stages = tuple(replace(by_name[name], needed_later=name in needed) for name in policy.stages)
     used = {stage.signal for stage in stages}
     return replace(
         plan,

@@ -149,14 +149,11 @@ def with_sdpa(module: EncoderModule) -> EncoderModule:
     """
     changed = 0
     for part in list(module.modules()):
-        config = getattr(part, "config", None)
-        if config is not None and getattr(config, "_attn_implementation", None) == "eager":
-            config._attn_implementation = "sdpa"
-            changed += 1
         for name, child in list(part.named_children()):
-            if all(hasattr(child, each) for each in ("qkv", "proj", "heads")):
-                setattr(part, name, _FusedAttention(child))
-                changed += 1
+            for known in (_FusedAttention, _FusedHubertAttention):
+                if all(hasattr(child, each) for each in known.PARTS):
+                    setattr(part, name, known(child))
+                    changed += 1
     if not changed:
         raise ValueError("this module has no attention that could be replaced")
     return module
@@ -164,6 +161,8 @@ def with_sdpa(module: EncoderModule) -> EncoderModule:
 
 class _FusedAttention(nn.Module):
     """OpenJMLA's attention by ``scaled_dot_product_attention``."""
+
+    PARTS = ("qkv", "proj", "heads")
 
     def __init__(self, eager: Any) -> None:
         super().__init__()
@@ -175,4 +174,22 @@ class _FusedAttention(nn.Module):
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(tokens).chunk(3, dim=-1))
         mixed = functional.scaled_dot_product_attention(q, k, v)
         out: torch.Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class _FusedHubertAttention(nn.Module):
+    """MERT's attention by ``scaled_dot_product_attention``; its query projection holds the scale already."""
+
+    PARTS = ("q_proj", "k_proj", "v_proj", "out_proj", "heads")
+
+    def __init__(self, eager: Any) -> None:
+        super().__init__()
+        self.heads: int = eager.heads
+        self.projections = nn.ModuleList((eager.q_proj, eager.k_proj, eager.v_proj))
+        self.out_proj: nn.Linear = eager.out_proj
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        q, k, v = (project(hidden).unflatten(2, (self.heads, -1)).transpose(1, 2) for project in self.projections)
+        mixed = functional.scaled_dot_product_attention(q, k, v, scale=1.0)
+        out: torch.Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out

@@ -81,7 +81,8 @@ _openjmla_source = lru_cache(maxsize=1)(random_openjmla)
 
 def _tiny_source(config: MertConfig) -> MertSource:
     preprocessing = Preprocessing(config.sample_rate, do_normalize=True)
-    return MertSource(config, preprocessing, random_weights(config, _SEED), {"random_init": True})
+    provenance = {"random_init": True, "source": "random weights", "licence": "none"}
+    return MertSource(config, preprocessing, random_weights(config, _SEED), provenance)
 
 
 def _mert(

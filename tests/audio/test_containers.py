@@ -233,7 +233,8 @@ def test_without_pyav_it_is_unsupported_and_a_track(name: str, tmp_path: Path, n
     assert has_audio_suffix(name.upper())
 
 
-@pytest.mark.parametrize("name", HEADS)
+# To an AMR decoder zeros are frames, of silence.
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "a.amr"])
 def test_what_only_begins_like_it_is_a_bad_file(name: str, tmp_path: Path) -> None:
     pytest.importorskip("av")
     (tmp_path / name).write_bytes(HEADS[name] + bytes(500))

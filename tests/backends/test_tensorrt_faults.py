@@ -205,9 +205,9 @@ def test_the_first_logger_stays(gpu: FakeGpu, plan: Path) -> None:
 def test_no_plan(gpu: FakeGpu, tmp_path: Path) -> None:
     with (
         TensorRTBackend() as backend,
-        pytest.raises(EngineError, match=r"engine\.plan: cannot be read \(No such file .*edge-reclass build BUNDLE"),
+        pytest.raises(EngineError, match=r"no record of an engine \(.*No such file .*edge-reclass build BUNDLE"),
     ):
-        backend.open_graph(PlainFile(tmp_path / "work" / "engine.plan"), **SHAPE, max_batch=1)
+        backend.open_graph(tmp_path / "work" / "engine.plan", **SHAPE, max_batch=1)
 
 
 @pytest.mark.parametrize("max_batch", [0, -3])

@@ -117,7 +117,7 @@ def test_unknown_names_are_refused_before_anything_is_written(names, tmp_path):
 
 def test_a_failing_export_is_reported_with_its_last_words(tmp_path):
     pytest.importorskip("torch", reason="torch is not installed: nothing can be exported")
-    with pytest.raises(EdgeReclassError, match=r"expected exit code 0, got 2: .*give either a CHECKPOINT_DIR"):
+    with pytest.raises(EdgeReclassError, match=r"expected exit code 0, got 2: .*give either a CHECKPOINT"):
         export_process(["mert", "--bundle", str(tmp_path / "b")])
 
 

@@ -62,6 +62,7 @@ def measure_cold_start(context: Context, track: Path, start: Starter = start_pro
             "batch": options.batch,
             "allow_random": options.allow_random,
             "engines": None if options.engines is None else str(options.engines),
+            "min_confidence": options.min_confidence,
         },
     }
     start(task)

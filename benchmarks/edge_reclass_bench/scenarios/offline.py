@@ -44,6 +44,7 @@ def open_pool(context: Context, jobs: int | None) -> CascadePool:
         batch=options.batch,
         allow_random=options.allow_random,
         engines=options.engines,
+        min_confidence=options.min_confidence,
     )
 
 

@@ -9,6 +9,9 @@ from typing import Final
 __all__ = ["is_protected"]
 
 _LOOK_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 1 << 16
+_OVERLAP_BYTES: Final = 32
+"""More than what is looked for, which may lie across the end of a piece."""
 
 _ASF_ENCRYPTION: Final = (
     bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"),
@@ -29,5 +32,7 @@ def is_protected(fd: int, container: str | None) -> bool:
     if container != "mov":
         return False
     # The index lies in front or at the end.
-    places = {0, max(0, os.fstat(fd).st_size - _LOOK_BYTES)}
-    return any(_MP4_ENCRYPTED.search(os.pread(fd, _LOOK_BYTES, at)) for at in places)
+    size = os.fstat(fd).st_size
+    last = max(0, size - _LOOK_BYTES)
+    pieces = {*range(0, min(size, _LOOK_BYTES), _PIECE_BYTES), *range(last, size, _PIECE_BYTES)}
+    return any(_MP4_ENCRYPTED.search(os.pread(fd, _PIECE_BYTES + _OVERLAP_BYTES, at)) for at in pieces)

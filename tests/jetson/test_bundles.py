@@ -19,7 +19,7 @@ def with_the_real_program(tmp_path: Path) -> tuple[Device, Path]:
     """A device without a GPU whose ``edge-reclass`` is this one, and a bundle of one stage with references."""
     pytest.importorskip("edge_reclass_export")
     import bundles
-    from edge_reclass_export.cascade_reference import write_cascade_reference
+    from edge_reclass_export.cascade_writer import write_cascade_reference
 
     device = fake_root.make(tmp_path / "device", fake_root.DEBIAN12)
     done = device.install("--no-units", "--bundle", str(fake_root.write_bundle(tmp_path / "one", "one")))
@@ -67,7 +67,7 @@ def test_a_broken_head_is_never_switched_to(tmp_path: Path, fault: str) -> None:
     assert done.returncode == 0, done.stderr
     installed = device.state / "bundles" / device.current()
     digest = hashlib.sha256((bad / "bundle.yaml").read_bytes()).hexdigest()[:12]
-    name = f"{installed.name.rsplit('-', 1)[0]}-{digest}"
+    name = f"{installed.name.rsplit(\'-\', 1)[0]}-{digest}"
     shutil.copytree(bad, device.state / "bundles" / name)
     stamp = (device.state / "bundles/.verified" / installed.name).read_text()
     (device.state / "bundles/.verified" / name).write_text(stamp.replace("of=cascade ", ""))

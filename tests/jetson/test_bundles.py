@@ -67,7 +67,7 @@ def test_a_broken_head_is_never_switched_to(tmp_path: Path, fault: str) -> None:
     assert done.returncode == 0, done.stderr
     installed = device.state / "bundles" / device.current()
     digest = hashlib.sha256((bad / "bundle.yaml").read_bytes()).hexdigest()[:12]
-    name = f"{installed.name.rsplit(\'-\', 1)[0]}-{digest}"
+    name = f"{installed.name.rsplit('-', 1)[0]}-{digest}"
     shutil.copytree(bad, device.state / "bundles" / name)
     stamp = (device.state / "bundles/.verified" / installed.name).read_text()
     (device.state / "bundles/.verified" / name).write_text(stamp.replace("of=cascade ", ""))

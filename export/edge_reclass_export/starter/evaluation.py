@@ -72,13 +72,13 @@ class Fitted:
 
     def hear(self, clips: Sequence[ClipEmbeddings], view: str) -> Heard | None:
         """What it says of those clips that have the view; None if there are none."""
-        there = np.flatnonzero([view in clip.views for clip in clips])
-        if not len(there):
+        there = [i for i, clip in enumerate(clips) if view in clip.views]
+        if not there:
             return None
         rows = np.stack([clips[i].views[view] for i in there])
         logits = {stage: head.logits(rows[:, _columns(stage)]) for stage, head in self.heads.items()}
         labels = np.array([GENRES.index(clips[i].clip.genre) for i in there])
-        return Heard(there, labels, logits, self.range.distance(rows[:, :FEATURE_COUNT]))
+        return Heard(np.array(there), labels, logits, self.range.distance(rows[:, :FEATURE_COUNT]))
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,9 @@ def cross_validate(
         for fold, (train, test) in enumerate(folds.split(labels, labels, groups)):
             progress(f"repeat {repeat + 1} of {repeats}, fold {fold + 1} of {FOLDS}")
             fitted = fit([clips[i] for i in train], nonsense)
-            for view, heard in ((view, fitted.hear([clips[i] for i in test], view)) for view in parts):
-                if heard is not None:
-                    parts[view].append(Heard(test[heard.clips], heard.labels, heard.logits, heard.distances))
+            for view, part in parts.items():
+                if (found := fitted.hear([clips[i] for i in test], view)) is not None:
+                    part.append(Heard(test[found.clips], found.labels, found.logits, found.distances))
     heard = {view: Heard.joined(part) for view, part in parts.items() if part}
     chosen = heard[CHOSEN]
     weights = balanced_weights(chosen.labels, np.arange(len(chosen.labels)), len(GENRES))
@@ -256,7 +256,7 @@ def _figures(heard: Heard, always: Sequence[tuple[Decision, int]], sure: Sequenc
 def confusion(heard: Heard, decisions: Sequence[tuple[Decision, int]]) -> NDArray[np.intp]:
     """Clips by true and by decided genre, intp[genres, genres]."""
     found = np.zeros((len(GENRES), len(GENRES)), np.intp)
-    np.add.at(found, (heard.labels, [decision.genre for decision, _ in decisions]), 1)
+    np.add.at(found, (heard.labels, np.array([decision.genre for decision, _ in decisions])), 1)
     return found
 
 

@@ -101,6 +101,6 @@ def fit_temperature(logits: Array, labels: NDArray[np.intp], weights: Array) -> 
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
 
 
-def standardised(features: NDArray[np.floating], scaler: Scaler) -> NDArray[np.floating]:
-    """Features as ``scaler`` leaves them, float[n, k]."""
-    return np.clip((features - scaler.mean) / scaler.scale, -scaler.clip, scaler.clip)
+def standardised(features: NDArray[np.floating], scaler: Scaler) -> Array:
+    """Features as ``scaler`` leaves them, float64[n, k]."""
+    return np.asarray(np.clip((features - scaler.mean) / scaler.scale, -scaler.clip, scaler.clip), np.float64)

@@ -72,6 +72,6 @@ def fit_range(music: NDArray[np.floating], weights: Array, nonsense: NDArray[np.
     return RangeTest(scaler, LinearLayer(model.coef_.T, model.intercept_))
 
 
-def _both(features: NDArray[np.floating], scaler: Scaler) -> NDArray[np.floating]:
+def _both(features: NDArray[np.floating], scaler: Scaler) -> Array:
     standard = standardised(features, scaler)
     return np.concatenate([standard, np.abs(standard)], axis=1)

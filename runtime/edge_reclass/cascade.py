@@ -99,7 +99,7 @@ class Cascade:
                 backend, which from then on belongs to the cascade.
             policy: a policy of the bundle, or a preset that fits its stages; None is the bundle's default.
             threads: CPU threads for one track; None is the number of usable CPUs.
-            max_rate: highest sampling rate of a file, in Hz.
+            max_rate: highest sampling rate that is worked at, in Hz; files above it are resampled while they are read.
             max_seconds: longest track that a stage on full tracks takes.
             batch: most windows that an encoder takes at once.
             allow_random: take stages with untrained weights too, to measure them; their answers mean nothing.

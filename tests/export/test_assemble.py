@@ -199,6 +199,7 @@ def test_a_stage_that_is_replaced_in_a_bundle_that_is_there(wheel_beside: Path) 
     assert {file for file in after if after[file] != before[file]} == {
         "bundle.yaml",
         "encoders/first.fp32.onnx",
+        "reference/cascade.npz",
         "reference/first.npz",
     }
     assert set(after) == set(before)

@@ -357,7 +357,7 @@ def _poison(state: dict[str, torch.Tensor]) -> None:
 MISFITS: dict[str, tuple[Callable[[Path], None], str]] = {
     "other model": (
         change_config(model_type="wav2vec2"),
-        r"model_type is 'wav2vec2', expected 'mert_model' or 'hubert'",
+        r"model_type is 'wav2vec2', expected 'mert_model', 'music_hubert', 'hubert'",
     ),
     "other network": (change_state(_without("feature_projection")), r"not a checkpoint of this architecture"),
     "width": (change_config(hidden_size=64), "hidden_size is 64 in config.json, 48 in the file"),

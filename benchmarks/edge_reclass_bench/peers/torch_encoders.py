@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import remove_parametrizations
 from transformers import HubertConfig, HubertModel
 
 from edge_reclass.errors import UsageError
@@ -48,9 +49,9 @@ class MertPeer:
         # A dictionary, because the option of all of transformers' configurations is not among HuBERT's declared ones.
         options |= {"attn_implementation": attention, "apply_spec_augment": False}
         config = HubertConfig(**options, mask_time_prob=0.0, mask_feature_prob=0.0)
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(seed_of(provenance))
-            model: Any = HubertModel(config)
+        model: Any = HubertModel(config)
+        remove_parametrizations(model.encoder.pos_conv_embed.conv, "weight")
+        _fill_as_the_export(model, seed_of(provenance))
         self._model = model.to(dtype).eval()
         self._normalise = bool(provenance["do_normalize"])
         self._dtype = dtype
@@ -65,6 +66,21 @@ class MertPeer:
         states = self._model(waveform.to(self._dtype)).last_hidden_state
         embedding: NDArray[np.float32] = states.float().mean(dim=(0, 1)).numpy()
         return embedding
+
+
+def _fill_as_the_export(model: Any, seed: int) -> None:
+    """The untrained weights of ``export mert --random-init``, by the rule of its recipe: same order, same generator."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if "norm" in name:
+                tensor.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif name.endswith("bias"):
+                tensor.zero_()
+            elif name != "masked_spec_embed":
+                shape = tensor.shape
+                deviation = 0.02 if len(shape) == 2 else (2.0 / (shape[1] * shape[2])) ** 0.5
+                tensor.copy_(torch.randn(shape, generator=generator).mul_(deviation))
 
 
 class OpenJmlaPeer:

@@ -292,13 +292,13 @@ def _packed(frame: Any) -> Any:
     converter = av.AudioResampler(format=frame.format.packed.name, layout=frame.layout, rate=frame.sample_rate)
     parts = converter.resample(frame)
     if len(parts) != 1 or parts[0].samples != frame.samples:
-        raise TrackError("unsupported", f"{frame.layout.nb_channels} channels in planes cannot be interleaved")
+        raise TrackError("unsupported", f"{len(frame.layout.channels)} channels in planes cannot be interleaved")
     return parts[0]
 
 
 def _samples(frame: Any) -> NDArray[Any]:
     """The frame's samples as [n, channels], in the decoder's own type."""
-    if frame.format.is_planar and frame.layout.nb_channels >= _MAX_PLANES:
+    if frame.format.is_planar and len(frame.layout.channels) >= _MAX_PLANES:
         frame = _packed(frame)
     try:
         values: NDArray[Any] = frame.to_ndarray()

@@ -110,7 +110,9 @@ def test_lost_packets_of_an_m4a(clean: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [".flac", ".mp3", ".m4a"])
 @pytest.mark.parametrize("flips", [1, 3, 10])
 def test_a_few_flipped_bits(kind: str, flips: int, clean: Any, tmp_path: Path) -> None:
-    pytest.importorskip("av")
+    av = pytest.importorskip("av")
+    if kind == ".flac" and flips == 10 and int(av.__version__.split(".")[0]) < 14:
+        pytest.skip("the FFmpeg of older PyAV loses the packets around a bad flac frame, too")
     data = bytearray(clean(kind))
     reference = decode(tmp_path / f"r{kind}", bytes(data))
     rng = np.random.default_rng(flips)

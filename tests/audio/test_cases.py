@@ -36,7 +36,9 @@ def cases(data: Path) -> Path:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_case(name: str, cases: Path) -> None:
-    pytest.importorskip("av")
+    av = pytest.importorskip("av")
+    if name == "flac_flip_one.flac" and int(av.__version__.split(".")[0]) < 14:
+        pytest.skip("the FFmpeg of older PyAV loses the packets around a bad flac frame, too")
     status, seconds = EXPECTED[name]
     out = np.empty(31 * 192_000, np.float32)
     try:

@@ -13,7 +13,10 @@ import pytest
 
 import synth
 from edge_reclass.audio import Decoded, Decoder, ExcerptSpec
-from edge_reclass.audio.reading import MAX_BAD_PACKETS, MIN_DECODED
+from edge_reclass.audio.decode_soundfile import SoundfileSource
+from edge_reclass.audio.excerpt import Limits
+from edge_reclass.audio.mono import MonoWriter
+from edge_reclass.audio.reading import MAX_BAD_PACKETS, MIN_DECODED, attempt
 from edge_reclass.errors import TrackError
 
 SECONDS = 20.0
@@ -169,6 +172,43 @@ def test_flac_that_claims_more_than_there_is(claim: float, pyav: bool, clean: An
         assert abs(decoded.total - SECONDS * RATE) <= 4096
         assert decoded.damage is not None
         assert decoded.damage.declared == pytest.approx(claim * SECONDS)
+
+
+def test_a_file_that_ends_early_is_read_again_from_its_beginning(clean: Any, tmp_path: Path) -> None:
+    """libsndfile 1.2.0 gives no error where a flac is cut off; reading then goes on from the beginning, not the end."""
+    (tmp_path / "a.wav").write_bytes(clean(".wav"))
+    out, writer = np.empty(30 * RATE, np.float32), MonoWriter()
+    with (tmp_path / "a.wav").open("rb") as file:
+        source = SoundfileSource(file.fileno())
+        heard = []
+        for ask in (lambda: source.read(0, writer), lambda: source.measure(writer), lambda: source.read(0, writer)):
+            writer.begin(out, 30 * RATE, RATE, RATE)
+            assert ask() == SECONDS * RATE
+            heard.append(len(writer.finish()[0]))
+        source.close()
+    assert heard[0] == heard[2] == SECONDS * RATE
+
+
+def test_a_file_that_seems_to_end_earlier_each_time_is_given_up() -> None:
+    class Shrinking:
+        rate, channels, packets, bad_packets, error = RATE, 1, 0, 0, None
+        total = 60 * RATE
+        reads = 0
+
+        def read(self, start: int, writer: MonoWriter) -> int:
+            self.reads += 1
+            self.total -= RATE
+            writer.append(np.ones((self.total - RATE // 2 - start, 1), np.float32))
+            return start + writer.done
+
+        def measure(self, writer: MonoWriter) -> int:
+            return self.total
+
+    source = Shrinking()
+    out = np.empty(61 * RATE, np.float32)
+    done = attempt([source], FULL, out, MonoWriter(), Limits(), locate_again=True)
+    assert source.reads < 50
+    assert done.got < done.wanted
 
 
 def test_damage_in_words() -> None:

@@ -138,9 +138,13 @@ class AvSource:
     def _open(self) -> AbstractContextManager[Any]:
         file = self._file if isinstance(self._file, Pieces) else _File(self._file, "rb", closefd=False)
         file.seek(0)
-        container: AbstractContextManager[Any] = self._av.open(
-            file, mode="r", format=self._demuxer, metadata_errors="ignore"
-        )
+        try:
+            container: AbstractContextManager[Any] = self._av.open(
+                file, mode="r", format=self._demuxer, metadata_errors="ignore"
+            )
+        except ValueError as error:  # the demuxer's name, before anything is read
+            has = f"the FFmpeg of PyAV {self._av.__version__} cannot read {self._demuxer} files"
+            raise TrackError("unsupported", f"{has} ({error}); a newer PyAV may") from error
         return container
 
     def _stream(self, container: Any) -> Any:

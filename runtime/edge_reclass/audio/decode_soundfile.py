@@ -110,7 +110,6 @@ class SoundfileSource:
     def count_all(self, writer: MonoWriter) -> None:
         """Set ``total`` by decoding: for a flac whose header does not say."""
         self.total = self._count(writer)
-        self._reopen()
 
     def _open(self) -> Any:
         """By descriptor, so that libsndfile sees no suffix, and no path that soundfile may fail to encode.
@@ -153,7 +152,8 @@ class SoundfileSource:
                     writer.mix(frames)
                 self.packets += -(-got // _PACKET)
                 if got == 0:
-                    return start + writer.done
+                    self._position = start + writer.done
+                    return self._position
         except soundfile.LibsndfileError as error:
             at = start + writer.done
             self.error = f"decoding failed at sample {at} of {self.total}: {error.error_string}"
@@ -205,12 +205,13 @@ class SoundfileSource:
         return False
 
     def _count(self, writer: MonoWriter) -> int:
-        """Samples that can be decoded from the beginning on."""
+        """Samples that can be decoded from the beginning on; the next read opens the file again."""
         self._reopen()
         total = 0
         try:
             while got := len(self._opened.read(out=writer.frames(BLOCK_VALUES, self.channels))):
                 total += got
         except soundfile.LibsndfileError:
-            self.close()
+            pass
+        self.close()
         return total

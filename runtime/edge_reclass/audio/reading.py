@@ -34,6 +34,9 @@ SHORT_SECONDS: Final = 0.1
 Containers round durations (wma to the millisecond), and decoders of lossy formats may keep back their last frame.
 """
 
+_ROUNDS: Final = 20
+"""How often at most a track is read, for its parts to end earlier than was thought; then its last reading counts."""
+
 
 class Source(Protocol):
     """One way to decode a file, or a part of it."""
@@ -114,7 +117,7 @@ def attempt(
     rate = min(main.rate, limits.max_rate)
     totals = [source.total for source in sources]
     declared = None
-    while True:
+    for rounds in range(1, _ROUNDS + 1):
         reading = _Reading(sources, totals, rate, specs, out, writer, limits)
         ended = reading.read()
         if writer.loss():
@@ -122,7 +125,7 @@ def attempt(
             reading.read(survey=True)
             if writer.loss():
                 reading.read(channel=writer.loudest())
-        if ended is None or not locate_again:
+        if ended is None or not locate_again or rounds == _ROUNDS:
             break
         i, total = ended
         declared = reading.total / rate if declared is None else declared

@@ -21,8 +21,8 @@ from contextlib import ExitStack
 import numpy as np
 
 from edge_reclass import Cascade, CascadePool, Verdict, __version__
-from edge_reclass.device import usable_cpus
-from edge_reclass.library import find_tracks
+from edge_reclass.host import usable_cpus
+from edge_reclass.run import find_tracks
 
 Way = Callable[[Iterable[str]], Iterator[Verdict]]
 

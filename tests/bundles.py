@@ -12,8 +12,8 @@ import yaml
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_reclass.bundle import MANIFEST, file_entry
-from edge_reclass.strict_yaml import dump_yaml
+from edge_reclass.bundle.loading import MANIFEST, file_entry
+from edge_reclass.bundle.strict_yaml import dump_yaml
 
 GENRES = ("Alpha", "Beta", "Gamma")
 POLICY = {"vote": "soft", "steps": [{"after": "fma", "weights": {"fma": 1.0}}]}

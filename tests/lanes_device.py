@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge_reclass.backends.base import DeviceTimes
-from edge_reclass.backends.ort import OrtBackend, OrtGraph
+from edge_reclass.backends.ort.cpu import OrtBackend, OrtGraph
 
 Fault = Callable[[np.ndarray], None]
 """Is shown the rows of a batch before they are run, and may raise."""

@@ -19,15 +19,15 @@ from onnx import TensorProto, helper, numpy_helper
 import bundles
 from edge_reclass import Cascade
 from edge_reclass.backends import PlainFile
-from edge_reclass.backends.ort import OrtBackend
-from edge_reclass.bundle import MANIFEST, load
-from edge_reclass.bundle_limits import MANIFEST_BYTES
-from edge_reclass.doctor.command import diagnose
+from edge_reclass.backends.ort.cpu import OrtBackend
+from edge_reclass.bundle.limits import MANIFEST_BYTES
+from edge_reclass.bundle.loading import MANIFEST, load
+from edge_reclass.bundle.onnx_external import refuse_external_data
+from edge_reclass.bundle.reference import ReferenceVectors, load_reference
+from edge_reclass.cascade.plan import choose_policy
+from edge_reclass.cascade.policy import Policy, Step
 from edge_reclass.errors import BundleError, EngineError, UsageError
-from edge_reclass.onnx_external import refuse_external_data
-from edge_reclass.plan import choose_policy
-from edge_reclass.policy import Policy, Step
-from edge_reclass.reference import ReferenceVectors, load_reference
+from edge_reclass_doctor.command import diagnose
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ import yaml
 from numpy.typing import NDArray
 
 import bundles
-from edge_reclass import Cascade, CascadePool, opening
-from edge_reclass.bundle import MANIFEST, file_entry
+from edge_reclass import Cascade, CascadePool
+from edge_reclass.bundle.loading import MANIFEST, file_entry
+from edge_reclass.cascade import opening
 from edge_reclass.errors import BundleError, DeviceError, EngineError, UsageError
 from reachable import reachable
 

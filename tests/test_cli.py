@@ -20,10 +20,10 @@ import pytest
 import soundfile
 
 import bundles
-from edge_reclass.bundle import load, starter_path
-from edge_reclass.cli import main
-from edge_reclass.formatters import FORMATS, formatter
-from edge_reclass.parallel import CascadePool
+from edge_reclass.bundle.loading import load, starter_path
+from edge_reclass.cli.commands import main
+from edge_reclass.run.formatters import FORMATS, formatter
+from edge_reclass.run.lanes import CascadePool
 from edge_reclass.verdict import Verdict
 
 RATE = 22_050
@@ -290,7 +290,7 @@ def test_names_that_are_not_utf8_are_not_lost(bundle: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert os.fsencode(json.loads(done.stdout)["path"]).endswith(name)
     table = subprocess.run(
-        [sys.executable, "-m", "edge_reclass.cli", "classify", tmp_path, "--bundle", bundle],
+        [sys.executable, "-m", "edge_reclass", "classify", tmp_path, "--bundle", bundle],
         capture_output=True,
         timeout=120,
         check=True,

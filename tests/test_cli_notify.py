@@ -25,7 +25,7 @@ def test_classify_tells_systemd(tmp_path: Path) -> None:
         service.bind(str(tmp_path / "notify"))
         service.settimeout(1)
         done = subprocess.run(
-            [sys.executable, "-m", "edge_reclass.cli", "classify", str(music), "--bundle", str(root)],
+            [sys.executable, "-m", "edge_reclass", "classify", str(music), "--bundle", str(root)],
             env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")},
             capture_output=True,
             text=True,

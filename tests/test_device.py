@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_reclass import device
+from edge_reclass.host import cpus as device
 
 
 @pytest.mark.parametrize(

@@ -19,17 +19,19 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import edge_reclass_doctor as doctor_module
 from bundles import edit_manifest, fma_stage, make_bundle, waveform_stage
-from edge_reclass import doctor as doctor_module
-from edge_reclass import machine as machines
-from edge_reclass.bundle import load
-from edge_reclass.doctor import diagnose, doctor
-from edge_reclass.doctor.report import Report
-from edge_reclass.doctor.text import WIDTH, page
-from edge_reclass.engine_trust import default_store, make_secret
-from edge_reclass.engines import RECORD, EngineKey, EngineRecord, Gpu, Profile, Verification, target_for
+from edge_reclass.bundle.loading import load
+from edge_reclass.engines.record import EngineKey, EngineRecord, Profile, Verification, target_for
+from edge_reclass.engines.store import RECORD
+from edge_reclass.engines.trust import default_store, make_secret
 from edge_reclass.errors import UsageError
-from edge_reclass.machine import Machine, OnnxRuntime, ToolResult
+from edge_reclass.host.gpu import Gpu
+from edge_reclass_doctor import diagnose, doctor
+from edge_reclass_doctor import machine as machines
+from edge_reclass_doctor.machine import Machine, OnnxRuntime, ToolResult
+from edge_reclass_doctor.report import Report
+from edge_reclass_doctor.text import WIDTH, page
 from machine.emulator import (
     BOARDS,
     FakeCuda,

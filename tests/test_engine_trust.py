@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_reclass.engine_trust import SECRET, make_secret, open_store
+from edge_reclass.engines.trust import SECRET, make_secret, open_store
 from edge_reclass.errors import EngineError
 
 ROOT = os.geteuid() == 0

@@ -11,26 +11,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_reclass.engine_trust import default_store, make_secret
-from edge_reclass.engines import (
-    PLAN,
-    RECORD,
+from edge_reclass.engines.record import (
     EngineKey,
     EngineRecord,
-    Gpu,
     Profile,
-    StoredEngine,
     Target,
     describe_target,
     differences,
-    engine_bytes,
-    engines_folder,
-    probe_gpu,
-    stored_engines,
-    survey,
     target_for,
 )
+from edge_reclass.engines.store import PLAN, RECORD, StoredEngine, engine_bytes, engines_folder, stored_engines, survey
+from edge_reclass.engines.trust import default_store, make_secret
 from edge_reclass.errors import DeviceError, EngineError, UsageError
+from edge_reclass.host.gpu import Gpu, probe_gpu
 
 ORIN = Gpu("Orin", "8.7", "l4t-36.4.3")
 TARGET = Target("tensorrt", "10.3.0", "linux-aarch64", "8.7", "Orin", "l4t-36.4.3")

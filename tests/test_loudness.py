@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_reclass.loudness import level, normalise
+from edge_reclass.audio.loudness import level, normalise
 
 RATE = 16_000
 

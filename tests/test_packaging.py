@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import edge_reclass
-from edge_reclass.bundle import load, starter_path
+from edge_reclass.bundle.loading import load, starter_path
 
 ROOT = Path(__file__).resolve().parents[1]
 

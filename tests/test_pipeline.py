@@ -19,12 +19,13 @@ import pytest
 import soundfile
 
 import bundles
-from edge_reclass import Cascade, CascadePool, Verdict, opening
-from edge_reclass import cascade as cascade_module
-from edge_reclass.backends.ort import OrtBackend
+from edge_reclass import Cascade, CascadePool, Verdict, host
+from edge_reclass.backends.ort.cpu import OrtBackend
+from edge_reclass.cascade import cascade as cascade_module
+from edge_reclass.cascade import opening
+from edge_reclass.cascade.shared_batches import Fill, SharedGraph, add_rows
+from edge_reclass.cascade.windowing import fill_window
 from edge_reclass.errors import DeviceError, EngineError, UsageError
-from edge_reclass.shared_batches import Fill, SharedGraph, add_rows
-from edge_reclass.windows import fill_window
 from lanes_device import SharingDevice
 
 RATE = 16_000
@@ -630,12 +631,11 @@ def test_without_onnxruntime_no_device_can_be_used(bundle: Path, device: str, mo
 
 
 def test_auto_without_a_gpu_says_so_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge_reclass import engines
 
     def none() -> None:
         raise DeviceError("no NVIDIA GPU: none")
 
-    monkeypatch.setattr(engines, "probe_gpu", none)
+    monkeypatch.setattr(host, "probe_gpu", none)
     with CascadePool.open(None, bundle, "auto") as pool:
         assert (pool.device, pool.notes) == ("cpu", ("no NVIDIA GPU: none",))
 

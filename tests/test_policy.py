@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_reclass.cascade.policy import PRESETS, Answer, Policy, Step, check, decide, preset
 from edge_reclass.errors import UsageError
-from edge_reclass.policy import PRESETS, Answer, Policy, Step, check, decide, preset
 
 GENRES = 4
 

@@ -12,9 +12,10 @@ import pytest
 import synth
 from edge_reclass import Cascade
 from edge_reclass.audio import Decoder, ExcerptSpec, Resampler
-from edge_reclass.bundle import MANIFEST, WaveformEntry, load, starter_path
-from edge_reclass.plan import choose_policy
-from edge_reclass.reference import agreement, load_reference
+from edge_reclass.bundle.loading import MANIFEST, load, starter_path
+from edge_reclass.bundle.manifest import WaveformEntry
+from edge_reclass.bundle.reference import agreement, load_reference
+from edge_reclass.cascade.plan import choose_policy
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_its_card_names_its_genres_and_policy() -> None:
 
 
 def test_its_encoder_gives_the_reference_vectors() -> None:
-    from edge_reclass.backends.ort import OrtBackend
+    from edge_reclass.backends.ort.cpu import OrtBackend
 
     bundle = load(starter_path())
     entry = bundle.manifest.stage("musicnn").encoder

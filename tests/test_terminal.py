@@ -17,9 +17,10 @@ import pytest
 import typer
 
 import edge_reclass
-from edge_reclass import cli
-from edge_reclass.library import Found
-from edge_reclass.summary import Summary, counted
+from edge_reclass import host
+from edge_reclass.cli import commands as cli
+from edge_reclass.cli.summary import Summary, counted
+from edge_reclass.run.sources import Found
 from edge_reclass.verdict import DamageSeen, Score, Verdict
 from test_cli import bundle, music, run, shell
 from test_output import songs
@@ -111,13 +112,13 @@ def test_csv_on_a_terminal_does_not_rewrite_it(bundle: Path, songs: Path) -> Non
 def test_the_device_line_names_no_driver_that_nobody_expects(
     bundle: Path, songs: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from edge_reclass import device, engines
     from edge_reclass.errors import DeviceError
+    from edge_reclass.host import cpus as device
 
     def none() -> None:
         raise DeviceError("no NVIDIA GPU: the CUDA driver cannot be loaded (libcuda.so.1: cannot open)")
 
-    monkeypatch.setattr(engines, "probe_gpu", none)
+    monkeypatch.setattr(host, "probe_gpu", none)
     monkeypatch.setattr(device, "has_nvidia_gpu", lambda: False)
     assert run("classify", songs, "--bundle", bundle).stderr.splitlines()[0] == "device: cpu"
     monkeypatch.setattr(device, "has_nvidia_gpu", lambda: True)
@@ -126,7 +127,7 @@ def test_the_device_line_names_no_driver_that_nobody_expects(
 
 
 def test_nvidia_hardware_is_seen_without_a_driver(tmp_path: Path) -> None:
-    from edge_reclass.device import has_nvidia_gpu
+    from edge_reclass.host.gpu import has_nvidia_gpu
 
     assert not has_nvidia_gpu(tmp_path)
     card = tmp_path / "sys/bus/pci/devices/0000:01:00.0"

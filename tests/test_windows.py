@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_reclass.windows import count_windows, fill_window, windows
+from edge_reclass.cascade.windowing import count_windows, fill_window, windows
 
 
 @given(n=st.integers(1, 5_000), window=st.integers(1, 600), share=st.floats(0.01, 1.0))

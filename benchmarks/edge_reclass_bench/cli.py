@@ -28,7 +28,7 @@ def _say(text: str) -> None:
 
 
 def _print(text: str) -> None:
-    from edge_reclass.output import lenient
+    from edge_reclass.run import lenient
 
     lenient(sys.stdout)
     sys.stdout.write(text)
@@ -102,8 +102,8 @@ def run(
 
     Exit codes: 0 measured, 2 wrong usage or no audio found, 4 the bundle is invalid, 5 the device cannot be used.
     """
-    from edge_reclass.opening import Options
-    from edge_reclass.output_file import refuse_inputs
+    from edge_reclass.cascade import Options
+    from edge_reclass.run import refuse_inputs
     from edge_reclass_bench import record as records
     from edge_reclass_bench.harness import Request
     from edge_reclass_bench.harness import run as measure
@@ -238,8 +238,7 @@ def null(
     min_count: Annotated[int, typer.Option(min=1, help="Measure at least this many tracks.")] = 1000,
 ) -> None:
     """Measure what is left when the device answers at once: the overhead of harness and cascade per track."""
-    from edge_reclass.opening import Options, load_bundle
-    from edge_reclass.plan import choose_policy
+    from edge_reclass.cascade import Options, choose_policy, load_bundle
     from edge_reclass_bench.harness import null_outcome
     from edge_reclass_bench.record import Settings
     from edge_reclass_bench.scenarios.context import Context

@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from edge_reclass import __version__, machine
+from edge_reclass import __version__
 from edge_reclass_bench.record import Environment
+from edge_reclass_doctor import machine
 
 __all__ = ["commit", "environment", "libraries", "load_average", "machine_line", "probe"]
 

@@ -11,13 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from edge_reclass import machine
-from edge_reclass.cascade import Cascade
-from edge_reclass.device import usable_cpus
+from edge_reclass.cascade import Cascade, Options, Plan, Policy, choose_policy, load_bundle, untrained
 from edge_reclass.errors import UsageError
-from edge_reclass.opening import Options, load_bundle
-from edge_reclass.plan import Plan, choose_policy, untrained
-from edge_reclass.policy import Policy
+from edge_reclass.host import usable_cpus
 from edge_reclass.verdict import Verdict
 from edge_reclass_bench import environment
 from edge_reclass_bench.accounting import account
@@ -46,6 +42,7 @@ from edge_reclass_bench.scenarios.offline import measure_offline, open_pool
 from edge_reclass_bench.statistics import RESAMPLES, SEED
 from edge_reclass_bench.tracks import Tracks
 from edge_reclass_bench.watch import Sensors
+from edge_reclass_doctor import machine
 
 __all__ = ["Request", "null_outcome", "run"]
 

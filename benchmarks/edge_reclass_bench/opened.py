@@ -12,11 +12,7 @@ from types import TracebackType
 
 from edge_reclass.backends import Backend
 from edge_reclass.bundle import Bundle
-from edge_reclass.cascade import Cascade
-from edge_reclass.opening import Options, Shared, open_with
-from edge_reclass.plan import Plan
-from edge_reclass.policy import Policy
-from edge_reclass.stages import Stage
+from edge_reclass.cascade import Cascade, Options, Plan, Policy, Shared, Stage, open_with
 
 __all__ = ["Opened", "under"]
 

@@ -23,8 +23,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reclass.cascade import Policy, Step
 from edge_reclass.errors import UsageError
-from edge_reclass.policy import Policy, Step
 from edge_reclass_bench.policies import ensemble, orders, reordered
 from edge_reclass_bench.record import Estimate, Order, PolicyRecord, Record
 from edge_reclass_bench.replay import Costs, Floats, Ints, costs_of, exits, vote

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 
 from edge_reclass.bundle import Manifest
-from edge_reclass.policy import Policy, Step
+from edge_reclass.cascade import Policy, Step
 
 __all__ = ["ensemble", "needs", "orders", "reordered", "single"]
 

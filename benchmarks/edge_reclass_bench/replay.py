@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.policy import Answer, Policy, decide
+from edge_reclass.cascade import Answer, Policy, decide
 from edge_reclass_bench.record import Record
 from edge_reclass_bench.statistics import table
 

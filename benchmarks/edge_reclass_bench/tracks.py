@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge_reclass.errors import UsageError
-from edge_reclass.library import find_tracks
+from edge_reclass.run import find_tracks
 
 __all__ = ["CONTENT_LIMIT", "Tracks", "digest", "find"]
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from edge_reclass.machine import Reading
 from edge_reclass_bench.clocks import Clock, perf_counter
 from edge_reclass_bench.record import Estimate, Run
 from edge_reclass_bench.statistics import summarise
+from edge_reclass_doctor.machine import Reading
 
 __all__ = ["INTERVAL", "Sensors", "Watch", "peak_bytes", "reset_peak"]
 

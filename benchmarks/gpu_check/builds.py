@@ -17,9 +17,9 @@ import msgspec
 
 from edge_reclass.backends import Backend, open_backend
 from edge_reclass.bundle import Bundle, load
-from edge_reclass.device import usable_cpus
-from edge_reclass.engines import Gpu, Profile, probe_gpu, target_for
+from edge_reclass.engines import Profile, target_for
 from edge_reclass.errors import DeviceError
+from edge_reclass.host import Gpu, probe_gpu, usable_cpus
 from edge_reclass_export.engine.build import DeviceCheck, EngineBuild, default_timing_cache
 from edge_reclass_export.engine.library import FLAVOURS, Library, open_library
 from edge_reclass_export.engine.stages import INPUT, EngineStage, engine_stages

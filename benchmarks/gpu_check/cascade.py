@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_reclass.bundle import load
-from edge_reclass.device import usable_cpus
+from edge_reclass.cascade import DEFAULT_BATCH, Policy, Step
 from edge_reclass.errors import EngineError
-from edge_reclass.parallel import CascadePool
-from edge_reclass.plan import DEFAULT_BATCH
-from edge_reclass.policy import Policy, Step
+from edge_reclass.host import usable_cpus
+from edge_reclass.run import CascadePool
 from edge_reclass.verdict import Verdict
 from gpu_check.exports import FMA
 from gpu_check.journal import Journal, NotHere

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edge_reclass.reference import agreement
+from edge_reclass.bundle import agreement
 from gpu_check.ceilings import plain_float32
 from gpu_check.contenders import Contender, GraphContender, torch_contenders
 from gpu_check.geometry import Encoder, encoders

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.reference import CASES, synthesise
+from edge_reclass.bundle import CASES, synthesise
 from gpu_check.geometry import Encoder
 
 __all__ = ["FRESH_SEED", "batch_of", "fresh", "names"]

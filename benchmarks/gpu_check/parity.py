@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from edge_reclass.backends import Graph
+from edge_reclass.bundle import agreement, load_reference
 from edge_reclass.engines import BatchCheck
-from edge_reclass.reference import agreement, load_reference
 from edge_reclass_export.engine.verify import faults
 from gpu_check.ceilings import plain_float32
 from gpu_check.geometry import Encoder, encoders

@@ -227,7 +227,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
     import msgspec
     import torch
 
-    from edge_reclass.machine import probe
+    from edge_reclass_doctor.machine import probe
 
     cudnn: Any = torch.backends.cudnn
     found: dict[str, Any] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_reclass.backends import Backend, Graph, open_backend
 from edge_reclass.bundle import Bundle, WaveformEntry, load
-from edge_reclass.device import usable_cpus
+from edge_reclass.host import usable_cpus
 from edge_reclass_export.engine.library import FLAVOURS
 from edge_reclass_export.engine.verify import open_encoder
 from gpu_check.geometry import Encoder

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edge_reclass.reference import ReferenceVectors
+from edge_reclass.bundle import ReferenceVectors
 
 __all__ = ["ExportedEncoder"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_reclass.bundle import MANIFEST, ExcerptEntry, Fma518Entry, HeadEntry, StageEntry, load
 from edge_reclass.errors import UsageError
-from edge_reclass.features.layout import FEATURE_COUNT
+from edge_reclass.features import FEATURE_COUNT
 from edge_reclass_export.bundle_writer import BundleChange, put_stage
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.excerpt_option import choose_excerpt

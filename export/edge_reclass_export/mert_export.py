@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import torch
 
+from edge_reclass.cascade import DEFAULT_BATCH
 from edge_reclass.errors import UsageError
-from edge_reclass.plan import DEFAULT_BATCH
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.heads import LinearLayer, head_contract, head_mlp
 from edge_reclass_export.layer_mix import LayerMix

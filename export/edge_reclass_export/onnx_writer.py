@@ -19,8 +19,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from edge_reclass.bundle import refuse_external_data
 from edge_reclass.errors import EngineError, UsageError
-from edge_reclass.onnx_external import refuse_external_data
 from edge_reclass_export.errors import ContractError
 
 __all__ = [

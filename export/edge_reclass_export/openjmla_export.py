@@ -11,7 +11,7 @@ import onnx
 import torch
 
 from edge_reclass.bundle import ExcerptEntry
-from edge_reclass.plan import DEFAULT_BATCH
+from edge_reclass.cascade import DEFAULT_BATCH
 from edge_reclass_export.checkpoints import load_state
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.recipes.openjmla import (

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reclass.bundle import Agreement, ReferenceVectors, agreement, synthesise
 from edge_reclass.errors import EngineError, MissingExtraError
-from edge_reclass.reference import Agreement, ReferenceVectors, agreement, synthesise
 from edge_reclass_export.errors import ParityError
 
 __all__ = [

@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edge_reclass.device import usable_cpus
-from edge_reclass.plan import DEFAULT_BATCH
-from edge_reclass.reference import ReferenceVectors, synthesise
+from edge_reclass.bundle import ReferenceVectors, synthesise
+from edge_reclass.cascade import DEFAULT_BATCH
+from edge_reclass.host import usable_cpus
 from edge_reclass_export.errors import ContractError, ParityError
 from edge_reclass_export.onnx_writer import BATCH, OPSET, GraphContract, model_bytes
 from edge_reclass_export.parity import SEED, Agreement, Tolerance, open_graph, require_parity

@@ -7,8 +7,9 @@ in ``errors.py``.
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from edge_reclass._lazy import lazy
 
 # From 1.29 on, ONNX Runtime writes an identifier below ~/.cache/Microsoft when a session is opened, and sends events
 # to Microsoft over the network. We promise neither to happen; it looks for this variable when it starts.
@@ -19,31 +20,21 @@ if TYPE_CHECKING:
     from edge_reclass.bundle import load as load_bundle
     from edge_reclass.cascade import Cascade
     from edge_reclass.errors import EdgeReclassError
-    from edge_reclass.parallel import CascadePool
+    from edge_reclass.run import CascadePool
     from edge_reclass.verdict import Verdict
 
 __version__ = "0.1.0"
 __all__ = ["Bundle", "Cascade", "CascadePool", "EdgeReclassError", "Verdict", "__version__", "load_bundle"]
 
 # Imported when first used: an appliance that asks only for the version, or for one module, pays only for that.
-_HOMES = {
-    "Bundle": ("bundle", "Bundle"),
-    "Cascade": ("cascade", "Cascade"),
-    "CascadePool": ("parallel", "CascadePool"),
-    "EdgeReclassError": ("errors", "EdgeReclassError"),
-    "Verdict": ("verdict", "Verdict"),
-    "load_bundle": ("bundle", "load"),
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    value: object = getattr(import_module(f"{__name__}.{module}"), attribute)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_HOMES))
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Bundle": "edge_reclass.bundle",
+        "Cascade": "edge_reclass.cascade",
+        "CascadePool": "edge_reclass.run",
+        "EdgeReclassError": "edge_reclass.errors",
+        "Verdict": "edge_reclass.verdict",
+        "load_bundle": "edge_reclass.bundle:load",
+    },
+)

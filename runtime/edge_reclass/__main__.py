@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_reclass.cli import main
+from edge_reclass.cli.commands import main
 
 if __name__ == "__main__":
     main()

@@ -159,7 +159,7 @@ fi
 step "here: classify and embeddings"
 "$python" -m zipfile -e "$work/run/$house/wheels"/edge_reclass-*.whl "$work/here/package"
 export PYTHONPATH="$work/here/package" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-"$python" -m edge_reclass.cli classify --device cpu --jobs 1 --threads 1 --format json \
+"$python" -m edge_reclass classify --device cpu --jobs 1 --threads 1 --format json \
   --output "$work/here/verdicts.json" "$work/clips"
 "$python" "$here/embeddings.py" "$work/clips" "$work/here/embeddings.npz" "$windows"
 

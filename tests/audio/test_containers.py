@@ -26,7 +26,7 @@ from edge_reclass.audio import (
 )
 from edge_reclass.audio.formats import DEMUXERS
 from edge_reclass.errors import TrackError
-from edge_reclass.library import find_tracks
+from edge_reclass.run.sources import find_tracks
 
 FULL = [ExcerptSpec(seconds=None)]
 SECONDS = 4.0

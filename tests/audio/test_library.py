@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_reclass.library import find_tracks
+from edge_reclass.run.sources import find_tracks
 
 
 def touch(*paths: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from backends.fakes import FakeGpu, fake_gpu
 from backends.fakes.cuda import TEXTS
-from edge_reclass.backends import cuda_memory
-from edge_reclass.backends.cuda_memory import CudaMemory, open_cuda_memory
-from edge_reclass.backends.cuda_memory.base import cuda_failure
-from edge_reclass.backends.cuda_memory.pycuda import _NAMES
+from edge_reclass.backends.tensorrt import memory as cuda_memory
+from edge_reclass.backends.tensorrt.memory import CudaMemory, open_cuda_memory
+from edge_reclass.backends.tensorrt.memory.base import cuda_failure
+from edge_reclass.backends.tensorrt.memory.pycuda import _NAMES
 from edge_reclass.errors import DeviceError, EngineError, MissingExtraError, UsageError
 
 BOTH = ("cuda-bindings", "pycuda")

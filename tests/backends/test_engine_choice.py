@@ -18,17 +18,13 @@ import yaml
 from backends.fakes import TARGET, FakeGpu, fake_gpu, put_engine, put_engines
 from bundles import edit_manifest
 from edge_reclass import bundle as bundles_module
-from edge_reclass import cli, engines
-from edge_reclass.engine_choice import (
-    ENGINE_PRECISIONS,
-    EngineChoice,
-    choose_engines,
-    engine_states,
-    installed_target,
-)
-from edge_reclass.engines import Gpu, engines_folder
+from edge_reclass import host
+from edge_reclass.cascade.plan import choose_policy, compile_plan
+from edge_reclass.cli import commands as cli
+from edge_reclass.engines.choice import ENGINE_PRECISIONS, EngineChoice, choose_engines, engine_states, installed_target
+from edge_reclass.engines.store import engines_folder
 from edge_reclass.errors import DeviceError, EngineError
-from edge_reclass.plan import choose_policy, compile_plan
+from edge_reclass.host.gpu import Gpu
 from export.engine_bundles import engine_bundle
 
 
@@ -151,7 +147,7 @@ def test_installed_target(monkeypatch: pytest.MonkeyPatch) -> None:
         def no_gpu() -> Gpu:
             raise DeviceError("no NVIDIA GPU")
 
-        monkeypatch.setattr(engines, "probe_gpu", no_gpu)
+        monkeypatch.setattr(host, "probe_gpu", no_gpu)
         with pytest.raises(DeviceError, match="no NVIDIA GPU"):
             installed_target()
         for name in ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"):

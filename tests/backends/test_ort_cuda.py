@@ -24,11 +24,11 @@ from backends.fake_onnxruntime import (
     NO_MEMORY,
     FakeOnnxruntime,
 )
-from edge_reclass.backends import ort_cuda
-from edge_reclass.backends.ort import OrtBackend
-from edge_reclass.backends.ort_cuda import MAX_CUDA_GRAPHS, OrtCudaBackend, OrtCudaGraph
-from edge_reclass.engines import Gpu
+from edge_reclass.backends.ort import cuda as ort_cuda
+from edge_reclass.backends.ort.cpu import OrtBackend
+from edge_reclass.backends.ort.cuda import MAX_CUDA_GRAPHS, OrtCudaBackend, OrtCudaGraph
 from edge_reclass.errors import DeviceError, EngineError, MissingExtraError
+from edge_reclass.host.gpu import Gpu
 
 WIDTH, DIM, BATCH = 160, 8, 12
 RTX, ORIN = Gpu("RTX 4090", "8.9", "driver-580.65"), Gpu("Orin", "8.7", "l4t-36.4.4")

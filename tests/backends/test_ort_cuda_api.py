@@ -14,11 +14,11 @@ from onnxruntime.capi.onnxruntime_inference_collection import IOBinding
 
 import bundles
 from backends import fake_onnxruntime
-from edge_reclass.backends import ort_cuda
-from edge_reclass.backends.ort import OrtBackend
-from edge_reclass.backends.ort_cuda import OrtCudaBackend
-from edge_reclass.engines import Gpu, probe_gpu
+from edge_reclass.backends.ort import cuda as ort_cuda
+from edge_reclass.backends.ort.cpu import OrtBackend
+from edge_reclass.backends.ort.cuda import OrtCudaBackend
 from edge_reclass.errors import DeviceError, EdgeReclassError, MissingExtraError
+from edge_reclass.host.gpu import Gpu, probe_gpu
 
 WIDTH, DIM, BATCH = 160, 8, 4
 HAS_CUDA = "CUDAExecutionProvider" in real.get_available_providers()

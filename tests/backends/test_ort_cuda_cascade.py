@@ -12,9 +12,9 @@ import synth
 from backends import fake_onnxruntime
 from backends.fake_onnxruntime import ILLEGAL_ACCESS
 from edge_reclass import Cascade
-from edge_reclass.backends import ort_cuda
-from edge_reclass.engines import Gpu
+from edge_reclass.backends.ort import cuda as ort_cuda
 from edge_reclass.errors import DeviceError
+from edge_reclass.host.gpu import Gpu
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import soundfile
 import bundles
 from backends.fakes import GPU, fake_gpu, put_engine, put_engines
 from edge_reclass import Cascade, CascadePool, Verdict
-from edge_reclass.backends import ort_cuda
-from edge_reclass.bundle import load
-from edge_reclass.engine_trust import default_store
+from edge_reclass.backends.ort import cuda as ort_cuda
+from edge_reclass.bundle.loading import load
+from edge_reclass.engines.trust import default_store
 from edge_reclass.errors import DeviceError, EngineError
 
 RATE = 16_000

@@ -13,7 +13,7 @@ import bundles
 from backends.fakes import FakeGpu, fake_gpu, write_plan
 from backends.fakes.tensorrt import DataType, TensorIOMode
 from edge_reclass.backends import PlainFile
-from edge_reclass.backends.tensorrt import TensorRTBackend
+from edge_reclass.backends.tensorrt.backend import TensorRTBackend
 from edge_reclass.errors import DeviceError, EngineError
 
 WIDTH, DIM = 800, 8

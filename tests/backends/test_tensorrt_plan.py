@@ -12,9 +12,10 @@ import pytest
 
 from backends.fakes import TARGET, FakeGpu, fake_gpu, put_engine, put_engines
 from edge_reclass.backends import GraphSource, PlainFile, open_backend
-from edge_reclass.backends.tensorrt import TensorRTBackend
-from edge_reclass.engine_trust import SECRET, open_store
-from edge_reclass.engines import RECORD, StoredEngine, target_for
+from edge_reclass.backends.tensorrt.backend import TensorRTBackend
+from edge_reclass.engines.record import target_for
+from edge_reclass.engines.store import RECORD, StoredEngine
+from edge_reclass.engines.trust import SECRET, open_store
 from edge_reclass.errors import DeviceError, EngineError
 from export.engine_bundles import DIM, WINDOW, engine_bundle
 

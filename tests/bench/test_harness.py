@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from bench.fakes import SlowBackend, SlowGraph
 from bench.sample import make_record
 from bundles import fma_stage, make_bundle, waveform_stage
-from edge_reclass import opening
-from edge_reclass.bundle import load as load_bundle
+from edge_reclass.bundle.loading import load as load_bundle
+from edge_reclass.cascade import opening
+from edge_reclass.cascade.opening import Options
+from edge_reclass.cascade.policy import Policy, Step
 from edge_reclass.errors import EdgeReclassError, UsageError
-from edge_reclass.opening import Options
-from edge_reclass.policy import Policy, Step
 from edge_reclass_bench.cli import app
 from edge_reclass_bench.harness import Request, run
 from edge_reclass_bench.opened import Opened

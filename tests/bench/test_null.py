@@ -11,10 +11,10 @@ from bench.fakes import settings
 from bundles import fma_stage, make_bundle, waveform_stage
 from edge_reclass import Cascade
 from edge_reclass.backends import Backend
-from edge_reclass.bundle import load
+from edge_reclass.bundle.loading import load
+from edge_reclass.cascade.opening import Options
+from edge_reclass.cascade.plan import choose_policy
 from edge_reclass.errors import EngineError
-from edge_reclass.opening import Options
-from edge_reclass.plan import choose_policy
 from edge_reclass_bench.harness import null_outcome
 from edge_reclass_bench.null_backend import NullBackend
 from edge_reclass_bench.scenarios.context import Context

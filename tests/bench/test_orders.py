@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bench.sample import make_record
+from edge_reclass.cascade.policy import Policy, Step
 from edge_reclass.errors import UsageError
-from edge_reclass.policy import Policy, Step
 from edge_reclass.verdict import ExcerptSeen, Score, StageReport, Verdict
 from edge_reclass_bench.accounting import account
 from edge_reclass_bench.orders import answer, policy_of, study

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bundles import fma_stage, make_bundle, waveform_stage
-from edge_reclass.bundle import load
-from edge_reclass.policy import Answer, Policy, Step, check, decide
+from edge_reclass.bundle.loading import load
+from edge_reclass.cascade.policy import Answer, Policy, Step, check, decide
 from edge_reclass_bench.policies import ensemble, needs, orders, reordered, single
 
 POLICY = Policy(

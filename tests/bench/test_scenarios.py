@@ -10,10 +10,10 @@ import pytest
 
 from bench.fakes import FakeClassifier, FakeClock, FakePool, paths, settings
 from bundles import fma_stage, make_bundle, waveform_stage
-from edge_reclass.bundle import load
+from edge_reclass.bundle.loading import load
+from edge_reclass.cascade.opening import Options
+from edge_reclass.cascade.plan import choose_policy
 from edge_reclass.errors import EdgeReclassError
-from edge_reclass.opening import Options
-from edge_reclass.plan import choose_policy
 from edge_reclass_bench.scenarios.build import measure_build
 from edge_reclass_bench.scenarios.cold_start import measure_cold_start, start_process
 from edge_reclass_bench.scenarios.context import Context

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from bench.fakes import FakeClock
-from edge_reclass.machine import Reading
 from edge_reclass_bench import watch as watch_module
 from edge_reclass_bench.watch import Watch, busy_seconds, peak_bytes, reset_peak
+from edge_reclass_doctor.machine import Reading
 
 
 def _reading(seconds: float, **changes: Any) -> Reading:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edge_reclass.bundle import load
+from edge_reclass.bundle.loading import load
 from edge_reclass.errors import EdgeReclassError, UsageError
 from edge_reclass_bench.peers.clips import at_rate, decoded
 from edge_reclass_bench.peers.contest import Contender, Task, hold
@@ -117,7 +117,7 @@ def test_torch_gives_our_embeddings_with_the_same_untrained_weights(synthetic, a
 
 
 def test_an_encoder_that_torch_does_not_know_is_said_to_be_absent(audio):
-    from edge_reclass.bundle import starter_path
+    from edge_reclass.bundle.loading import starter_path
 
     (peer,) = encoder_tasks(load(starter_path()), list(decoded(audio[:1])), threads=1)
     assert isinstance(peer, Peer) and peer.ratio is None
@@ -147,7 +147,7 @@ def test_the_whole_session_as_a_record_that_the_report_shows(synthetic, audio, t
 
 
 def test_no_track_is_an_error(audio, tmp_path):
-    from edge_reclass.bundle import starter_path
+    from edge_reclass.bundle.loading import starter_path
 
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"RIFF")

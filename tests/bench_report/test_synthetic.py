@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bench_report.conftest import NAMES
 from edge_reclass import Cascade
-from edge_reclass.bundle import load
+from edge_reclass.bundle.loading import load
 from edge_reclass.errors import BundleError, EdgeReclassError, UsageError
 from edge_reclass_bench.synthetic import build, make
 from edge_reclass_bench.synthetic.build import export_process
@@ -88,7 +88,8 @@ def _keep_stages(root: Path, names: list[str]) -> None:
     """The manifest as it is after the exports of ``names`` alone."""
     import msgspec
 
-    from edge_reclass.bundle import MANIFEST, PolicyEntry, StepEntry, manifest_text
+    from edge_reclass.bundle.loading import MANIFEST
+    from edge_reclass.bundle.manifest import PolicyEntry, StepEntry, manifest_text
 
     manifest = load(root).manifest
     kept = msgspec.structs.replace(

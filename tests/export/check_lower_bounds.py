@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from edge_reclass.bundle import load
+from edge_reclass.bundle.loading import load
 from edge_reclass_export.bundle_writer import put_encoder, stage_head
 from edge_reclass_export.layer_mix import LayerMix
 from edge_reclass_export.mert_export import MertOptions, mert_encoder

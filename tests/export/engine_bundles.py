@@ -8,9 +8,9 @@ import numpy as np
 from onnx import helper
 
 import bundles
-from edge_reclass.backends.ort import OrtBackend
-from edge_reclass.bundle import file_entry
-from edge_reclass.reference import CASES, ReferenceVectors, synthesise
+from edge_reclass.backends.ort.cpu import OrtBackend
+from edge_reclass.bundle.loading import file_entry
+from edge_reclass.bundle.reference import CASES, ReferenceVectors, synthesise
 
 RATE, WINDOW, DIM = 16_000, 8_000, 8
 SEED = 5

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from edge_reclass.backends import GraphSource
-from edge_reclass.backends.ort import OrtBackend, OrtGraph
-from edge_reclass.engines import Gpu
+from edge_reclass.backends.ort.cpu import OrtBackend, OrtGraph
 from edge_reclass.errors import EngineError
+from edge_reclass.host.gpu import Gpu
 
 ORIN = Gpu("Orin", "8.7", "l4t-36.4.3")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from edge_reclass.reference import synthesise
+from edge_reclass.bundle.reference import synthesise
 from edge_reclass_export.heads import LinearLayer, Scaler, head_contract, head_mlp
 from edge_reclass_export.musicnn_export import musicnn_encoder
 from edge_reclass_export.musicnn_wheel import MusicnnWheel

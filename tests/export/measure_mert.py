@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edge_reclass.reference import synthesise
+from edge_reclass.bundle.reference import synthesise
 from edge_reclass_export.bundle_writer import put_encoder
 from edge_reclass_export.commands.common import FMA_GENRES
 from edge_reclass_export.mert_export import MertOptions, mert_encoder, random_head, random_source

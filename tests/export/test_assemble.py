@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edge_reclass.bundle import load
+from edge_reclass.bundle.loading import load
 from edge_reclass.errors import UsageError
 from edge_reclass_export import musicnn_export
 from edge_reclass_export.cli import app

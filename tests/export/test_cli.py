@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from edge_reclass.bundle import load
+from edge_reclass.bundle.loading import load
 from edge_reclass.errors import UsageError
 from edge_reclass_export import musicnn_wheel
 from edge_reclass_export.cli import app

@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 from edge_reclass import bundle as bundles_module
-from edge_reclass import engines
+from edge_reclass import host
 from edge_reclass.backends import open_backend
-from edge_reclass.backends.ort import OrtBackend
-from edge_reclass.engines import EngineRecord, Gpu, engines_folder, stored_engines, survey, target_for
+from edge_reclass.backends.ort.cpu import OrtBackend
+from edge_reclass.engines.record import EngineRecord, target_for
+from edge_reclass.engines.store import engines_folder, stored_engines, survey
 from edge_reclass.errors import BundleError, DeviceError, UsageError
+from edge_reclass.host.gpu import Gpu
 from edge_reclass_export.engine.build import DeviceCheck, EngineBuild, Outcome, default_timing_cache, dry_run
 from edge_reclass_export.engine.library import open_library
 from edge_reclass_export.engine.stages import engine_stages, graph_stages
@@ -267,7 +269,7 @@ def test_built_but_not_verified(setup: Setup, monkeypatch: pytest.MonkeyPatch) -
     other = Gpu("RTX 3060", "8.6", "driver-580.1")
     assert "it is for SM 8.7, the GPU here has 8.6" in setup.build(gpu=other)[0].detail
     # Where the device cannot be opened, the reason is that.
-    monkeypatch.setattr(engines, "probe_gpu", no_gpu)
+    monkeypatch.setattr(host, "probe_gpu", no_gpu)
     real = setup.build(device=lambda: open_backend("tensorrt", threads=1))
     assert "not verified: no NVIDIA GPU: none" in real[0].detail
     # Where it can be verified later, it is, without being built again.
@@ -439,9 +441,9 @@ def test_what_a_killed_build_left_is_swept_away(setup: Setup) -> None:
 
 INTERRUPTED = """
 import sys
-from edge_reclass import cli, engines
+from edge_reclass import cli, host
 from edge_reclass_export.commands.build import build
-engines.probe_gpu = lambda: engines.Gpu("Orin", "8.7", "l4t-36.4.3")
+host.probe_gpu = lambda: host.Gpu("Orin", "8.7", "l4t-36.4.3")
 cli.app.command(name="build")(build)
 cli.main()
 """

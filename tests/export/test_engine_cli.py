@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from edge_reclass import backends, cli
-from edge_reclass import engines as engines_module
-from edge_reclass.backends.ort import OrtBackend
-from edge_reclass.bundle import load
-from edge_reclass.engine_trust import default_store
-from edge_reclass.engines import Gpu
+from edge_reclass import backends, host
+from edge_reclass.backends.ort.cpu import OrtBackend
+from edge_reclass.bundle.loading import load
+from edge_reclass.cli import commands as cli
+from edge_reclass.engines import store as engines_module
+from edge_reclass.engines.trust import default_store
 from edge_reclass.errors import DeviceError
+from edge_reclass.host.gpu import Gpu
 from edge_reclass_export.engine.library import open_library
 from export.engine_bundles import engine_bundle
 from export.fake_device import ORIN, FakeDevice, header
@@ -55,7 +56,7 @@ class Cli:
         def open_backend(name: str, *, threads: int, flavour: str = "auto") -> Any:
             return FakeDevice(self._folder / "scratch", spoil) if name == "tensorrt" else OrtBackend(threads)
 
-        self._monkeypatch.setattr(engines_module, "probe_gpu", probe)
+        self._monkeypatch.setattr(host, "probe_gpu", probe)
         self._monkeypatch.setattr(backends, "open_backend", open_backend)
 
     def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
@@ -231,11 +232,11 @@ def test_auto_takes_tensorrt_before_rtx() -> None:
 
 NO_TORCH = """
 import json, sys
-from edge_reclass import cli, engines
+from edge_reclass import cli, host
 from edge_reclass_export.commands.build import build
 from edge_reclass_export.commands.verify import verify
 from edge_reclass_export.cli import app
-engines.probe_gpu = lambda: engines.Gpu("Orin", "8.7", "l4t-36.4.3")
+host.probe_gpu = lambda: host.Gpu("Orin", "8.7", "l4t-36.4.3")
 cli.app.command(name="build")(build)
 cli.app.command(name="verify")(verify)
 status = []

@@ -14,11 +14,11 @@ from typer.testing import CliRunner, Result
 
 import bundles
 from edge_reclass import bundle as bundles_module
-from edge_reclass import engines as engines_module
+from edge_reclass import host
 from edge_reclass.backends import base
-from edge_reclass.backends.ort import OrtBackend
-from edge_reclass.bundle import Bundle
-from edge_reclass.engines import BatchCheck
+from edge_reclass.backends.ort.cpu import OrtBackend
+from edge_reclass.bundle.loading import Bundle
+from edge_reclass.engines.record import BatchCheck
 from edge_reclass.errors import BundleError, DeviceError, EngineError, UsageError
 from edge_reclass_export.commands.verify import verify
 from edge_reclass_export.engine.verify import (
@@ -277,7 +277,7 @@ def device(monkeypatch: pytest.MonkeyPatch, fake_tensorrt: Callable[..., None]) 
         def open_backend(name: str, *, threads: int, flavour: str = "auto") -> base.Backend:
             return FakeDevice(scratch, spoil) if name == "tensorrt" else OrtBackend(threads)
 
-        monkeypatch.setattr(engines_module, "probe_gpu", lambda: ORIN)
+        monkeypatch.setattr(host, "probe_gpu", lambda: ORIN)
         monkeypatch.setattr(backends, "open_backend", open_backend)
 
     return become
@@ -410,7 +410,7 @@ def test_engines_of_another_machine(
     setup.build()
     device(setup.scratch)
     fake_tensorrt(version=version)
-    monkeypatch.setattr(engines_module, "probe_gpu", lambda: engines_module.Gpu(*gpu) if gpu is not ORIN else ORIN)
+    monkeypatch.setattr(host, "probe_gpu", lambda: host.Gpu(*gpu) if gpu is not ORIN else ORIN)
     before = setup.left()
     result = on_engines(setup)
     assert result.exit_code == 4 and re.search(words, result.stdout), result.stdout
@@ -444,9 +444,9 @@ def test_devices_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(DeviceError, match="cuda"):
         run(root, "--device", "cuda")
 
-    def no_gpu() -> engines_module.Gpu:
+    def no_gpu() -> host.Gpu:
         raise DeviceError("no NVIDIA GPU: none")
 
-    monkeypatch.setattr(engines_module, "probe_gpu", no_gpu)
+    monkeypatch.setattr(host, "probe_gpu", no_gpu)
     with pytest.raises(DeviceError, match=r"no NVIDIA GPU|no tensorrt"):
         run(root, "--device", "tensorrt")

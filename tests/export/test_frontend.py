@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_reclass.reference import synthesise
+from edge_reclass.bundle.reference import synthesise
 from edge_reclass_export.frontend import LogAmplitude, LogMel, add_log_mel, hann, mel_filters
 from edge_reclass_export.graph import GraphBuilder
 from edge_reclass_export.onnx_writer import BATCH, GraphContract, TensorSpec, model_bytes

@@ -17,9 +17,9 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from edge_reclass.bundle import load
+from edge_reclass.bundle.loading import load
+from edge_reclass.bundle.reference import agreement
 from edge_reclass.errors import EdgeReclassError, UsageError
-from edge_reclass.reference import agreement
 
 torch = pytest.importorskip("torch", reason="the export needs torch")
 

@@ -13,8 +13,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from edge_reclass.bundle.reference import synthesise
 from edge_reclass.errors import UsageError
-from edge_reclass.reference import synthesise
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.musicnn_export import export_musicnn, musicnn_encoder, parse_variant
 from edge_reclass_export.musicnn_wheel import MusicnnWheel

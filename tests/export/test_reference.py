@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_reclass.bundle.reference import CASES, ReferenceVectors, agreement, load_reference, synthesise
 from edge_reclass.errors import BundleError
-from edge_reclass.reference import CASES, ReferenceVectors, agreement, load_reference, synthesise
 from edge_reclass_export.errors import ParityError
 from edge_reclass_export.parity import Tolerance, require_parity
 

@@ -12,7 +12,7 @@ pytest.importorskip("sklearn", reason="fitting needs the extra [fit]")
 
 import synth
 from edge_reclass import Cascade
-from edge_reclass.bundle import MANIFEST, load
+from edge_reclass.bundle.loading import MANIFEST, load
 from edge_reclass.errors import UsageError
 from edge_reclass_export.heads import head_contract, head_mlp
 from edge_reclass_export.musicnn_wheel import MusicnnWheel

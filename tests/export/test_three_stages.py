@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from edge_reclass import Cascade
 from edge_reclass.audio import Resampler, resampled_length
-from edge_reclass.bundle import load
+from edge_reclass.bundle.loading import load
 from edge_reclass.features import fma518
 from edge_reclass.verdict import Verdict
 

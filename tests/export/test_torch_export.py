@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from edge_reclass.reference import CASES, agreement
+from edge_reclass.bundle.reference import CASES, agreement
 
 torch = pytest.importorskip("torch", reason="the export needs torch")
 

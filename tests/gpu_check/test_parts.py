@@ -14,7 +14,7 @@ pytest.importorskip("transformers", reason="MERT's recipe needs transformers")
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from edge_reclass.policy import check as check_policy
+from edge_reclass.cascade.policy import check as check_policy
 from edge_reclass_export.recipes.mert import RANDOM_CONFIGS
 from edge_reclass_export.recipes.openjmla import FULL_SIZE
 from gpu_check import parity, summary

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from edge_reclass.engines import probe_gpu
 from edge_reclass.errors import DeviceError
+from edge_reclass.host.gpu import probe_gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_check.sh"

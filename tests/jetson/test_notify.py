@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_reclass import notify
+from edge_reclass.run import notify
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ class Appliance:
 
 @pytest.fixture
 def appliance(tmp_path: Path) -> Appliance:
-    from edge_reclass.bundle import starter_path
+    from edge_reclass.bundle.loading import starter_path
 
     folders = {name: tmp_path / name for name in ("the music", "results", "state", "cache")}
     for folder in folders.values():
@@ -156,7 +156,7 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(appliance: Appliance)
 
 def test_what_a_run_writes_is_never_removed(tmp_path: Path) -> None:
     """The partial file holds the verdicts of a run that was killed; edge-reclass.service must leave it alone."""
-    from edge_reclass.output import open_output
+    from edge_reclass.run.output import open_output
 
     with open_output(tmp_path / "verdicts.jsonl") as write:
         write("{}\n")
@@ -232,7 +232,7 @@ def test_a_directive_that_is_not_translated_is_an_error(appliance: Appliance) ->
 
 @needs_program
 def test_the_watchdog_is_told(appliance: Appliance, tmp_path: Path) -> None:
-    from edge_reclass import cli
+    from edge_reclass.cli import commands as cli
 
     if "notify" not in Path(cli.__file__).read_text(encoding="utf-8"):
         pytest.skip("edge-reclass classify does not call edge_reclass.notify yet")

@@ -56,7 +56,7 @@ def options(line: str) -> list[str]:
 def test_the_document_uses_options_that_exist() -> None:
     from typer.testing import CliRunner
 
-    from edge_reclass import cli
+    from edge_reclass.cli import commands as cli
 
     runner, checked = CliRunner(), 0
     texts = {

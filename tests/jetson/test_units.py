@@ -143,7 +143,7 @@ def test_the_command_takes_every_option_that_the_unit_passes() -> None:
     """The unit's options are those of this version's ``classify``."""
     from typer.testing import CliRunner
 
-    from edge_reclass.cli import app
+    from edge_reclass.cli.commands import app
 
     known = CliRunner().invoke(app, ["classify", "--help"], env={"COLUMNS": "200"}).output
     for variables in ({}, GPU):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_reclass.machine import Python
+from edge_reclass_doctor.machine import Python
 
 __all__ = [
     "BOARDS",

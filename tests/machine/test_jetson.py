@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_reclass import machine
-from edge_reclass.machine import Machine, tegrastats
-from edge_reclass.machine.jetson import jetpack_of, parse_jetson_clocks, parse_power_mode, parse_power_modes
+from edge_reclass_doctor import machine
+from edge_reclass_doctor.machine import Machine, tegrastats
+from edge_reclass_doctor.machine.jetson import jetpack_of, parse_jetson_clocks, parse_power_mode, parse_power_modes
 from machine.emulator import (
     BOARDS,
     NOT_ROOT,

@@ -15,18 +15,18 @@ import msgspec
 import numpy
 import pytest
 
-from edge_reclass import machine
-from edge_reclass.device import usable_cpus
-from edge_reclass.machine import Machine
-from edge_reclass.machine.memory import probe_disks
-from edge_reclass.machine.software import (
+from edge_reclass.host.cpus import usable_cpus
+from edge_reclass_doctor import machine
+from edge_reclass_doctor.machine import Machine
+from edge_reclass_doctor.machine.memory import probe_disks
+from edge_reclass_doctor.machine.software import (
     installed_modules,
     installed_version,
     probe_cuda,
     probe_onnxruntime,
     probe_tensorrt,
 )
-from edge_reclass.machine.system import probe_os, probe_python
+from edge_reclass_doctor.machine.system import probe_os, probe_python
 from machine.emulator import FakeCuda, FakeNvml, libraries
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_reclass.machine.reading import find_tool, read_int, read_list, read_text, run_tool, scaled, subfolders
+from edge_reclass_doctor.machine.reading import find_tool, read_int, read_list, read_text, run_tool, scaled, subfolders
 from machine.emulator import replace_tool
 
 

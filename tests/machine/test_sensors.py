@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_reclass import machine
+from edge_reclass_doctor import machine
 from machine.emulator import fake_root, libraries
 
 

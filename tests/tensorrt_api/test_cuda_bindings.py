@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from edge_reclass.backends.cuda_memory import cuda_bindings
-from edge_reclass.backends.cuda_memory.base import _DEVICE_LOST, OUT_OF_MEMORY
-from edge_reclass.engines import probe_gpu
+from edge_reclass.backends.tensorrt.memory import cuda_bindings
+from edge_reclass.backends.tensorrt.memory.base import _DEVICE_LOST, OUT_OF_MEMORY
 from edge_reclass.errors import DeviceError
+from edge_reclass.host.gpu import probe_gpu
 from tensorrt_api.bindings import CUDA_BINDINGS, Unavailable, fetch_wheel
 
 LIST = """

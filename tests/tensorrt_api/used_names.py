@@ -11,7 +11,7 @@ import ast
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_reclass.backends import tensorrt_api
+from edge_reclass.backends.tensorrt import api as tensorrt_api
 from edge_reclass_export.engine import worker
 
 

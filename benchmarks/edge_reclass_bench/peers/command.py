@@ -39,9 +39,9 @@ def peers(
 
     Exit codes: 0 measured, 1 answers differ, 2 wrong usage or no audio found, 4 the bundle is invalid.
     """
-    from edge_reclass.device import usable_cpus
-    from edge_reclass.opening import load_bundle
-    from edge_reclass.output_file import refuse_inputs
+    from edge_reclass.cascade import load_bundle
+    from edge_reclass.host import usable_cpus
+    from edge_reclass.run import refuse_inputs
     from edge_reclass_bench.peers.session import measure_peers
     from edge_reclass_bench.peers.tasks import TASKS
     from edge_reclass_bench.record import Settings, save

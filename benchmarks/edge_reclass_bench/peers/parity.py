@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.reference import agreement
+from edge_reclass.bundle import agreement
 
 __all__ = ["close_features", "close_values", "same_direction"]
 

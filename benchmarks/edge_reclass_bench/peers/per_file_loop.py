@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edge_reclass.bundle import Bundle, Fma518Entry, StageEntry, WaveformEntry
-from edge_reclass.windows import fill_window, windows
+from edge_reclass.cascade import fill_window, windows
 from edge_reclass_bench.peers.librosa_fma518 import librosa_fma518
 
 __all__ = ["per_file"]

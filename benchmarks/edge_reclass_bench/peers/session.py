@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from edge_reclass.bundle import Bundle
+from edge_reclass.cascade import choose_policy, untrained
 from edge_reclass.errors import UsageError
-from edge_reclass.plan import choose_policy, untrained
 from edge_reclass_bench import environment
 from edge_reclass_bench.peers.clips import Clip, decoded
 from edge_reclass_bench.peers.contest import Task, hold

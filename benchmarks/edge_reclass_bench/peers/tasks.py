@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from edge_reclass import Cascade
 from edge_reclass.backends import open_backend
 from edge_reclass.bundle import Bundle, StageEntry, WaveformEntry
+from edge_reclass.cascade import choose_policy, fill_window, windows
 from edge_reclass.errors import UsageError
 from edge_reclass.features import Fma518
-from edge_reclass.plan import choose_policy
-from edge_reclass.windows import fill_window, windows
 from edge_reclass_bench.peers.clips import Clip, at_rate
 from edge_reclass_bench.peers.contest import OURS, Contender, Task
 from edge_reclass_bench.peers.parity import close_features, close_values, same_direction

@@ -24,7 +24,7 @@ Builder = Callable[[Sequence[str]], tuple[int, str, str]]
 
 def build_process(arguments: Sequence[str]) -> tuple[int, str, str]:
     """``edge-reclass build`` with this Python."""
-    command = [sys.executable, "-m", "edge_reclass.cli", "build", *arguments]
+    command = [sys.executable, "-m", "edge_reclass", "build", *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 

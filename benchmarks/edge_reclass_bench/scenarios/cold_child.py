@@ -18,7 +18,7 @@ imported = time.monotonic_ns()
 if given["policy"] is None:
     policy = None
 else:
-    from edge_reclass.policy import Policy, Step
+    from edge_reclass.cascade import Policy, Step
 
     steps = tuple(Step(step["after"], step["weights"], step["accept"]) for step in given["policy"]["steps"])
     policy = Policy(given["policy"]["name"], given["policy"]["vote"], steps)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from edge_reclass.bundle import Bundle
-from edge_reclass.opening import Options
-from edge_reclass.policy import Policy
+from edge_reclass.cascade import Options, Policy
 from edge_reclass_bench.clocks import Clock, perf_counter, process_time
 from edge_reclass_bench.record import Absent, Measure, Run, Settings
 from edge_reclass_bench.statistics import summarise

@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_reclass.bundle import Bundle, WaveformEntry
-from edge_reclass.opening import Options
-from edge_reclass.policy import Policy
+from edge_reclass.cascade import Options, Policy
 from edge_reclass.verdict import Part, Verdict
 from edge_reclass_bench.clocks import Goal
 from edge_reclass_bench.null_backend import NullBackend

@@ -11,7 +11,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Protocol
 
-from edge_reclass.parallel import CascadePool
+from edge_reclass.run import CascadePool
 from edge_reclass.verdict import Verdict
 from edge_reclass_bench.clocks import Goal
 from edge_reclass_bench.scenarios.context import Collector, Context, Key, Outcome

@@ -114,7 +114,7 @@ def export_process(arguments: Sequence[str]) -> None:
     """``edge-reclass export`` with this Python. Raises ``EdgeReclassError`` with the last lines that it printed."""
     if find_spec("torch") is None:
         raise MissingExtraError("a synthetic bundle is exported from torch", "export")
-    command = [sys.executable, "-m", "edge_reclass.cli", "export", *arguments]
+    command = [sys.executable, "-m", "edge_reclass", "export", *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         last = " | ".join(done.stderr.strip().splitlines()[-5:]) or "it printed nothing"

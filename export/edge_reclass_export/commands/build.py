@@ -15,7 +15,7 @@ import typer
 from edge_reclass.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_reclass.engines import Gpu
+    from edge_reclass.host import Gpu
     from edge_reclass_export.engine.build import Outcome
 
 __all__ = ["build"]
@@ -68,8 +68,8 @@ def build(
     """
     from edge_reclass import bundle as bundles
     from edge_reclass.backends import open_backend
-    from edge_reclass.device import usable_cpus
     from edge_reclass.engines import describe_target, engines_folder, target_for
+    from edge_reclass.host import usable_cpus
     from edge_reclass_export.engine import build as builder
     from edge_reclass_export.engine.library import open_library
     from edge_reclass_export.engine.report import say, watching
@@ -143,8 +143,8 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _gpu() -> tuple[Gpu | None, str]:
-    from edge_reclass.engines import probe_gpu
     from edge_reclass.errors import DeviceError
+    from edge_reclass.host import probe_gpu
 
     try:
         return probe_gpu(), ""

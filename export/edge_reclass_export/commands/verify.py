@@ -48,8 +48,8 @@ def verify(
     """
     from edge_reclass import bundle as bundles
     from edge_reclass.backends import Backend, open_backend
-    from edge_reclass.device import usable_cpus
-    from edge_reclass.engines import describe_target, engines_folder, probe_gpu, target_for
+    from edge_reclass.engines import describe_target, engines_folder, target_for
+    from edge_reclass.host import probe_gpu, usable_cpus
     from edge_reclass_export.engine import audit as audits
     from edge_reclass_export.engine.cascade_reference import check_cascade
     from edge_reclass_export.engine.library import open_library

@@ -16,9 +16,9 @@ import numpy as np
 from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resampled_length
 from edge_reclass.backends import Backend, GraphSource
 from edge_reclass.bundle import Bundle, WaveformEntry
+from edge_reclass.cascade import fill_window, windows
 from edge_reclass.engines import BatchCheck, Profile, StoredEngine, Target, Verification
 from edge_reclass.errors import EngineError, TrackError, UsageError
-from edge_reclass.windows import fill_window, windows
 from edge_reclass_export.engine.stages import engine_stages, graph_stages, survey_stage
 from edge_reclass_export.engine.store import EngineStore
 from edge_reclass_export.engine.verify import (

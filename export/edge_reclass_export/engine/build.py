@@ -16,19 +16,10 @@ from typing import Literal
 import msgspec
 
 from edge_reclass.backends import Backend, GraphSource, PlainFile
-from edge_reclass.bundle import Bundle, BundleFile, WaveformEntry, file_entry
-from edge_reclass.engines import (
-    EngineRecord,
-    Found,
-    Gpu,
-    Rejected,
-    Target,
-    Verification,
-    describe_target,
-    differences,
-)
+from edge_reclass.bundle import Bundle, BundleFile, WaveformEntry, file_entry, refuse_external_data
+from edge_reclass.engines import EngineRecord, Found, Rejected, Target, Verification, describe_target, differences
 from edge_reclass.errors import BundleError, DeviceError, EngineError, MissingExtraError
-from edge_reclass.onnx_external import refuse_external_data
+from edge_reclass.host import Gpu
 from edge_reclass_export.engine.library import Library
 from edge_reclass_export.engine.process import BuildFailure, BuildJob, Built, Watch, build_engine
 from edge_reclass_export.engine.stages import Candidate, EngineStage, survey_candidate, survey_stage

@@ -20,13 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.backends import Backend, open_backend
-from edge_reclass.bundle import Bundle, Fma518Entry, Manifest, StageEntry, WaveformEntry
-from edge_reclass.bundle_limits import MAX_REFERENCE_SAMPLES
-from edge_reclass.cascade import Cascade
+from edge_reclass.bundle import (
+    CASES,
+    MAX_REFERENCE_SAMPLES,
+    Bundle,
+    Fma518Entry,
+    Manifest,
+    StageEntry,
+    WaveformEntry,
+    agreement,
+    checksums,
+    read_arrays,
+    require_makeable,
+    synthesise,
+)
+from edge_reclass.cascade import Cascade, Policy, Step, softmax
 from edge_reclass.errors import BundleError, EngineError, TrackError
-from edge_reclass.policy import Policy, Step
-from edge_reclass.reference import CASES, agreement, checksums, read_arrays, require_makeable, synthesise
-from edge_reclass.stages import softmax
 
 __all__ = [
     "FILE",

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_reclass.bundle import Bundle, WaveformEntry
+from edge_reclass.cascade import DEFAULT_BATCH, Policy, Step, compile_plan, count_windows
 from edge_reclass.engines import EngineKey, Found, Profile, Target, survey
 from edge_reclass.errors import UsageError
-from edge_reclass.plan import DEFAULT_BATCH, compile_plan
-from edge_reclass.policy import Policy, Step
-from edge_reclass.windows import count_windows
 
 __all__ = [
     "FALLBACKS",

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_reclass.engine_trust import make_secret
-from edge_reclass.engines import ENGINES_VARIABLE, PLAN, RECORD, EngineRecord
+from edge_reclass.engines import ENGINES_VARIABLE, PLAN, RECORD, EngineRecord, make_secret
 from edge_reclass.errors import UsageError
 
 __all__ = ["EngineStore"]

@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.backends import Backend, Graph, GraphSource
-from edge_reclass.bundle import Bundle, HeadEntry, WaveformEntry
+from edge_reclass.bundle import CASES, Bundle, HeadEntry, WaveformEntry, agreement, load_reference
+from edge_reclass.cascade import softmax
 from edge_reclass.engines import BatchCheck
 from edge_reclass.errors import BundleError, EngineError
-from edge_reclass.reference import CASES, agreement, load_reference
-from edge_reclass.stages import softmax
 
 __all__ = [
     "CLOSE_CALL",

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from edge_reclass.errors import UsageError
-from edge_reclass.features.layout import FEATURE_COUNT, FEATURE_NAMES
+from edge_reclass.features import FEATURE_COUNT, FEATURE_NAMES
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.head_files import TrainedHead
 from edge_reclass_export.heads import Scaler, head_graph

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_reclass.policy import Policy, Step
+from edge_reclass.cascade import Policy, Step
 from edge_reclass_export.starter.catalogue import GENRES, Catalogue
 from edge_reclass_export.starter.embeddings import VIEWS, ClipEmbeddings
 from edge_reclass_export.starter.evaluation import (

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reclass.cascade import Answer, Decision, Policy, Step, decide
 from edge_reclass.features import FEATURE_COUNT
-from edge_reclass.policy import Answer, Decision, Policy, Step, decide
 from edge_reclass_export.starter.catalogue import GENRES
 from edge_reclass_export.starter.embeddings import VIEWS, ClipEmbeddings, NonsenseEmbedding
 from edge_reclass_export.starter.fitting import Array, Head, balanced_weights, fit_head, fit_temperature, softmax

@@ -24,15 +24,15 @@ def open_backend(device: str, *, threads: int, timed: bool = False, flavour: str
     """
     try:
         if device == "cpu":
-            from edge_reclass.backends.ort import OrtBackend
+            from edge_reclass.backends.ort.cpu import OrtBackend
 
             return OrtBackend(threads)
         if device == "cuda":
-            from edge_reclass.backends.ort_cuda import OrtCudaBackend
+            from edge_reclass.backends.ort.cuda import OrtCudaBackend
 
             return OrtCudaBackend(threads, timed=timed)
         if device == "tensorrt":
-            from edge_reclass.backends.tensorrt import TensorRTBackend
+            from edge_reclass.backends.tensorrt.backend import TensorRTBackend
 
             return TensorRTBackend(threads, timed=timed, flavour=flavour)
     except MissingExtraError as error:

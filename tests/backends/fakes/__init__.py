@@ -37,10 +37,12 @@ from backends.fakes.cuda import FakeCuda
 from backends.fakes.cuda_faces import bindings_module, pycuda_module
 from backends.fakes.tensorrt import FakeTensorRT
 from edge_reclass import bundle as bundles
-from edge_reclass import engines
-from edge_reclass.bundle import WaveformEntry
-from edge_reclass.engine_trust import default_store, make_secret
-from edge_reclass.engines import PLAN, RECORD, EngineKey, EngineRecord, Gpu, Profile, StoredEngine, Target, target_for
+from edge_reclass import host
+from edge_reclass.bundle.manifest import WaveformEntry
+from edge_reclass.engines.record import EngineKey, EngineRecord, Profile, Target, target_for
+from edge_reclass.engines.store import PLAN, RECORD, StoredEngine
+from edge_reclass.engines.trust import default_store, make_secret
+from edge_reclass.host.gpu import Gpu
 
 __all__ = ["GPU", "FakeGpu", "fake_gpu", "put_engine", "put_engines", "write_plan"]
 
@@ -97,7 +99,7 @@ def fake_gpu(
         if module is not None:
             module.__spec__ = ModuleSpec(name, None, is_package=True)
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(engines, "probe_gpu", lambda *_, **__: gpu)
+    monkeypatch.setattr(host, "probe_gpu", lambda *_, **__: gpu)
     machine = FakeGpu(cuda, tensorrt, target_for("tensorrt", VERSION, gpu=gpu))
     yield machine
     wrong = [*cuda.violations, *(machine.held() if check and cuda.sticky is None else ())]

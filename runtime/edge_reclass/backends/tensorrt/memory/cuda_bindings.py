@@ -1,0 +1,156 @@
+"""CUDA through NVIDIA's ``cuda-bindings``: the runtime API, every call of which gives (status, values…)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reclass.backends.tensorrt.memory.base import (
+    CapturedGraph,
+    DeviceBuffer,
+    Event,
+    PinnedArray,
+    Stream,
+    cuda_failure,
+)
+from edge_reclass.errors import DeviceError, EngineError
+
+__all__ = ["CudaBindingsMemory"]
+
+_DEVICE = 0
+
+
+class CudaBindingsMemory:
+    """See :class:`edge_reclass.backends.cuda_memory.base.CudaMemory`."""
+
+    name = "cuda-bindings"
+    captures = True
+
+    def __init__(self) -> None:
+        try:
+            cudart: Any = import_module("cuda.bindings.runtime")
+        except ImportError as error:
+            raise DeviceError(f"cuda-bindings is installed but cannot be imported: {error}") from error
+        self._cudart = cudart
+        count = self._call("cudaGetDeviceCount")
+        if count < 1:
+            raise cuda_failure("cudaErrorNoDevice", "the driver counts no GPU", "cudaGetDeviceCount")
+        with self.current():
+            attribute = cudart.cudaDeviceAttr.cudaDevAttrIntegrated
+            self.integrated = bool(self._call("cudaDeviceGetAttribute", attribute, _DEVICE))
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        """The value that ``function`` gives, or None; a status other than success is raised."""
+        try:
+            status, *values = getattr(self._cudart, function)(*arguments)
+        except RuntimeError as error:  # versions below 12.9 raise it where the driver's library is missing
+            raise cuda_failure("cudaErrorInsufficientDriver", str(error), function) from error
+        if status != self._cudart.cudaError_t.cudaSuccess:
+            raise cuda_failure(status.name, self._text(status), function)
+        return values[0] if values else None
+
+    def _text(self, status: Any) -> str:
+        _, text = self._cudart.cudaGetErrorString(status)
+        return text.decode() if isinstance(text, bytes) else str(text)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The device of a thread is a setting of that thread; it stays."""
+        self._call("cudaSetDevice", _DEVICE)
+        yield
+
+    def new_stream(self) -> Stream:
+        owner = self._call("cudaStreamCreateWithFlags", self._cudart.cudaStreamNonBlocking)
+        return Stream(int(owner), owner)
+
+    def free_stream(self, stream: Stream) -> None:
+        self._call("cudaStreamDestroy", stream.owner)
+
+    def allocate(self, nbytes: int) -> DeviceBuffer:
+        return DeviceBuffer(int(self._call("cudaMalloc", nbytes)), nbytes)
+
+    def free(self, buffer: DeviceBuffer) -> None:
+        self._call("cudaFree", buffer.address)
+
+    def allocate_pinned(self, rows: int, width: int, *, mapped: bool) -> PinnedArray:
+        flags = self._cudart.cudaHostAllocMapped if mapped else self._cudart.cudaHostAllocDefault
+        address = int(self._call("cudaHostAlloc", rows * width * 4, flags))
+        device_address = 0
+        if mapped:
+            try:
+                device_address = int(self._call("cudaHostGetDevicePointer", address, 0))
+            except BaseException:
+                self._call("cudaFreeHost", address)
+                raise
+        memory = (ctypes.c_float * (rows * width)).from_address(address)
+        array = np.ctypeslib.as_array(memory).reshape(rows, width)
+        array.fill(0.0)
+        return PinnedArray(array, device_address, address)
+
+    def free_pinned(self, pinned: PinnedArray) -> None:
+        self._call("cudaFreeHost", pinned.owner)
+
+    def copy_in(self, target: DeviceBuffer, source: NDArray[np.float32], stream: Stream) -> None:
+        kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call("cudaMemcpyAsync", target.address, _address(source), source.nbytes, kind, stream.owner)
+
+    def copy_out(self, target: NDArray[np.float32], source: DeviceBuffer, stream: Stream) -> None:
+        kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpyAsync", _address(target), source.address, target.nbytes, kind, stream.owner)
+
+    def synchronize(self, stream: Stream) -> None:
+        self._call("cudaStreamSynchronize", stream.owner)
+
+    def new_event(self) -> Event:
+        return Event(self._call("cudaEventCreate"))
+
+    def free_event(self, event: Event) -> None:
+        self._call("cudaEventDestroy", event.owner)
+
+    def record(self, event: Event, stream: Stream) -> None:
+        self._call("cudaEventRecord", event.owner, stream.owner)
+
+    def seconds_between(self, start: Event, end: Event) -> float:
+        return float(self._call("cudaEventElapsedTime", start.owner, end.owner)) / 1e3
+
+    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> CapturedGraph:
+        # Only this thread's calls may not break the rules of capturing; other threads allocate as they like.
+        mode = self._cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", stream.owner, mode)
+        try:
+            enqueue()
+        except BaseException:
+            self._leave_capture(stream)
+            raise
+        captured = self._call("cudaStreamEndCapture", stream.owner)
+        try:
+            return CapturedGraph(self._call("cudaGraphInstantiate", captured, 0))
+        finally:
+            self._call("cudaGraphDestroy", captured)
+
+    def _leave_capture(self, stream: Stream) -> None:
+        try:
+            captured = self._call("cudaStreamEndCapture", stream.owner)
+        except EngineError:  # the capture was invalidated, which is known and being raised already
+            return
+        self._call("cudaGraphDestroy", captured)
+
+    def launch(self, graph: CapturedGraph, stream: Stream) -> None:
+        self._call("cudaGraphLaunch", graph.owner, stream.owner)
+
+    def free_graph(self, graph: CapturedGraph) -> None:
+        self._call("cudaGraphExecDestroy", graph.owner)
+
+    def close(self) -> None:
+        """The runtime keeps the primary context until the process ends."""
+
+
+def _address(array: NDArray[np.float32]) -> int:
+    """``array.ctypes.data`` without the reference cycle that it leaves behind."""
+    return int(array.__array_interface__["data"][0])

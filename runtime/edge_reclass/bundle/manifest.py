@@ -1,0 +1,322 @@
+"""The manifest: its schema, and what has to fit together in it.
+
+The schema is the msgspec structs below; ``manifest_text`` writes what ``load`` reads. Sizes: ``limits.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from edge_reclass.bundle.limits import (
+    MAX_DIM,
+    MAX_EXCERPT_SECONDS,
+    MAX_FILE_BYTES,
+    MAX_FILES,
+    MAX_GENRES,
+    MAX_POLICIES,
+    MAX_STAGES,
+    MAX_START_SECONDS,
+    MAX_WEIGHT,
+    MAX_WINDOW_SECONDS,
+    MAX_WINDOWS,
+    text_faults,
+)
+from edge_reclass.bundle.strict_yaml import dump_yaml
+from edge_reclass.errors import BundleError
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "ExcerptEntry",
+    "FileEntry",
+    "Fma518Entry",
+    "HeadEntry",
+    "Manifest",
+    "PolicyEntry",
+    "RangeEntry",
+    "StageEntry",
+    "StepEntry",
+    "WaveformEntry",
+    "graphs",
+    "manifest_text",
+    "validate",
+]
+
+FORMAT = 1
+
+MANIFEST = "bundle.yaml"
+
+
+FMA518_DIM = 518
+
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+Rate = Annotated[int, Meta(ge=8_000, le=192_000)]
+
+
+Dim = Annotated[int, Meta(ge=1, le=MAX_DIM)]
+
+
+Samples = Annotated[int, Meta(ge=1, le=int(MAX_WINDOW_SECONDS) * 192_000)]
+
+
+Seconds = Annotated[float, Meta(gt=0, le=MAX_EXCERPT_SECONDS)]
+
+
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,63}\Z")]
+
+
+PolicyName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+
+
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+Short = Literal["repeat", "repeat_centered", "reject"]
+
+
+class ExcerptEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """What to look at: ``seconds`` from ``start`` (seconds, or ``center``), or the ``full`` track."""
+
+    start: Annotated[float, Meta(ge=0, le=MAX_START_SECONDS)] | Literal["center"] | None = None
+    seconds: Seconds | None = None
+    full: bool = False
+
+
+class Fma518Entry(Struct, tag="fma518", tag_field="kind", forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """The hand-crafted features at a fixed rate (or ``native``), of the whole excerpt or as the mean over windows."""
+
+    rate: Rate | Literal["native"]
+    window_samples: Samples | None = None
+    hop_samples: Samples | None = None
+    short: Short = "repeat"
+    min_seconds: Seconds = 1.0
+
+    @property
+    def dim(self) -> int:
+        return FMA518_DIM
+
+
+class WaveformEntry(
+    Struct, tag="waveform", tag_field="kind", forbid_unknown_fields=True, frozen=True, omit_defaults=True
+):
+    """An ONNX graph waveform[batch, window_samples] → embedding[batch, dim], one file per precision."""
+
+    rate: Rate
+    window_samples: Samples
+    hop_samples: Samples
+    dim: Dim
+    files: dict[Precision, str]
+    short: Short = "repeat"
+    min_seconds: Seconds = 1.0
+    reference: str | None = None
+
+
+class RangeEntry(Struct, forbid_unknown_fields=True, frozen=True):
+    """A test of whether an embedding lies within what the head was fitted on.
+
+    An ONNX graph features[1, k] → distance[1, 1] on the concatenated embeddings of ``inputs``, which are among the
+    head's; a distance above ``limit`` is outside.
+    """
+
+    file: str
+    inputs: Annotated[list[str], Meta(min_length=1)]
+    limit: Annotated[float, Meta(gt=0)]
+
+
+class HeadEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """An ONNX graph features[1, k] → logits[1, genres] on the concatenated embeddings of ``inputs``."""
+
+    file: str
+    inputs: Annotated[list[str], Meta(min_length=1)]
+    temperature: Annotated[float, Meta(ge=1e-3, le=1e3)] = 1.0
+    range: RangeEntry | None = None
+
+
+class StageEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """Encoder and head; ``excerpt`` overrides the bundle's.
+
+    ``loudness``: every window is brought to it, in dB of full scale (RMS of its active frames, see loudness.py), and
+    its constant offset taken off; None: as the file has it.
+    """
+
+    name: Name
+    encoder: Fma518Entry | WaveformEntry
+    head: HeadEntry
+    excerpt: ExcerptEntry | None = None
+    loudness: Annotated[float, Meta(ge=-60, le=0)] | None = None
+
+
+class StepEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """See policy.Step."""
+
+    after: str
+    weights: dict[str, Annotated[float, Meta(ge=0, le=MAX_WEIGHT)]]
+    accept: float | None = None
+
+
+class PolicyEntry(Struct, forbid_unknown_fields=True, frozen=True):
+    """See policy.Policy."""
+
+    vote: Name
+    steps: Annotated[list[StepEntry], Meta(min_length=1)]
+
+
+class FileEntry(Struct, forbid_unknown_fields=True, frozen=True):
+    """What a file of the bundle must be."""
+
+    sha256: Digest
+    bytes: Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
+
+
+class Manifest(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """bundle.yaml. ``reference`` is the file with what the whole cascade answers to made audio."""
+
+    format: Literal[1]
+    name: Annotated[str, Meta(min_length=1)]
+    genres: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=2, max_length=MAX_GENRES)]
+    stages: Annotated[list[StageEntry], Meta(min_length=1, max_length=MAX_STAGES)]
+    policies: Annotated[dict[PolicyName, PolicyEntry], Meta(min_length=1, max_length=MAX_POLICIES)]
+    default_policy: str
+    files: Annotated[dict[str, FileEntry], Meta(max_length=MAX_FILES)]
+    excerpt: ExcerptEntry = ExcerptEntry(start="center", seconds=30.0)
+    min_confidence: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Below it a verdict is ``unsure``; 0 turns ``unsure`` off altogether."""
+    reference: str | None = None
+    provenance: dict[str, Any] = {}
+
+    def stage(self, name: str) -> StageEntry:
+        """The stage called ``name``; KeyError if there is none."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+
+def validate(manifest: Manifest) -> Iterator[str]:
+    """What does not fit together in a manifest of the right types: one sentence each."""
+    names = [stage.name for stage in manifest.stages]
+    yield from (f"stages: the name {name!r} stands {n} times" for name, n in Counter(names).items() if n > 1)
+    for where, text in (("name", manifest.name), *(("genres", genre) for genre in manifest.genres)):
+        yield from (f"{where}: expected no {fault}, got {text!r}" for fault in text_faults(text))
+    yield from (f"genres: {genre!r} stands {n} times" for genre, n in Counter(manifest.genres).items() if n > 1)
+    yield from _excerpt_faults("excerpt", manifest.excerpt)
+    for stage in manifest.stages:
+        yield from _stage_faults(stage, names)
+        yield from _size_faults(stage, stage.excerpt or manifest.excerpt)
+    if manifest.default_policy not in manifest.policies:
+        yield f"default_policy: expected one of {', '.join(manifest.policies)}, got {manifest.default_policy!r}"
+    used = set(_used_files(manifest))
+    yield from (f"files: {file} is used by a stage but not listed" for file in sorted(used - set(manifest.files)))
+    for file in sorted(used | set(manifest.files)):
+        pure = PurePosixPath(file)
+        plain = not pure.is_absolute() and ".." not in pure.parts and "\\" not in file and str(pure) == file != "."
+        if not plain or file == MANIFEST or any(text_faults(file)):
+            yield f"files: expected a plain relative path inside the bundle, got {file!r}"
+
+
+def _excerpt_faults(where: str, excerpt: ExcerptEntry) -> Iterator[str]:
+    if excerpt.full and (excerpt.start is not None or excerpt.seconds is not None):
+        yield f"{where}: full: true goes without start and seconds"
+    if not excerpt.full and excerpt.seconds is None:
+        yield f"{where}: expected seconds, or full: true"
+
+
+def _stage_faults(stage: StageEntry, names: list[str]) -> Iterator[str]:
+    where, encoder = f"stages.{stage.name}", stage.encoder
+    if stage.excerpt is not None:
+        yield from _excerpt_faults(f"{where}.excerpt", stage.excerpt)
+    window, hop = encoder.window_samples, encoder.hop_samples
+    if (window is None) != (hop is None):
+        yield f"{where}.encoder: window_samples and hop_samples go together"
+    if window is not None and hop is not None and hop > window:
+        yield f"{where}.encoder: expected hop_samples ≤ window_samples ({window}), got {hop}"
+    if isinstance(encoder, Fma518Entry) and encoder.rate == "native" and window is not None:
+        yield f"{where}.encoder: windows are counted in samples of a fixed rate; rate: native takes the whole excerpt"
+    if isinstance(encoder, WaveformEntry) and not encoder.files:
+        yield f"{where}.encoder.files: expected at least one of {', '.join(PRECISIONS)}, got none"
+    unknown = [name for name in stage.head.inputs if name not in names]
+    if unknown:
+        yield f"{where}.head.inputs: expected names of {', '.join(names)}, got {', '.join(unknown)}"
+    if len(set(stage.head.inputs)) != len(stage.head.inputs):
+        yield f"{where}.head.inputs: duplicate stage in {', '.join(stage.head.inputs)}"
+    if (test := stage.head.range) is not None:
+        if not set(test.inputs) <= set(stage.head.inputs):
+            yield (
+                f"{where}.head.range.inputs: expected names of the head's inputs {', '.join(stage.head.inputs)}, "
+                f"got {', '.join(test.inputs)}"
+            )
+        if len(set(test.inputs)) != len(test.inputs):
+            yield f"{where}.head.range.inputs: duplicate stage in {', '.join(test.inputs)}"
+        if not math.isfinite(test.limit):
+            yield f"{where}.head.range.limit: expected a finite number, got {test.limit}"
+
+
+def _size_faults(stage: StageEntry, excerpt: ExcerptEntry) -> Iterator[str]:
+    """Windows of more seconds, or more of them in an excerpt, than anybody means."""
+    where, encoder = f"stages.{stage.name}.encoder", stage.encoder
+    window, hop = encoder.window_samples, encoder.hop_samples
+    if window is None or hop is None or encoder.rate == "native":
+        return
+    if window > MAX_WINDOW_SECONDS * encoder.rate:
+        yield f"{where}.window_samples: expected at most {MAX_WINDOW_SECONDS:g} s, got {window / encoder.rate:g} s"
+    samples = (excerpt.seconds or MAX_EXCERPT_SECONDS) * encoder.rate
+    if (count := 1 + math.ceil(max(0.0, samples - window) / hop)) > MAX_WINDOWS:
+        yield f"{where}.hop_samples: expected at most {MAX_WINDOWS} windows in an excerpt, got {count}"
+
+
+def graphs(manifest: Manifest) -> Iterator[str]:
+    """The ONNX files."""
+    for stage in manifest.stages:
+        yield stage.head.file
+        if stage.head.range is not None:
+            yield stage.head.range.file
+        if isinstance(stage.encoder, WaveformEntry):
+            yield from stage.encoder.files.values()
+
+
+def _used_files(manifest: Manifest) -> Iterator[str]:
+    yield from graphs(manifest)
+    for stage in manifest.stages:
+        if isinstance(stage.encoder, WaveformEntry) and stage.encoder.reference is not None:
+            yield stage.encoder.reference
+    if manifest.reference is not None:
+        yield manifest.reference
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The manifest as YAML that :func:`load` reads back to an equal manifest; strings such as ``No`` are quoted.
+
+    Raises:
+        BundleError: the manifest's parts do not fit together (see :func:`validate`).
+    """
+    if wrong := list(validate(manifest)):
+        raise BundleError(f"{MANIFEST} would not be valid: " + "; ".join(wrong))
+    plain = msgspec.to_builtins(manifest)
+    order = (
+        "format",
+        "name",
+        "genres",
+        "excerpt",
+        "min_confidence",
+        "stages",
+        "policies",
+        "default_policy",
+        "reference",
+        "provenance",
+        "files",
+    )
+    ordered = {key: plain[key] for key in order if key in plain}
+    return dump_yaml(ordered)

@@ -1,0 +1,272 @@
+"""Policies: given the stages' answers so far, stop or go on, and with which answer. Names and numbers only.
+
+To add a vote, write one function with the signature of :func:`soft` and enter it in :data:`VOTES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from edge_reclass.bundle.limits import MAX_WEIGHT, MIN_WEIGHT
+from edge_reclass.errors import UsageError
+
+__all__ = [
+    "PRESETS",
+    "VOTES",
+    "Answer",
+    "Decision",
+    "Policy",
+    "Step",
+    "check",
+    "decide",
+    "preset",
+    "soft",
+    "top1",
+]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one stage said: calibrated probabilities, in the order of the genres; they sum to 1.
+
+    ``outside`` says that what the stage heard is like nothing that its head was fitted on.
+    """
+
+    stage: str
+    probabilities: tuple[float, ...]
+    outside: bool = False
+
+    @property
+    def top(self) -> int:
+        """Index of the most probable genre; the first in genre order wins a tie."""
+        return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the most probable genre."""
+        return self.probabilities[self.top]
+
+
+@dataclass(frozen=True)
+class Step:
+    """After stage ``after`` vote with ``weights``; stop if the confidence is above ``accept`` (strictly).
+
+    ``accept`` is None for the last step only: it always decides.
+    """
+
+    after: str
+    weights: Mapping[str, float]
+    accept: float | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Stages in the order in which they run, and how their answers are weighed."""
+
+    name: str
+    vote: str
+    steps: tuple[Step, ...]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages in running order."""
+        return tuple(step.after for step in self.steps)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Stop or go on; ``genre`` is an index, ``scores`` are the vote's scores in genre order.
+
+    ``code``: ``accepted`` or ``last_stage``; where the verdict is to be ``unsure``, ``low_confidence`` or
+    ``outside_range``; and ``go_on`` where it does not stop.
+    """
+
+    stop: bool
+    genre: int
+    confidence: float
+    scores: tuple[float, ...]
+    reason: str
+    code: str
+
+    @property
+    def unsure(self) -> bool:
+        """True if the cascade stops without a genre."""
+        return self.code in ("low_confidence", "outside_range")
+
+
+Vote = Callable[[Sequence[Answer], Mapping[str, float]], tuple[int, tuple[float, ...]]]
+
+
+def top1(answers: Sequence[Answer], weights: Mapping[str, float]) -> tuple[int, tuple[float, ...]]:
+    """Each stage puts weight × confidence on its own top genre; scores are divided by the sum of all weights.
+
+    Two stages that disagree can therefore never reach more than the larger weight. Ties go to the genre with the
+    higher confidence of a single stage, then to genre order.
+    """
+    size = len(answers[0].probabilities)
+    scores, strongest = [0.0] * size, [0.0] * size
+    for answer in answers:
+        weight = weights.get(answer.stage, 0.0)
+        if weight > 0.0:
+            scores[answer.top] += weight * answer.confidence
+            strongest[answer.top] = max(strongest[answer.top], answer.confidence)
+    total = math.fsum(weights.get(answer.stage, 0.0) for answer in answers)
+    genre = max(range(size), key=lambda g: (scores[g], strongest[g], -g))
+    return genre, tuple(score / total for score in scores)
+
+
+def soft(answers: Sequence[Answer], weights: Mapping[str, float]) -> tuple[int, tuple[float, ...]]:
+    """Weighted mean of the stages' probabilities; ties go to genre order."""
+    size = len(answers[0].probabilities)
+    total = math.fsum(weights.get(answer.stage, 0.0) for answer in answers)
+    scores = tuple(
+        math.fsum(weights.get(answer.stage, 0.0) * answer.probabilities[g] for answer in answers) / total
+        for g in range(size)
+    )
+    return max(range(size), key=lambda g: (scores[g], -g)), scores
+
+
+VOTES: Final[Mapping[str, Vote]] = MappingProxyType({"top1": top1, "soft": soft})
+
+
+def decide(
+    policy: Policy, answers: Sequence[Answer], *, after: str | None = None, min_confidence: float | None = None
+) -> Decision:
+    """Decide after stage ``after`` (default: the last that answered), given the answers so far in running order.
+
+    A stage that heard only silence gives no answer: the others are weighed as if the policy did not have it. An answer
+    from outside of what a head was fitted on never ends the cascade early, and makes the verdict unsure.
+
+    Args:
+        min_confidence: below it the verdict is unsure; 0 turns ``unsure`` off altogether; None: no such limit.
+
+    Raises:
+        ValueError: there is no answer, the answers are not those of stages up to ``after`` in the policy's order, or
+            they differ in their number of genres.
+    """
+    said = [answer.stage for answer in answers]
+    after = said[-1] if after is None and said else after
+    if not said or after not in policy.stages:
+        raise ValueError(f"expected answers of stages of {policy.stages}, got {said} after {after}")
+    done = policy.stages[: policy.stages.index(after) + 1]
+    if said != [stage for stage in done if stage in said]:
+        raise ValueError(f"expected answers of {done} in this order, got {said}")
+    if len({len(answer.probabilities) for answer in answers}) != 1:
+        raise ValueError(f"answers differ in their number of genres: {[len(a.probabilities) for a in answers]}")
+    step = policy.steps[policy.stages.index(said[-1])]
+    weights = step.weights if any(step.weights.get(stage, 0.0) for stage in said) else dict.fromkeys(said, 1.0)
+    genre, scores = VOTES[policy.vote](answers, weights)
+    confidence = scores[genre]
+    last = after == policy.stages[-1]
+    outside = [answer.stage for answer in answers if answer.outside]
+    if last:
+        reason, code = f"last stage of {policy.name}", "last_stage"
+    else:
+        if step.accept is None:
+            raise ValueError(f"the policy {policy.name} has no accept for {step.after}, which is not its last step")
+        above = confidence > step.accept
+        left, right = f"{confidence:.4f}", f"{step.accept:g}"
+        if float(left) == float(right):  # where rounding hides what decided
+            left, right = repr(confidence), repr(step.accept)
+        reason = f"{left} {'>' if above else '≤'} {right} after {step.after}"
+        low = min_confidence is not None and confidence < min_confidence
+        return Decision(
+            above and not outside and not low,
+            genre,
+            confidence,
+            scores,
+            reason + (f", but {_outside(outside)}" if above and outside else ""),
+            "accepted" if above and not outside and not low else "go_on",
+        )
+    if min_confidence != 0.0 and outside:
+        reason, code = _outside(outside), "outside_range"
+    elif min_confidence is not None and confidence < min_confidence:
+        reason, code = f"{confidence:.4f} < {min_confidence:g}, the least confidence for a genre", "low_confidence"
+    return Decision(True, genre, confidence, scores, reason, code)
+
+
+def _outside(stages: Sequence[str]) -> str:
+    return f"what {' and '.join(stages)} heard is unlike the music that the bundle was fitted on"
+
+
+def check(policy: Policy, stages: Sequence[str]) -> list[str]:
+    """What is wrong with ``policy`` for a bundle with these ``stages``: one sentence each, [] when nothing is."""
+    wrong = []
+    if policy.vote not in VOTES:
+        wrong.append(f"vote: expected one of {', '.join(VOTES)}, got {policy.vote!r}")
+    if not policy.steps:
+        wrong.append("steps: expected at least one, got none")
+    for i, step in enumerate(policy.steps):
+        where, so_far, last = (
+            f"steps[{i}] (after {step.after})",
+            policy.stages[: i + 1],
+            i == len(policy.steps) - 1,
+        )
+        if step.after not in stages:
+            wrong.append(f"{where}: expected one of the stages {', '.join(stages)}, got {step.after!r}")
+        if step.after in policy.stages[:i]:
+            wrong.append(f"{where}: the stage {step.after!r} has run before")
+        if unknown := sorted(set(step.weights) - set(so_far)):
+            wrong.append(f"{where}: weights for {', '.join(unknown)}, but only {', '.join(so_far)} have run by then")
+        if any(w != 0 and not MIN_WEIGHT <= w <= MAX_WEIGHT for w in step.weights.values()) or not any(
+            step.weights.values()
+        ):
+            wrong.append(
+                f"{where}: expected weights that are 0 or from {MIN_WEIGHT:g} to {MAX_WEIGHT:g} with a sum above 0,"
+                f" got {dict(step.weights)}"
+            )
+        if last and step.accept is not None:
+            wrong.append(f"{where}: the last step always decides; remove accept: {step.accept}")
+        if not last and step.accept is None:
+            wrong.append(f"{where}: needs accept; without it the steps that follow would never run")
+        if step.accept is not None and not 0 <= step.accept <= 1:
+            wrong.append(f"{where}: expected 0 ≤ accept ≤ 1, got {step.accept}")
+    return wrong
+
+
+def _legacy(name: str, first: float, second: float) -> Policy:
+    """A policy of the older project; where its documents state no weights, those of fmj-ev are used."""
+    return Policy(
+        name,
+        "top1",
+        (
+            Step("fma", {"fma": 1.0}, first),
+            Step("mert", {"fma": 0.40, "mert": 0.60}, second),
+            Step("jmla", {"fma": 0.25, "mert": 0.35, "jmla": 0.40}),
+        ),
+    )
+
+
+# plex-outline escalates *below* its thresholds, so it accepts at them: the next smaller float makes > mean ≥.
+PRESETS: Final[Mapping[str, Policy]] = MappingProxyType(
+    {
+        policy.name: policy
+        for policy in (
+            _legacy("fmj-ev", 0.95, 0.90),
+            _legacy("model-notes", 0.85, 0.80),
+            _legacy("plex-config", 0.85, 0.75),
+            _legacy("plex-outline", math.nextafter(0.8, 0.0), math.nextafter(0.7, 0.0)),
+        )
+    }
+)
+
+
+def preset(name: str, stages: Sequence[str]) -> Policy:
+    """The legacy policy ``name`` for a bundle with these ``stages``.
+
+    Raises:
+        UsageError: no such preset, or the bundle's stages are not fma, mert and jmla.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"no preset {name!r}: expected one of {', '.join(PRESETS)}")
+    policy = PRESETS[name]
+    if set(stages) != set(policy.stages):
+        raise UsageError(
+            f"the policy {name!r} is made for a bundle with the stages {', '.join(policy.stages)}; "
+            f"this bundle has {', '.join(stages)}"
+        )
+    return policy

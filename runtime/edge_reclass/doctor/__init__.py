@@ -1,7 +1,0 @@
-"""``edge-reclass doctor``: what this machine is, what of a bundle it can run, and how to mend what it cannot."""
-
-from __future__ import annotations
-
-from edge_reclass.doctor.command import diagnose, doctor
-
-__all__ = ["diagnose", "doctor"]

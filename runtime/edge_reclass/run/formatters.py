@@ -1,0 +1,243 @@
+"""Verdicts as a table for people, or as JSON, JSON lines or CSV for machines."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from edge_reclass.errors import UsageError
+from edge_reclass.run.output import json_text, printable
+
+if TYPE_CHECKING:
+    from edge_reclass.verdict import StageReport, Verdict
+
+__all__ = ["FORMATS", "Formatter", "explain", "formatter"]
+
+
+class Formatter(Protocol):
+    """Text for the start, for each verdict as it comes, and for the end."""
+
+    def begin(self) -> str: ...
+
+    def verdict(self, verdict: Verdict) -> str: ...
+
+    def end(self) -> str: ...
+
+
+@dataclass
+class _Table:
+    genres: Sequence[str]
+    stages: Sequence[str]
+    top: int
+    explain: bool
+    utf8: bool
+
+    def __post_init__(self) -> None:
+        genres = [self._safe(name) for name in self.genres]
+        named = (*genres, *(_unsure(name) for name in genres), "unsupported", "out_of_memory")
+        self._genre = max(map(_width, named))
+        self._stage = max(_width(self._safe(name)) for name in (*self.stages, "decided by"))
+        self._dash = "–" if self.utf8 else "-"
+
+    def begin(self) -> str:
+        return self._row("genre", "score", "decided by", "track")
+
+    def verdict(self, verdict: Verdict) -> str:
+        genre, score, stage = verdict.status, self._dash, self._dash
+        if verdict.confidence is not None and verdict.top:
+            best = self._safe(verdict.top[0].genre)
+            genre = best if verdict.status == "ok" else _unsure(best)
+            score, stage = f"{verdict.confidence:.2f}", self._safe(verdict.decided_by or self._dash)
+        text = self._row(genre, score, stage, self._safe(verdict.path))
+        if verdict.error:
+            text += f"    {self._safe(verdict.error)}\n"
+        if self.explain:
+            return text + explain(verdict, max(self.top, 5), self._safe)
+        others = verdict.top[1 : self.top]
+        if others:
+            text += "    then " + ", ".join(f"{self._safe(s.genre)} {s.score:.2f}" for s in others) + "\n"
+        return text
+
+    def end(self) -> str:
+        return ""
+
+    def _row(self, genre: str, score: str, stage: str, track: str) -> str:
+        return f"{_padded(genre, self._genre)}  {score:>5}  {_padded(stage, self._stage)}  {track}\n"
+
+    def _safe(self, text: str) -> str:
+        return printable(_escapable(text, self.utf8))
+
+
+def _unsure(genre: str) -> str:
+    return f"unsure ({genre}?)"
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that ``text`` takes; a CJK character takes two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _escapable(text: str, utf8: bool) -> str:
+    """Where the stream writes what it cannot encode as backslash escapes, a backslash of the name is doubled."""
+    return text if utf8 else text.replace("\\", "\\\\")
+
+
+@dataclass
+class _Json:
+    """One array. Every piece ends with a line's end, so that a progress bar below it disturbs nothing, and that all
+    verdicts of a run that was killed are there: only the closing bracket is missing."""
+
+    top: int
+    utf8: bool
+    _separator: str = ""
+
+    def begin(self) -> str:
+        return "[\n"
+
+    def verdict(self, verdict: Verdict) -> str:
+        separator, self._separator = self._separator, ","
+        return separator + _json(verdict, self.top, self.utf8)
+
+    def end(self) -> str:
+        return "]\n"
+
+
+@dataclass
+class _JsonLines:
+    top: int
+    utf8: bool
+
+    def begin(self) -> str:
+        return ""
+
+    def verdict(self, verdict: Verdict) -> str:
+        return _json(verdict, self.top, self.utf8)
+
+    def end(self) -> str:
+        return ""
+
+
+def _json(verdict: Verdict, top: int, utf8: bool) -> str:
+    return json_text(verdict.to_json(top), utf8) + "\n"
+
+
+_CSV_COLUMNS: Final = (
+    "path",
+    "status",
+    "genre",
+    "confidence",
+    "decided_by",
+    "reason",
+    "reason_code",
+    "top",
+    "damage",
+    "channel",
+    "bundle",
+    "policy",
+    "error",
+)
+
+
+@dataclass
+class _Csv:
+    """RFC 4180: the keys of the JSON without the stages. The best genres are in one column as ``Rock=0.61;Pop=0.20``,
+    unless that only repeats the genre; the damage is the share of the excerpt that is missing."""
+
+    top: int
+    utf8: bool
+
+    def begin(self) -> str:
+        return _csv_line(_CSV_COLUMNS)
+
+    def verdict(self, verdict: Verdict) -> str:
+        plain = verdict.to_dict(self.top)
+        scores = [] if self.top == 1 and verdict.status == "ok" else plain["top"] or []
+        plain["top"] = ";".join(f"{s['genre']}={s['score']:.6f}" for s in scores)
+        if verdict.confidence is not None:
+            plain["confidence"] = f"{verdict.confidence:.6f}"
+        if verdict.damage is not None:
+            plain["damage"] = f"{verdict.damage.missing:.6f}"
+        cells = ("" if plain[name] is None else str(plain[name]) for name in _CSV_COLUMNS)
+        return _csv_line([_escapable(cell, self.utf8) for cell in cells])
+
+    def end(self) -> str:
+        return ""
+
+
+def _csv_line(values: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow(values)
+    return text.getvalue()
+
+
+FORMATS: Final = ("table", "json", "jsonl", "csv")
+
+
+def formatter(
+    name: str,
+    *,
+    genres: Sequence[str],
+    stages: Sequence[str],
+    top: int,
+    explain: bool = False,
+    utf8: bool = True,
+) -> Formatter:
+    """The formatter called ``name``; ``utf8`` says whether the stream can take every character.
+
+    Raises:
+        UsageError: no such format, or ``explain`` with a format other than the table.
+    """
+    if explain and name != "table":
+        raise UsageError(f"--explain goes with the table; json and jsonl have the stages' answers already, got {name}")
+    make: dict[str, Callable[[], Formatter]] = {
+        "table": lambda: _Table(genres, stages, top, explain, utf8),
+        "json": lambda: _Json(top, utf8),
+        "jsonl": lambda: _JsonLines(top, utf8),
+        "csv": lambda: _Csv(top, utf8),
+    }
+    if name not in make:
+        raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {name!r}")
+    return make[name]()
+
+
+def explain(verdict: Verdict, top: int = 5, safe: Callable[[str], str] = printable) -> str:
+    """What each stage said, why the cascade stopped, how long each part took, and the best ``top`` genres.
+
+    ``safe`` makes a name fit to be printed.
+    """
+    lines = []
+    if verdict.decode_milliseconds is not None:
+        lines.append(f"decode {verdict.decode_milliseconds:.1f} ms")
+    if (damage := verdict.damage) is not None:
+        bad = f"{damage.bad_packets} of {damage.packets} packets are bad"
+        ends = "" if damage.declared is None else f", the file ends before its {damage.declared:.1f} s"
+        lines.append(f"damaged: {bad}, {damage.missing:.1%} of the excerpt is missing{ends}")
+    if verdict.channel is not None:
+        lines.append(f"channel {verdict.channel} was heard alone, because the mix of all cancels")
+    for stage in verdict.stages:
+        end = stage.excerpt.start + stage.excerpt.seconds
+        said = "silence" if stage.genre is None else f"{safe(stage.genre)} {stage.confidence:.3f}"
+        line = f"{safe(stage.name)}: {said}, {stage.milliseconds:.1f} ms, heard {stage.excerpt.start:.2f}–{end:.2f} s"
+        lines.append(line + _range(stage))
+    if verdict.reason is not None:
+        lines.append(f"{'unsure' if verdict.status == 'unsure' else 'stopped'}: {safe(verdict.reason)}")
+    if verdict.top:
+        lines.append("scores: " + ", ".join(f"{safe(s.genre)} {s.score:.3f}" for s in verdict.top[:top]))
+    return "".join(f"    {line}\n" for line in lines)
+
+
+def _range(stage: StageReport) -> str:
+    """How like what its head was fitted on a stage found the track; empty where there is no test."""
+    distance = "" if stage.distance is None else f" ({stage.distance:.2f} of the limit)"
+    if stage.outside:
+        return f", unlike anything that it was fitted on{distance}"
+    return f", like what it was fitted on{distance}" if distance else ""

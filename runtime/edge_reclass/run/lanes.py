@@ -1,0 +1,208 @@
+"""Several tracks at a time: lanes, each a thread with a cascade of its own, on one set of encoders.
+
+Decoding, features, resampling and graphs all release the interpreter lock, so threads are enough. On the CPU each lane
+runs the encoders itself; on a GPU the lanes' windows are run together (``shared_batches.py``). Results keep the order
+of the paths, and there are never more tracks in memory than lanes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+
+from edge_reclass.backends import Backend
+from edge_reclass.bundle.loading import Bundle
+from edge_reclass.cascade.cascade import Cascade
+from edge_reclass.cascade.opening import Options, Shared, load_bundle, open_with
+from edge_reclass.cascade.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECONDS, Plan, choose_policy
+from edge_reclass.cascade.policy import Policy
+from edge_reclass.errors import DeviceError, EngineError
+from edge_reclass.verdict import Verdict
+
+__all__ = ["CascadePool"]
+
+_AHEAD = 4
+"""Tracks waiting per lane: enough that a slow track at the front does not leave the other lanes idle."""
+
+
+class CascadePool:
+    """Cascades on as many threads, on one set of encoders. Made by :meth:`open`; a context manager."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._closed = False
+        with ExitStack() as opened:
+            opened.callback(shared.close)
+            self.cascades = [opened.enter_context(Cascade(shared)) for _ in range(shared.lanes)]
+            self._resources = opened.pop_all()
+        self._free: SimpleQueue[Cascade] = SimpleQueue()
+        for cascade in self.cascades:
+            self._free.put(cascade)
+        self._unfinished: set[Future[Verdict]] = set()
+        self._threads = ThreadPoolExecutor(len(self.cascades), thread_name_prefix="edge-reclass")
+
+    @classmethod
+    def open(
+        cls,
+        jobs: int | None,
+        bundle: str | Path | Bundle | None = None,
+        device: str | Backend = "cpu",
+        policy: str | Policy | None = None,
+        *,
+        threads: int | None = None,
+        max_rate: int = DEFAULT_MAX_RATE,
+        max_seconds: float = DEFAULT_MAX_SECONDS,
+        batch: int = DEFAULT_BATCH,
+        allow_random: bool = False,
+        engines: str | Path | None = None,
+        timed: bool = False,
+        min_confidence: float | None = None,
+    ) -> CascadePool:
+        """Open ``jobs`` lanes (None: as many as the device can make use of); the rest as :meth:`Cascade.open`.
+
+        ``threads`` is per lane; by default the usable CPUs are shared out. On the CPU a lane may use those that others
+        leave idle. On a GPU ``batch`` is the most windows,
+        of however many tracks, that are run at once.
+
+        Raises:
+            UsageError: ``jobs`` is below 1; and whatever Cascade.open raises.
+        """
+        folder = None if engines is None else Path(engines)
+        options = Options(threads, max_rate, max_seconds, batch, allow_random, folder, timed, min_confidence)
+        loaded = load_bundle(bundle)
+        return open_with(loaded, device, choose_policy(loaded, policy), options, cls, lanes=jobs)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that all lanes follow."""
+        return self._shared.plan
+
+    @property
+    def device(self) -> str:
+        """The device that the encoders run on."""
+        return self._shared.device
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See :attr:`Cascade.notes`."""
+        return self._shared.notes
+
+    @property
+    def batches(self) -> dict[str, tuple[int, ...]]:
+        """For each stage whose batches the lanes share: how many of 0, 1, 2, … windows were run."""
+        return dict(self._shared.batches)
+
+    def classify_many(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Verdict]:
+        """One verdict per path, in order. ``paths`` is read only a few tracks ahead of the results.
+
+        No verdict is lost where the run cannot go on: those that there are come before the error.
+
+        Raises:
+            EngineError: the pool is closed.
+            DeviceError: the device is lost; no further track can be classified. Verdicts of tracks behind the one that
+                met this may have come before.
+            Exception: whatever reading ``paths`` raises, after the verdicts of the paths before.
+        """
+        waiting: deque[Future[Verdict]] = deque()
+        unread: Exception | None = None
+        tracks = iter(paths)
+        try:
+            while unread is None:
+                try:
+                    waiting.append(self.submit(next(tracks)))
+                except StopIteration:
+                    break
+                except Exception as error:
+                    unread = error
+                if len(waiting) > _AHEAD * len(self.cascades):
+                    yield self._result(waiting.popleft())
+            while waiting:
+                yield self._result(waiting.popleft())
+        except DeviceError:
+            yield from _finished(waiting)
+            raise
+        finally:
+            for future in waiting:
+                future.cancel()
+        if unread is not None:
+            raise unread
+
+    def classify(self, path: str | os.PathLike[str]) -> Verdict:
+        """As :meth:`Cascade.classify`, on the next free lane; may be called from any number of threads.
+
+        Raises:
+            EngineError: the pool is closed.
+            DeviceError: the device is lost; no further track can be classified.
+        """
+        return self._result(self.submit(path))
+
+    def submit(self, path: str | os.PathLike[str]) -> Future[Verdict]:
+        """Classify one audio file as soon as a lane is free; may be called from any number of threads.
+
+        The future's ``result()`` is the verdict, or raises DeviceError as :meth:`Cascade.classify` does.
+
+        Raises:
+            EngineError: the pool is closed.
+        """
+        if self._closed:
+            raise _closed()
+        try:
+            future = self._threads.submit(self._classify, path)
+        except RuntimeError as error:  # another thread has closed the pool since
+            raise _closed() from error
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
+        return future
+
+    def _result(self, future: Future[Verdict]) -> Verdict:
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise _closed() from error
+
+    def _classify(self, path: str | os.PathLike[str]) -> Verdict:
+        cascade = self._free.get()
+        try:
+            return cascade.classify(path)
+        finally:
+            self._free.put(cascade)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Wait for the tracks that are being classified, then release everything. Closing twice is allowed.
+
+        Tracks that have not begun are cancelled. With a ``timeout`` in seconds, False is returned where a track still
+        runs by then: nothing is released under it, and Python waits for it before the process ends.
+        """
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if wait(list(self._unfinished), timeout).not_done:
+            return False
+        self._threads.shutdown(wait=True)
+        self._resources.close()
+        return True
+
+    def __enter__(self) -> CascadePool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _closed() -> EngineError:
+    return EngineError("this pool is closed; open a new one")
+
+
+def _finished(waiting: Iterable[Future[Verdict]]) -> Iterator[Verdict]:
+    """The verdicts of those that were begun and needed the device no more."""
+    begun = [future for future in waiting if not future.cancel()]
+    for future in begun:
+        if future.exception() is None:
+            yield future.result()

@@ -1,0 +1,173 @@
+"""``edge-reclass doctor``: one page on this machine, a bundle and its engines, and how to mend each problem.
+
+Reads only. No session is opened and no CUDA context made, so it can be run beside a working service.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge_reclass.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_reclass_doctor.devices import Finding
+    from edge_reclass_doctor.machine import Machine, Run
+    from edge_reclass_doctor.report import BundleState, DeviceState, Problem, Report
+
+__all__ = ["diagnose", "doctor"]
+
+_DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+_DAMAGE = ("bundle-invalid", "engine-damaged", "engines-unreadable")
+
+
+def diagnose(
+    bundle: Path | None = None,
+    engines: Path | None = None,
+    device: str = "auto",
+    *,
+    machine: Machine | None = None,
+    run: Run | None = None,
+) -> Report:
+    """Look at machine, bundle and engines, and say what keeps ``device`` from running the bundle.
+
+    Args:
+        bundle: a bundle's directory; None is the starter bundle.
+        engines: the engine store; None is ``EDGE_RECLASS_ENGINES``, else a state folder of this machine.
+        device: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
+        machine: what is known of the machine; None probes this one.
+        run: runs the programs that are asked; None is ``machine.run_tool``.
+
+    Raises:
+        UsageError: no such device.
+    """
+    import edge_reclass_doctor.machine as machines
+    from edge_reclass import __version__
+    from edge_reclass.bundle import starter_path
+    from edge_reclass.engines import engines_folder
+    from edge_reclass_doctor.advice import advise
+    from edge_reclass_doctor.devices import check_loads, judge_devices
+    from edge_reclass_doctor.report import FORMAT, Report
+    from edge_reclass_doctor.survey import engine_target, survey_bundle, survey_engines
+
+    if device not in _DEVICES:
+        raise UsageError(f"--device: expected one of {', '.join(_DEVICES)}, got {device!r}")
+    root = starter_path() if bundle is None else bundle
+
+    def build(arguments: Sequence[str]) -> str:
+        where = () if engines is None else ("--engines", str(engines))
+        return shlex.join(("edge-reclass", "build", str(root), *arguments, *where))
+
+    loaded, bundle_state = survey_bundle(root)
+    # Without a manifest there is no digest, and so no engine to look for; the store is named all the same.
+    folder = engines_folder("" if loaded is None else loaded.digest, engines)
+    run = machines.run_tool if run is None else run
+    here = machines.probe(paths=(root, folder), run=run) if machine is None else machine
+    loads = check_loads(here, run)
+    target, why = engine_target(here, loads.tensorrt)
+    engines_state = survey_engines(loaded, folder, target, why)
+    devices, findings = judge_devices(here, loaded, bundle_state, engines_state, loads, build)
+    chosen = _choose(device, devices)
+    problems = [*_told(device, chosen, here, findings), *_untrained(bundle_state, root)]
+    problems += advise(here, engines_state, build)
+    decisive = chosen or _last(device)
+    return Report(
+        format=FORMAT,
+        version=__version__,
+        wanted=device,
+        chosen=chosen,
+        exit_code=next(one.exit_code for one in devices if one.device == decisive),
+        machine=here,
+        bundle=bundle_state,
+        engines=engines_state,
+        devices=tuple(devices),
+        problems=tuple(sorted(problems, key=lambda problem: problem.severity != "problem")),
+    )
+
+
+def _choose(wanted: str, devices: Sequence[DeviceState]) -> str | None:
+    """The first usable device of those wanted; ``devices`` stand in the order that ``auto`` tries."""
+    return next((one.device for one in devices if one.usable and wanted in ("auto", one.device)), None)
+
+
+def _last(wanted: str) -> str:
+    """The device that decides where none can be used: ``auto`` ends with the CPU."""
+    return "cpu" if wanted == "auto" else wanted
+
+
+def _told(wanted: str, chosen: str | None, machine: Machine, findings: Sequence[Finding]) -> list[Problem]:
+    """What concerns who asks: what blocks the wanted device, damage, and with ``auto`` what a better device lacks."""
+    import msgspec
+
+    told = []
+    better: Sequence[str] = ()
+    if wanted == "auto" and (machine.gpu is not None or machine.jetson is not None):
+        faster: dict[str | None, Sequence[str]] = {"tensorrt": (), "cuda": ("tensorrt",)}
+        better = faster.get(chosen, ("tensorrt", "cuda"))
+        if machine.jetson is not None:  # whose GPU is for TensorRT
+            better = [name for name in better if name == "tensorrt"]
+    for finding in findings:
+        problem = finding.problem
+        if problem.code in _DAMAGE or (chosen is None and _last(wanted) in finding.blocks):
+            told.append(msgspec.structs.replace(problem, severity="problem"))
+        elif finding.blocks:
+            if set(better) & set(finding.blocks):
+                told.append(problem)
+        elif wanted in ("auto", "tensorrt") or not problem.code.startswith("engine"):
+            told.append(problem)
+    return told
+
+
+def _untrained(bundle: BundleState, root: Path) -> list[Problem]:
+    from edge_reclass_doctor.report import Problem
+
+    if not bundle.untrained:
+        return []
+    names = ", ".join(bundle.untrained)
+    return [
+        Problem(
+            "bundle-untrained",
+            "advice",
+            f"{names}: untrained weights, whose answers mean nothing; classify refuses this bundle by default",
+            f"edge-reclass classify --bundle {shlex.quote(str(root))} --allow-random PATH   (to measure)",
+        )
+    ]
+
+
+def doctor(
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle directory. [default: the starter bundle]")] = None,
+    engines: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the TensorRT engines. [default: $EDGE_RECLASS_ENGINES, else a state folder]"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="The device that is wanted: auto | cpu | cuda | tensorrt.")] = "auto",
+    format: Annotated[str, typer.Option("--format", "-f", help="text | json.")] = "text",
+) -> None:
+    """Look at this machine, a bundle and its engines; say what can run, and the command that mends what cannot.
+
+    Reads only, and takes no GPU memory: it may run beside a working service. That a device computes the right numbers
+    is for verify to show.
+
+    Exit codes: 0 the wanted device can run the bundle (auto: any device can), 2 wrong usage, 4 the bundle or an engine
+    that is needed is missing, stale or damaged, 5 the wanted device cannot be used.
+    """
+    from edge_reclass.run import ReaderLeft, json_text, open_output
+    from edge_reclass_doctor.text import page
+
+    if format not in {"text", "json"}:
+        raise UsageError(f"--format: expected text or json, got {format!r}")
+    report = diagnose(bundle, engines, device)
+    try:
+        with open_output(None) as write:
+            write((json_text(report.to_json(), write.utf8) if format == "json" else page(report)) + "\n")
+    except ReaderLeft:
+        # Who reads the first lines only (| head) gets the exit code all the same, and no traceback from the last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)

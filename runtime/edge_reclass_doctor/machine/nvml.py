@@ -1,0 +1,132 @@
+"""NVIDIA's management library through ctypes: driver version, clocks, temperature, power and memory of one GPU.
+
+Jetsons have it from JetPack 7 on, and on Orin nearly all of its functions answer "not supported": each value stands
+or is None by itself. Names and constants are those of nvml.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from edge_reclass_doctor.machine.records import NvmlReading
+
+__all__ = ["Nvml", "open_nvml"]
+
+_LIBRARY = "libnvidia-ml.so.1"
+_CLOCK_SM, _CLOCK_MEM = 1, 2
+_TEMPERATURE_GPU = 0
+
+# nvmlClocksThrottleReasons that slow a busy GPU down; an idle GPU and clocks set by hand are none.
+_THROTTLES = {
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class _Utilization(ctypes.Structure):
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
+class Nvml:
+    """The library, initialised, with the handle of one GPU. Made by :func:`open_nvml`."""
+
+    def __init__(self, library: Any, device: ctypes.c_void_p) -> None:
+        self._library = library
+        self._device = device
+        self._driver = self._driver_version()
+        self._limits: tuple[float | None, float | None, float | None] | None = None
+
+    def read(self) -> NvmlReading:
+        """All values, those that do not change from the first time."""
+        if self._limits is None:
+            self._limits = (
+                self._number("nvmlDeviceGetEnforcedPowerLimit", ctypes.c_uint, factor=1e-3),
+                self._number("nvmlDeviceGetMaxClockInfo", ctypes.c_uint, _CLOCK_SM),
+                self._number("nvmlDeviceGetMaxClockInfo", ctypes.c_uint, _CLOCK_MEM),
+            )
+        power_limit, sm_max, memory_max = self._limits
+        memory, utilization = _Memory(), _Utilization()
+        has_memory = self._call("nvmlDeviceGetMemoryInfo", self._device, ctypes.byref(memory))
+        has_utilization = self._call("nvmlDeviceGetUtilizationRates", self._device, ctypes.byref(utilization))
+        return NvmlReading(
+            driver=self._driver,
+            temperature_celsius=self._number("nvmlDeviceGetTemperature", ctypes.c_uint, _TEMPERATURE_GPU),
+            power_watts=self._number("nvmlDeviceGetPowerUsage", ctypes.c_uint, factor=1e-3),
+            power_limit_watts=power_limit,
+            energy_joules=self._number("nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong, factor=1e-3),
+            sm_mhz=self._number("nvmlDeviceGetClockInfo", ctypes.c_uint, _CLOCK_SM),
+            sm_max_mhz=sm_max,
+            memory_mhz=self._number("nvmlDeviceGetClockInfo", ctypes.c_uint, _CLOCK_MEM),
+            memory_max_mhz=memory_max,
+            memory_total_bytes=memory.total if has_memory else None,
+            memory_free_bytes=memory.free if has_memory else None,
+            utilization_percent=utilization.gpu if has_utilization else None,
+            throttled_by=self._throttles(),
+        )
+
+    def close(self) -> None:
+        """Release the library; closing twice is allowed."""
+        if self._library is not None:
+            self._call("nvmlShutdown")
+            self._library = None
+
+    def _driver_version(self) -> str | None:
+        text = ctypes.create_string_buffer(96)
+        if not self._call("nvmlSystemGetDriverVersion", text, len(text)):
+            return None
+        return text.value.decode(errors="replace") or None
+
+    def _throttles(self) -> tuple[str, ...]:
+        bits = ctypes.c_ulonglong()
+        if not self._call("nvmlDeviceGetCurrentClocksThrottleReasons", self._device, ctypes.byref(bits)):
+            return ()
+        return tuple(name for bit, name in _THROTTLES.items() if bits.value & bit)
+
+    def _number(self, function: str, kind: Any, *between: Any, factor: float = 1.0) -> float | None:
+        value = kind()
+        if not self._call(function, self._device, *between, ctypes.byref(value)):
+            return None
+        return float(value.value) * factor
+
+    def _call(self, function: str, *arguments: Any) -> bool:
+        return _succeeds(self._library, function, *arguments)
+
+
+def open_nvml(load: Callable[[str], Any], pci_bus: str | None) -> Nvml | None:
+    """The library with the GPU at ``pci_bus`` (CUDA and NVML number GPUs differently), else its first one.
+
+    None where the library is not there or does not know the GPU.
+    """
+    try:
+        library = load(_LIBRARY)
+    except OSError:
+        return None
+    if not _succeeds(library, "nvmlInit_v2"):
+        return None
+    device = ctypes.c_void_p()
+    found = pci_bus is not None and _succeeds(
+        library, "nvmlDeviceGetHandleByPciBusId_v2", pci_bus.encode(), ctypes.byref(device)
+    )
+    # Without a bus there is one GPU at most that could be meant: the integrated one.
+    if not found and pci_bus is None:
+        found = _succeeds(library, "nvmlDeviceGetHandleByIndex_v2", 0, ctypes.byref(device))
+    if not found:
+        _succeeds(library, "nvmlShutdown")
+        return None
+    return Nvml(library, device)
+
+
+def _succeeds(library: Any, function: str, *arguments: Any) -> bool:
+    try:
+        return bool(getattr(library, function)(*arguments) == 0)
+    except (AttributeError, KeyError):  # an older library without it
+        return False

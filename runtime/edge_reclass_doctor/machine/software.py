@@ -1,0 +1,187 @@
+"""CUDA, TensorRT, ONNX Runtime and the libraries, as installed: nothing but ONNX Runtime is imported for it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Mapping
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from edge_reclass_doctor.machine.reading import read_text, subfolders
+from edge_reclass_doctor.machine.records import CudaSoftware, OnnxRuntime, Python, TensorRt
+
+__all__ = [
+    "CUDA_MEMORY_VARIABLE",
+    "LIBRARIES",
+    "Modules",
+    "installed_modules",
+    "installed_version",
+    "probe_cuda",
+    "probe_libraries",
+    "probe_onnxruntime",
+    "probe_tensorrt",
+]
+
+LIBRARIES = ("numpy", "scipy", "soundfile", "soxr", "msgspec", "pyyaml", "typer", "rich", "av")
+"""Distributions that the runtime imports; versions of these belong to every measurement."""
+
+Modules = Callable[[str], "Path | None"]
+"""Gives the folder of a package that could be imported, without importing it."""
+
+Versions = Callable[[str], "str | None"]
+"""Gives the version of an installed distribution."""
+
+CUDA_MEMORY_VARIABLE = "EDGE_RECLASS_CUDA_MEMORY"
+
+_BINDINGS: tuple[Literal["pycuda", "cuda-bindings"], ...] = ("pycuda", "cuda-bindings")
+"""The first that is installed is taken, unless EDGE_RECLASS_CUDA_MEMORY names one."""
+
+_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+
+# Module and the distributions that may bring it. The second module is the bindings' wheel without its renaming package.
+_TENSORRT_MODULES: dict[str, tuple[str, ...]] = {
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt_bindings": ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings"),
+    "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+    "tensorrt_rtx_bindings": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
+}
+
+
+def installed_version(distribution: str) -> str | None:
+    """Version of a distribution that this Python sees."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+    except Exception:  # metadata that somebody damaged: then nothing is known of it
+        return None
+
+
+def installed_modules(name: str) -> Path | None:
+    """Folder of a top-level package, found but not imported."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def probe_libraries(version: Versions = installed_version) -> dict[str, str | None]:
+    """Versions of :data:`LIBRARIES`."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def probe_tensorrt(
+    root: Path, python: Python, modules: Modules = installed_modules, version: Versions = installed_version
+) -> tuple[TensorRt | None, str | None]:
+    """The TensorRT that ``build`` and the runtime would take, or None and why there is none.
+
+    The version is the one that the package itself says in its source, as engines are keyed by it, else its metadata's.
+    """
+    for module, distributions in _TENSORRT_MODULES.items():
+        folder = modules(module)
+        if folder is None:
+            continue
+        said = re.search(
+            r"^__version__\s*=\s*[\"']([0-9][^\"']*)[\"']", read_text(folder / "__init__.py") or "", re.MULTILINE
+        )
+        found = said[1] if said else next(filter(None, map(version, distributions)), None)
+        return TensorRt("tensorrt-rtx" if "rtx" in module else "tensorrt", found, module, str(folder)), None
+    return None, _why_no_tensorrt(root, python)
+
+
+def _why_no_tensorrt(root: Path, python: Python) -> str:
+    """Mostly it is there for the system's Python, and this environment does not see it."""
+    mine = ".".join(python.version.split(".")[:2])
+    elsewhere = [
+        folder
+        for base in ("usr/lib", "usr/local/lib")
+        for folder in subfolders(root / base, "python3*/dist-packages/tensorrt")
+    ]
+    for folder in elsewhere:
+        if (other := folder.parent.parent.name.removeprefix("python")) not in (mine, "3"):
+            return (
+                f"TensorRT is installed for Python {other} ({_absolute(root, folder)}), and this is Python {mine}:"
+                " its bindings load only there"
+            )
+        if python.virtual_environment is not None and not python.sees_system_packages:
+            return (
+                f"TensorRT is installed in {_absolute(root, folder)}, which this virtual environment does not see:"
+                " it was made without --system-site-packages"
+            )
+        return f"TensorRT is installed in {_absolute(root, folder)}, which this Python does not search"
+    return "TensorRT is not installed"
+
+
+def _absolute(root: Path, path: Path) -> str:
+    return "/" + str(path.relative_to(root))
+
+
+def probe_onnxruntime(
+    version: Versions = installed_version, load: Callable[[str], Any] = import_module
+) -> tuple[OnnxRuntime | None, str | None]:
+    """ONNX Runtime, imported to ask which providers it was built with; or None and why it cannot be used."""
+    distributions = tuple(name for name in _ONNXRUNTIMES if version(name))
+    try:
+        library = load("onnxruntime")
+        providers = tuple(str(name) for name in library.get_available_providers())
+        return OnnxRuntime(str(library.__version__), distributions, providers), None
+    except ModuleNotFoundError:
+        return None, "ONNX Runtime is not installed"
+    except Exception as error:  # a broken install fails with ImportError, OSError, AttributeError, ...
+        return None, f"ONNX Runtime cannot be imported ({type(error).__name__}: {error})"
+
+
+def probe_cuda(
+    root: Path,
+    packages: Mapping[str, str],
+    version: Versions = installed_version,
+    environ: Mapping[str, str] = os.environ,
+) -> CudaSoftware:
+    """Toolkit, cuDNN, and the Python binding to CUDA's memory that the runtime would take."""
+    forced = environ.get(CUDA_MEMORY_VARIABLE)
+    binding = next((name for name in _BINDINGS if forced in (None, "", name) and version(name)), None)
+    return CudaSoftware(
+        toolkit=_toolkit(root, packages),
+        cudnn=_cudnn(root, packages, version),
+        binding=binding,
+        binding_version=version(binding) if binding else None,
+    )
+
+
+def _toolkit(root: Path, packages: Mapping[str, str]) -> str | None:
+    """From the newest version.json below /usr/local, else from the runtime library's Debian package."""
+    for folder in (root / "usr/local/cuda", *reversed(subfolders(root / "usr/local", "cuda-*"))):
+        text = read_text(folder / "version.json")
+        if text is None:
+            continue
+        try:
+            said = msgspec.json.decode(text, type=dict[str, Any])["cuda"]["version"]
+        except (msgspec.DecodeError, KeyError, TypeError):
+            continue
+        if isinstance(said, str):
+            return said
+    for name, package in sorted(packages.items(), reverse=True):
+        if re.fullmatch(r"cuda-cudart-\d+-\d+", name):
+            return package.partition("-")[0]
+    return None
+
+
+def _cudnn(root: Path, packages: Mapping[str, str], version: Versions) -> str | None:
+    for name, package in sorted(packages.items(), reverse=True):
+        if re.fullmatch(r"libcudnn\d+(-cuda-\d+)?", name):
+            return package.partition("-")[0]
+    for name in ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"):
+        if found := version(name):
+            return found
+    for folder in ("usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/local/cuda/lib64"):
+        for file in reversed(subfolders(root / folder, "libcudnn.so.[0-9]*")):
+            return file.name.removeprefix("libcudnn.so.")
+    return None

@@ -1,0 +1,113 @@
+"""What ``edge-reclass doctor`` finds out: the record behind its page and its JSON (docs/doctor.md)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from edge_reclass_doctor.machine import Machine
+
+__all__ = ["FORMAT", "BundleState", "DeviceState", "EngineState", "EnginesState", "Problem", "Report", "Severity"]
+
+FORMAT: Literal[1] = 1
+
+Severity = Literal["problem", "advice"]
+
+
+class Problem(Struct, frozen=True):
+    """Something to mend. A ``problem`` keeps the wanted device from running the bundle, or is damage.
+
+    ``code`` stays the same between versions; ``mend`` is the command that mends it, or what to do where none can.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    mend: str
+
+
+class BundleState(Struct, frozen=True):
+    """``faults`` are empty where the manifest is valid and every file has its size and hash."""
+
+    path: str
+    name: str | None
+    digest: str | None
+    files: int
+    bytes: int
+    policy: str | None
+    stages: tuple[str, ...]
+    """Of the default policy, in running order."""
+    untrained: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+class EngineState(Struct, frozen=True):
+    """What lies there for one precision of one stage.
+
+    ``other``: an intact engine that cannot be held against this machine, because it has no GPU or no TensorRT.
+    ``verified`` is None where there is no plan.
+    """
+
+    stage: str
+    precision: str
+    status: Literal["missing", "stale", "damaged", "rejected", "present", "other"]
+    reason: str
+    used: bool
+    """Whether the runtime would take it."""
+    folder: str | None = None
+    target: str | None = None
+    bytes: int | None = None
+    max_batch: int | None = None
+    verified: bool | None = None
+
+
+class EnginesState(Struct, frozen=True):
+    """``target`` is what engines are looked for here; None, with the ``reason``, where none could be used.
+
+    A folder that is not there yet is ``readable``, and ``writable`` where it could be made.
+    """
+
+    folder: str
+    readable: bool
+    writable: bool
+    target: str | None
+    reason: str | None
+    engines: tuple[EngineState, ...]
+    unreadable: tuple[str, ...]
+    """Records that are no record of an engine, or the folder itself."""
+    onnx_bytes: int
+    """Size of the ONNX files that would be built from, for the space that a build takes."""
+
+
+class DeviceState(Struct, frozen=True):
+    """Whether a device could run the bundle's default policy, by all that can be seen without opening it.
+
+    ``exit_code`` is what doctor ends with where this device is asked for: 0, 4 (bundle or engine), 5 (device).
+    """
+
+    device: Literal["cpu", "cuda", "tensorrt"]
+    usable: bool
+    exit_code: int
+    blockers: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class Report(Struct, frozen=True):
+    """Everything. ``chosen`` is the device that would be used for ``wanted``; None where none can."""
+
+    format: Literal[1]
+    version: str
+    wanted: str
+    chosen: str | None
+    exit_code: int
+    machine: Machine
+    bundle: BundleState
+    engines: EnginesState
+    devices: tuple[DeviceState, ...]
+    problems: tuple[Problem, ...]
+
+    def to_json(self) -> str:
+        """For programs; see docs/doctor.md."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()

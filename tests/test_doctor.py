@@ -482,7 +482,7 @@ class TestBundle:
         here = jetson(tmp_path / "root")
         disk = machines.Disk(str(default_store() / load(bundle).digest), str(bundle), 1000, 10**9)
         here = msgspec.structs.replace(here, disks=(disk,))
-        monkeypatch.setattr("edge_reclass.doctor.survey.os.access", lambda path, mode: False)
+        monkeypatch.setattr("edge_reclass_doctor.survey.os.access", lambda path, mode: False)
         report = diagnose(bundle, machine=here, run=loaded("10.3.0"))
         assert {"disk-low", "engines-not-writable"} <= set(codes(report))
         assert mend(report, "engines-not-writable").startswith("sudo edge-reclass build ")

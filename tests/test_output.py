@@ -256,8 +256,8 @@ def verdicts() -> list[Verdict]:
 SHOW = """
 import sys
 from test_output import verdicts
-from edge_reclass.formatters import formatter
-from edge_reclass.output import open_output
+from edge_reclass.run.formatters import formatter
+from edge_reclass.run.output import open_output
 with open_output(None) as write:
     view = formatter(sys.argv[1], genres=["A"], stages=["s"], top=2, utf8=write.utf8)
     write(view.begin())

@@ -47,7 +47,7 @@ def test_import_is_light() -> None:
     modules = loaded("import edge_reclass")
     assert not modules & {*HEAVY, "numpy", "onnxruntime", "typer"}
     everything = loaded(
-        "import edge_reclass.cascade, edge_reclass.parallel, edge_reclass.features, edge_reclass.audio\n"
+        "import edge_reclass.cascade, edge_reclass.run.lanes, edge_reclass.features, edge_reclass.audio\n"
         "import edge_reclass.cli"
     )
     assert not everything & {*HEAVY, "onnxruntime", "rich.progress", "av"}

@@ -21,10 +21,10 @@ __all__ = ["bundle", "music", "songs"]
 PROGRAM = """
 import os, sys, threading, time
 from pathlib import Path
-from edge_reclass import classify_command
+from edge_reclass.cli import classify as classify_command
 from edge_reclass.cascade import Cascade
 from edge_reclass.cli import main
-from edge_reclass.parallel import CascadePool
+from edge_reclass.run import CascadePool
 
 classify, submit, here = Cascade.classify, CascadePool.submit, Path(sys.argv.pop(1))
 classify_command.STOP_SECONDS = float(sys.argv.pop(1))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.backends import DeviceTimes, GraphSource
+from edge_reclass.backends import Backend, DeviceTimes, GraphSource
 from edge_reclass.errors import EngineError
 
 __all__ = ["NullBackend", "NullGraph"]
@@ -43,12 +41,11 @@ class NullGraph:
         self._closed = True
 
 
-class NullBackend:
+class NullBackend(Backend):
     """See :class:`edge_reclass.backends.base.Backend`. Takes any file without opening it."""
 
     name = "null"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
-    shares_batches = False
+    precisions: tuple[str, ...] = ("fp32", "fp16")
 
     def open_graph(
         self, file: GraphSource, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
@@ -56,14 +53,3 @@ class NullBackend:
         """See :meth:`Backend.open_graph`."""
         del file, input_name, output_name
         return NullGraph(width, output_width, max_batch)
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def __enter__(self) -> NullBackend:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

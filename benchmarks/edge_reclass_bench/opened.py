@@ -6,13 +6,12 @@ differ in nothing but their policy. One at a time, from one thread.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 
 from edge_reclass.backends import Backend
 from edge_reclass.bundle import Bundle
-from edge_reclass.cascade import Cascade, Options, Plan, Policy, Shared, Stage, open_with
+from edge_reclass.cascade import Cascade, Options, Plan, Policy, open_model
 
 __all__ = ["Opened", "under"]
 
@@ -26,38 +25,32 @@ class Opened:
         Raises:
             UsageError, BundleError, EngineError, DeviceError: see ``Cascade.open``.
         """
-        open_with(bundle, device, widest, options, self._take)
-
-    def _take(self, shared: Shared) -> None:
-        """Open the stages: a device on which that fails cannot be used, and ``auto`` goes on to the next."""
-        with ExitStack() as opened:
-            opened.callback(shared.close)
-            self._shared = shared
-            self._stages = {stage.name: stage for stage in shared.open_stages(opened)}
-            self._resources = opened.pop_all()
+        self._model = open_model(bundle, device, widest, options)
 
     @property
     def device(self) -> str:
         """The device that is really used."""
-        return self._shared.device
+        return self._model.device
 
     @property
     def notes(self) -> tuple[str, ...]:
         """See ``Cascade.notes``."""
-        return self._shared.notes
+        return self._model.notes
 
     @property
     def plan(self) -> Plan:
         """The plan of the widest policy."""
-        return self._shared.plan
+        return self._model.plan
 
     def cascade(self, policy: Policy) -> Cascade:
         """A cascade under ``policy`` on the opened stages; it must not be used after this object was closed."""
-        return Cascade(_View(self._shared, under(self._shared.plan, policy), self._stages))
+        plan, (lane,) = under(self._model.plan, policy), self._model.lanes
+        stages = {stage.name: stage for stage in lane.stages}
+        return Cascade(self._model, replace(lane, stages=tuple(stages[s.name] for s in plan.stages)), plan=plan)
 
     def close(self) -> None:
         """Release the stages and the device."""
-        self._resources.close()
+        self._model.close()
 
     def __enter__(self) -> Opened:
         return self
@@ -85,20 +78,3 @@ def under(plan: Plan, policy: Policy) -> Plan:
         signals={signal: size for signal, size in plan.signals.items() if signal in used},
         min_seconds=max(stage.encoder.min_seconds for stage in stages),
     )
-
-
-class _View(Shared):
-    """What ``Cascade`` asks of :class:`Shared`, on stages that are open already."""
-
-    def __init__(self, base: Shared, plan: Plan, stages: dict[str, Stage]) -> None:  # the base's would open all again
-        self.plan = plan
-        self.device = base.device
-        self.lanes = 1
-        self.notes = base.notes
-        self._resources = ExitStack()
-        self._open = stages
-
-    def open_stages(self, resources: ExitStack) -> list[Stage]:
-        """The stages of the plan; they belong to :class:`Opened`, so ``resources`` closes nothing."""
-        del resources
-        return [self._open[stage.name] for stage in self.plan.stages]

@@ -284,7 +284,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Environment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where and with what it ran. Absent values are None, never guessed.
 
-    ``machine_before`` and ``machine_after`` are ``edge_reclass.machine.probe()`` as plain values (see there);
+    ``machine_before`` and ``machine_after`` are ``edge_reclass_doctor.machine.probe()`` as plain values (see there);
     ``thread_variables`` are OMP_NUM_THREADS and the like where set; ``load_before`` and ``load_after`` are the 1, 5 and
     15 minute load averages; ``notes`` are the cascade's own (``auto`` chose, a stage runs elsewhere).
     """

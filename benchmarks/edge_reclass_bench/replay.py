@@ -1,7 +1,7 @@
 """Replaying recorded answers under other policies: no track is classified again.
 
 A stage's answer about a track does not depend on when it is asked, so what a cascade would have said and which stages
-it would have entered follows from the stages' probabilities alone, through ``edge_reclass.policy.decide``. What it
+it would have entered follows from the stages' probabilities alone, through ``edge_reclass.cascade.decide``. What it
 would have cost follows from each stage's measured time on that track, alone.
 """
 

@@ -21,7 +21,7 @@ from edge_reclass_doctor.machine import Reading
 __all__ = ["INTERVAL", "Sensors", "Watch", "peak_bytes", "reset_peak"]
 
 Sensors = Callable[[], Reading]
-"""One reading of the machine's sensors, such as ``edge_reclass.machine.sensors()``."""
+"""One reading of the machine's sensors, such as ``edge_reclass_doctor.machine.sensors()``."""
 
 INTERVAL = 0.5
 """Seconds between readings."""

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from edge_reclass.bundle import (
     MANIFEST,
+    EncoderEntry,
     ExcerptEntry,
     FileEntry,
-    Fma518Entry,
     HeadEntry,
     Manifest,
     Name,
@@ -437,7 +437,7 @@ def _file_entries(contents: Mapping[str, bytes]) -> dict[str, FileEntry]:
 
 def _fragment(
     name: str,
-    entry: WaveformEntry | Fma518Entry,
+    entry: EncoderEntry,
     complete: StageEntry | None,
     provenance: Mapping[str, object],
     files: Mapping[str, FileEntry],

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge_reclass.bundle import Bundle, WaveformEntry
+from edge_reclass.bundle import Bundle
 from edge_reclass.engines import RECORD, Flavour
 from edge_reclass_doctor.machine import Machine, Run
 from edge_reclass_doctor.report import BundleState, DeviceState, EnginesState, EngineState, Problem
@@ -26,7 +26,7 @@ _CUDA_PROVIDER = "CUDAExecutionProvider"
 _LOAD_SECONDS = 60.0
 _FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt-rtx")
 _OPEN_TENSORRT = (
-    "from edge_reclass.backends.tensorrt_api import open_library\n"
+    "from edge_reclass.backends.tensorrt.api import open_library\n"
     "library = open_library()\n"
     "print('loaded', library.flavour, library.version)"
 )
@@ -135,11 +135,11 @@ def _precisions(bundle: Bundle, state: BundleState) -> list[Finding]:
     findings = []
     for name in state.stages:
         encoder = bundle.manifest.stage(name).encoder
-        if isinstance(encoder, WaveformEntry) and not {"fp16", "fp32"} & set(encoder.files):
+        if encoder.graph_files and not {"fp16", "fp32"} & set(encoder.graph_files):
             findings.append(
                 _found(
                     "precision-missing",
-                    f"stage {name} has a file in {', '.join(encoder.files)} only, and GPUs run fp16 and fp32",
+                    f"stage {name} has a file in {', '.join(encoder.graph_files)} only, and GPUs run fp16 and fp32",
                     "export the encoder in fp16 or fp32: edge-reclass export --help",
                     ("tensorrt", "cuda"),
                     BUNDLE,

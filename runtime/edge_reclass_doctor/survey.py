@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edge_reclass.bundle import Bundle, WaveformEntry, load
-from edge_reclass.cascade import choose_policy, untrained
+from edge_reclass.bundle import Bundle, load
+from edge_reclass.cascade import choose_policy, largest_batches, untrained
 from edge_reclass.engines import (
     ENGINE_PRECISIONS,
     Flavour,
@@ -98,7 +98,8 @@ def survey_engines(bundle: Bundle | None, folder: Path, target: Target | None, r
 
 def _wanted(bundle: Bundle, folder: Path, target: Target) -> list[EngineState]:
     states: list[EngineState] = []
-    for one in engine_states(bundle, target, folder):
+    names = [stage.name for stage in bundle.manifest.stages]
+    for one in engine_states(bundle, largest_batches(bundle, names), target, folder):
         taken = any(state.used for state in states if state.stage == one.stage)
         used = one.found.status == "present" and not taken
         states.append(_state(one.stage, one.precision, one.found, one.found.status, used))
@@ -144,7 +145,7 @@ def _files(bundle: Bundle, stage: str) -> dict[str, str]:
         encoder = bundle.manifest.stage(stage).encoder
     except KeyError:
         return {}
-    return {str(key): file for key, file in encoder.files.items()} if isinstance(encoder, WaveformEntry) else {}
+    return dict(encoder.graph_files)
 
 
 def _onnx_bytes(bundle: Bundle) -> int:

@@ -235,7 +235,7 @@ def test_the_watchdog_is_told(appliance: Appliance, tmp_path: Path) -> None:
     from edge_reclass.cli import commands as cli
 
     if "notify" not in Path(cli.__file__).read_text(encoding="utf-8"):
-        pytest.skip("edge-reclass classify does not call edge_reclass.notify yet")
+        pytest.skip("edge-reclass classify does not call edge_reclass.run.notify yet")
     for name in ("one.wav", "two.wav"):
         write_tone(appliance.music / name)
     address = appliance.results / "notify"  # a path that is visible in there, as /run/systemd/notify is on a device

@@ -50,7 +50,8 @@ def test_this_machine() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     program = (
-        "import sys, edge_reclass.machine as m; before = set(sys.modules); from edge_reclass import doctor\n"
+        "import sys, edge_reclass_doctor.machine as m; before = set(sys.modules)\n"
+        "import edge_reclass_doctor as doctor\n"
         "heavy = {'torch', 'tensorrt', 'tensorrt_rtx', 'tensorrt_rtx_bindings', 'onnxruntime', 'pycuda', 'cuda'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "m.probe(); print(sorted((heavy - {'onnxruntime'}) & set(sys.modules)))\n"

@@ -44,7 +44,7 @@ assert problems == ["no"] and [event for event, _ in told] == ["log", "progress"
 
 RUNTIME_LOGGER = """
 import importlib, sys
-from edge_reclass.backends.tensorrt_api import make_runtime, open_library
+from edge_reclass.backends.tensorrt.api import make_runtime, open_library
 from edge_reclass.errors import DeviceError
 module = importlib.import_module(sys.argv[1])
 flavour = "tensorrt-rtx" if "rtx" in sys.argv[1] else "tensorrt"

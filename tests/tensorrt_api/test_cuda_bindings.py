@@ -33,7 +33,7 @@ print(json.dumps({"version": cuda.bindings.__version__, "found": {name: look(nam
 """
 
 OPEN = """
-from edge_reclass.backends.cuda_memory import open_cuda_memory
+from edge_reclass.backends.tensorrt.memory import open_cuda_memory
 from edge_reclass.errors import DeviceError
 try:
     open_cuda_memory("cuda-bindings")

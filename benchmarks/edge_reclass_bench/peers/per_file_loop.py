@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edge_reclass.bundle import Bundle, Fma518Entry, StageEntry, WaveformEntry
+from edge_reclass.bundle import Bundle, EncoderEntry, StageEntry
 from edge_reclass.cascade import fill_window, windows
 from edge_reclass_bench.peers.librosa_fma518 import librosa_fma518
 
@@ -44,7 +44,7 @@ def _embedding(bundle: Bundle, stage: StageEntry, path: Path) -> NDArray[np.floa
     for row, start in zip(rows, starts, strict=True):
         fill_window(samples, start, encoder.short, row)
     mean: NDArray[np.float32]
-    if isinstance(encoder, Fma518Entry):
+    if not encoder.graph_files:
         vectors = np.stack([np.nan_to_num(librosa_fma518(row, rate).values) for row in rows])
         mean = vectors.mean(axis=0).astype(np.float32)
     else:
@@ -52,8 +52,8 @@ def _embedding(bundle: Bundle, stage: StageEntry, path: Path) -> NDArray[np.floa
     return mean
 
 
-def _run(bundle: Bundle, encoder: WaveformEntry, rows: NDArray[np.float32]) -> Any:
-    model = onnxruntime.InferenceSession(bundle.path(encoder.files["fp32"]), providers=["CPUExecutionProvider"])
+def _run(bundle: Bundle, encoder: EncoderEntry, rows: NDArray[np.float32]) -> Any:
+    model = onnxruntime.InferenceSession(bundle.path(encoder.graph_files["fp32"]), providers=["CPUExecutionProvider"])
     return model.run(["embedding"], {"waveform": rows})[0]
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_reclass.bundle import WaveformEntry
 from edge_reclass_bench.record import Absent
 from edge_reclass_bench.scenarios.context import Collector, Context, Key, Outcome
 
@@ -35,7 +34,7 @@ def measure_build(context: Context, build: Builder = build_process, sm: str | No
     ``total`` is the whole command; each stage's own time is what its build recorded, without verification. One build is
     one sample: it has no interval. Where it cannot be done, the record says why.
     """
-    graphs = [s.name for s in context.bundle.manifest.stages if isinstance(s.encoder, WaveformEntry)]
+    graphs = [s.name for s in context.bundle.manifest.stages if s.encoder.graph_files]
     wanted = [name for name in context.policy.stages if name in graphs]
     if not wanted:
         return Outcome(absent=[Absent(what="build", reason="no stage of the policy has a graph to build")])

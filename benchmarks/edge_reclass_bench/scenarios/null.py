@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_reclass.bundle import Bundle, WaveformEntry
+from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import Options, Policy
 from edge_reclass.verdict import Part, Verdict
 from edge_reclass_bench.clocks import Goal
@@ -53,7 +53,7 @@ def null_policy(bundle: Bundle) -> Policy:
     """The stage with a graph whose head needs the fewest other stages, alone; a bundle without graphs: its first."""
     needed = needs(bundle.manifest)
     stages = bundle.manifest.stages
-    graphs = [stage.name for stage in stages if isinstance(stage.encoder, WaveformEntry)]
+    graphs = [stage.name for stage in stages if stage.encoder.graph_files]
     name = min(graphs or [stages[0].name], key=lambda stage: len(needed[stage]))
     return single(name, needed[name])
 

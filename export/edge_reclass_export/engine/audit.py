@@ -120,7 +120,7 @@ def engine_subjects(
 
 def _files(bundle: Bundle, stage: str) -> dict[str, str]:
     encoder = bundle.manifest.stage(stage).encoder
-    return {str(key): file for key, file in encoder.files.items()} if isinstance(encoder, WaveformEntry) else {}
+    return dict(encoder.graph_files)
 
 
 def audit(

@@ -24,7 +24,6 @@ from edge_reclass.bundle import (
     CASES,
     MAX_REFERENCE_SAMPLES,
     Bundle,
-    Fma518Entry,
     Manifest,
     StageEntry,
     WaveformEntry,
@@ -405,7 +404,7 @@ def _only(manifest: Manifest, precision: str) -> Manifest:
     """The manifest with one precision of each encoder."""
     stages = []
     for stage in manifest.stages:
-        encoder: WaveformEntry | Fma518Entry = stage.encoder
+        encoder = stage.encoder
         if isinstance(encoder, WaveformEntry):
             files = {key: file for key, file in encoder.files.items() if key == precision}
             encoder = msgspec.structs.replace(encoder, files=files)

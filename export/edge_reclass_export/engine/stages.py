@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_reclass.bundle import Bundle, WaveformEntry
-from edge_reclass.cascade import DEFAULT_BATCH, Policy, Step, compile_plan, count_windows
+from edge_reclass.cascade import DEFAULT_BATCH, Options, count_windows, largest_batches
 from edge_reclass.engines import EngineKey, Found, Profile, Target, survey
 from edge_reclass.errors import UsageError
 
@@ -24,7 +24,7 @@ __all__ = [
 
 INPUT = "waveform"
 FALLBACKS = ("fp16", "fp32")
-"""From the fastest to the safest; int8 files are made for ONNX Runtime on the CPU and are not built."""
+"""From the fastest to the safest; each built where the one before it was not accurate here."""
 
 
 @dataclass(frozen=True)
@@ -60,32 +60,26 @@ def graph_stages(
     """
     manifest = bundle.manifest
     entries = {stage.name: stage for stage in manifest.stages}
-    graphs = [stage.name for stage in manifest.stages if isinstance(stage.encoder, WaveformEntry)]
+    graphs = [stage.name for stage in manifest.stages if stage.encoder.graph_files]
     for name in names:
         if name not in entries:
             raise UsageError(f"--stage: no stage {name!r}: the bundle {bundle.name} has {', '.join(entries)}")
         if name not in graphs:
-            raise UsageError(f"--stage {name}: it computes fma518 features with numpy and has no graph")
-    everything = Policy("all", "soft", tuple(Step(name, {name: 1.0}) for name in entries))
-    every_precision = [precision for stage in entries.values() for precision in _files(stage.encoder)]
+            raise UsageError(f"--stage {name}: its encoder ({entries[name].encoder.describe()}) has no graph")
     most = max_batch or DEFAULT_BATCH
     # With as many lanes as windows fit, even tracks of one window each fill a batch.
     lanes = most if shared else 1
-    plan = compile_plan(bundle, everything, precisions=every_precision, batch=most, lanes=lanes)
     profiles = {}
-    for stage in plan.stages:
-        encoder, seconds = stage.encoder, stage.signal.excerpt.seconds
-        if not isinstance(encoder, WaveformEntry) or (names and stage.name not in names):
+    for name, largest in largest_batches(bundle, names or graphs, Options(batch=most), lanes).items():
+        encoder = entries[name].encoder
+        excerpt = entries[name].excerpt or manifest.excerpt
+        if encoder.window_samples is None or encoder.hop_samples is None or encoder.rate == "native":
             continue
-        usual = stage.max_batch
-        if seconds is not None:
-            usual = count_windows(round(seconds * encoder.rate), encoder.window_samples, encoder.hop_samples)
-        profiles[stage.name] = Profile(INPUT, encoder.window_samples, 1, min(usual, stage.max_batch), stage.max_batch)
+        usual = largest
+        if excerpt.seconds is not None:
+            usual = count_windows(round(excerpt.seconds * encoder.rate), encoder.window_samples, encoder.hop_samples)
+        profiles[name] = Profile(INPUT, encoder.window_samples, 1, min(usual, largest), largest)
     return profiles
-
-
-def _files(encoder: object) -> dict[str, str]:
-    return {str(key): file for key, file in encoder.files.items()} if isinstance(encoder, WaveformEntry) else {}
 
 
 def engine_stages(
@@ -104,7 +98,7 @@ def engine_stages(
     stages = []
     for name, profile in graph_stages(bundle, names, max_batch, shared=True).items():
         encoder = bundle.manifest.stage(name).encoder
-        files = _files(encoder)
+        files = encoder.graph_files
         order = FALLBACKS if precision is None else (precision,)
         candidates = tuple(
             Candidate(each, files[each], EngineKey(bundle.manifest.files[files[each]].sha256, target, profile))

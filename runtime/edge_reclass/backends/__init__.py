@@ -2,40 +2,59 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from edge_reclass.backends.base import Backend, DeviceTimes, Graph, GraphFile, GraphSource, PlainFile
 from edge_reclass.errors import DeviceError, MissingExtraError, UsageError
 
-__all__ = ["DEVICES", "Backend", "DeviceTimes", "Graph", "GraphFile", "GraphSource", "PlainFile", "open_backend"]
+__all__ = [
+    "DEVICES",
+    "Backend",
+    "DeviceTimes",
+    "Graph",
+    "GraphFile",
+    "GraphSource",
+    "PlainFile",
+    "backend_class",
+    "open_backend",
+]
 
-DEVICES = ("cpu", "cuda", "tensorrt")
+DEVICES: dict[str, str] = {
+    "tensorrt": "edge_reclass.backends.tensorrt:TensorRTBackend",
+    "cuda": "edge_reclass.backends.ort.cuda:OrtCudaBackend",
+    "cpu": "edge_reclass.backends.ort.cpu:OrtBackend",
+}
+"""The Backend of each device, in the order in which ``auto`` tries them."""
 
 
-def open_backend(device: str, *, threads: int, timed: bool = False, flavour: str = "auto") -> Backend:
+def backend_class(device: str) -> type[Backend]:
+    """The Backend of ``device``, not opened.
+
+    Raises:
+        UsageError: no such device.
+    """
+    if device not in DEVICES:
+        raise UsageError(f"no device {device!r}: expected one of auto, {', '.join(reversed(DEVICES))}")
+    module, _, name = DEVICES[device].partition(":")
+    found: type[Backend] = getattr(import_module(module), name)
+    return found
+
+
+def open_backend(device: str, *, threads: int, timed: bool = False, **own: Any) -> Backend:
     """Open the backend of ``device``.
 
     Args:
         threads: threads of one graph's run, where the CPU runs it.
         timed: let the device's clock time every run (``Graph.device_times``).
-        flavour: for ``tensorrt``: ``tensorrt``, ``tensorrt-rtx``, or ``auto`` for the first that is installed.
+        own: what this backend alone takes, such as ``flavour`` for ``tensorrt``.
 
     Raises:
         UsageError: no such device.
         DeviceError: the device cannot be used on this machine, or its packages are not installed.
     """
     try:
-        if device == "cpu":
-            from edge_reclass.backends.ort.cpu import OrtBackend
-
-            return OrtBackend(threads)
-        if device == "cuda":
-            from edge_reclass.backends.ort.cuda import OrtCudaBackend
-
-            return OrtCudaBackend(threads, timed=timed)
-        if device == "tensorrt":
-            from edge_reclass.backends.tensorrt.backend import TensorRTBackend
-
-            return TensorRTBackend(threads, timed=timed, flavour=flavour)
+        return backend_class(device)(threads, timed=timed, **own)  # type: ignore[call-arg]  # the class says which
     except MissingExtraError as error:
         # Who asks for a device wants to know that it cannot be used, whatever the reason is.
         raise DeviceError(str(error)) from error
-    raise UsageError(f"no device {device!r}: expected one of auto, {', '.join(DEVICES)}")

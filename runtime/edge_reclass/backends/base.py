@@ -1,16 +1,24 @@
-"""What a backend is. A device is added by writing one module with a Backend and entering it in backends/__init__."""
+"""What a backend is. To add a device, write a module with a Backend, and enter it in ``backends.DEVICES``."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reclass.bundle import Bundle
+from edge_reclass.engines.choice import GraphChoice
 from edge_reclass.errors import EngineError
+from edge_reclass.host import usable_cpus
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Backend", "DeviceTimes", "Graph", "GraphFile", "GraphSource", "PlainFile"]
 
@@ -76,18 +84,58 @@ class Graph(Protocol):
         """Release session and buffers. Closing twice is allowed, running afterwards is not."""
 
 
-class Backend(Protocol):
-    """Opens graphs on one device."""
+class Backend(ABC):
+    """Opens graphs on one device; a context manager. Its constructor takes ``threads`` and ``timed``, and its own."""
 
     name: str
     precisions: tuple[str, ...]
     """Precisions that the device takes, the preferred first."""
-    shares_batches: bool
+    shares_batches: bool = False
     """Whether windows of several tracks are worth one run: true of a GPU, which a single track does not fill.
 
     Where it is false, graphs of one file share what they can, and each runs on the thread that calls it.
     """
+    needs_nvidia_gpu: bool = False
+    """Whether it can be used with an NVIDIA GPU only, so that ``auto`` need not try it without one."""
 
+    @classmethod
+    def pool_threads(cls, threads: int, lanes: int) -> int:
+        """Threads of a graph's pool so that ``lanes`` calls at a time have ``threads`` each for what the host does."""
+        del lanes
+        return threads
+
+    @classmethod
+    def useful_lanes(cls) -> int:
+        """Tracks to work on at a time where the user names no number."""
+        # A GPU wants tracks that wait for it while the CPU prepares others.
+        return 2 * usable_cpus() if cls.shares_batches else 1
+
+    def choose_graphs(
+        self, bundle: Bundle, batches: Mapping[str, int], engines: Path | None
+    ) -> Mapping[str, GraphChoice]:
+        """Which file each encoder runs here. By default the ONNX file of the first precision that there is.
+
+        Args:
+            batches: for each stage with a graph, the most windows that it will be given at a time.
+            engines: the engine store that the user named.
+
+        Raises:
+            EngineError: a stage has no file that this device takes.
+        """
+        del engines
+        return {name: self._choose_graph(bundle, name) for name in batches}
+
+    def _choose_graph(self, bundle: Bundle, stage: str) -> GraphChoice:
+        files = bundle.manifest.stage(stage).encoder.graph_files
+        for precision in self.precisions:
+            if precision in files:
+                return GraphChoice(precision, bundle.file(files[precision]), files=(files[precision],))
+        raise EngineError(
+            f"{bundle.root}: stages.{stage}.encoder.files: expected one of {', '.join(self.precisions)}"
+            f" for this device, got {', '.join(files)}; export the encoder in one of them"
+        )
+
+    @abstractmethod
     def open_graph(
         self, file: GraphSource, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
     ) -> Graph:
@@ -102,11 +150,13 @@ class Backend(Protocol):
             MemoryError: the device has too little memory for it.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most hold nothing
         """Release what the backend itself holds; graphs are closed by their owner."""
 
-    def __enter__(self) -> Backend: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge_reclass.bundle.encoders import EncoderEntry, Fma518Entry, Precision, WaveformEntry
 from edge_reclass.bundle.limits import MAX_REFERENCE_SAMPLES
 from edge_reclass.bundle.loading import Bundle, BundleFile, content_entry, file_entry, load, starter_path
 from edge_reclass.bundle.manifest import (
@@ -9,16 +10,13 @@ from edge_reclass.bundle.manifest import (
     MANIFEST,
     ExcerptEntry,
     FileEntry,
-    Fma518Entry,
     HeadEntry,
     Manifest,
     Name,
     PolicyEntry,
-    Precision,
     RangeEntry,
     StageEntry,
     StepEntry,
-    WaveformEntry,
     manifest_text,
     validate,
 )
@@ -43,6 +41,7 @@ __all__ = [
     "Agreement",
     "Bundle",
     "BundleFile",
+    "EncoderEntry",
     "ExcerptEntry",
     "FileEntry",
     "Fma518Entry",

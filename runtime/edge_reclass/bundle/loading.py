@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from edge_reclass.bundle.encoders import decode_encoder
 from edge_reclass.bundle.folder import open_regular, require_listed
 from edge_reclass.bundle.limits import (
     MANIFEST_BYTES,
@@ -157,7 +158,7 @@ def load(path: str | Path) -> Bundle:
             f"{file}: key format: expected {FORMAT}, got {plain['format']!r}; update edge-reclass or export again"
         )
     try:
-        manifest = msgspec.convert(plain, Manifest)
+        manifest = msgspec.convert(plain, Manifest, dec_hook=decode_encoder)
     except msgspec.ValidationError as error:
         raise BundleError(f"{file}: {_found(plain, str(error))}") from error
     if wrong := list(validate(manifest)):
@@ -188,6 +189,8 @@ def _size_and_sha256(file: BinaryIO) -> tuple[int, str]:
 
 def _found(plain: object, message: str) -> str:
     """Add the value that was found to msgspec's message, which ends with its path such as ``$.stages[0].name``."""
+    # The path below an encoder stands in front of the encoder's own.
+    message = re.sub(r" - at `\$(\S*)` - at `\$(\S*)`$", r" - at `$\2\1`", message)
     match = re.search(r" - at `\$(\S*)`$", message)
     if match is None:
         return message

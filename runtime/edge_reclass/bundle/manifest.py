@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from edge_reclass.bundle.encoders import EncoderEntry
 from edge_reclass.bundle.limits import (
-    MAX_DIM,
     MAX_EXCERPT_SECONDS,
     MAX_FILE_BYTES,
     MAX_FILES,
@@ -36,14 +36,12 @@ __all__ = [
     "MANIFEST",
     "ExcerptEntry",
     "FileEntry",
-    "Fma518Entry",
     "HeadEntry",
     "Manifest",
     "PolicyEntry",
     "RangeEntry",
     "StageEntry",
     "StepEntry",
-    "WaveformEntry",
     "graphs",
     "manifest_text",
     "validate",
@@ -52,21 +50,6 @@ __all__ = [
 FORMAT = 1
 
 MANIFEST = "bundle.yaml"
-
-
-FMA518_DIM = 518
-
-
-PRECISIONS = ("fp32", "fp16", "int8")
-
-
-Rate = Annotated[int, Meta(ge=8_000, le=192_000)]
-
-
-Dim = Annotated[int, Meta(ge=1, le=MAX_DIM)]
-
-
-Samples = Annotated[int, Meta(ge=1, le=int(MAX_WINDOW_SECONDS) * 192_000)]
 
 
 Seconds = Annotated[float, Meta(gt=0, le=MAX_EXCERPT_SECONDS)]
@@ -81,47 +64,12 @@ PolicyName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
-Precision = Literal["fp32", "fp16", "int8"]
-
-
-Short = Literal["repeat", "repeat_centered", "reject"]
-
-
 class ExcerptEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """What to look at: ``seconds`` from ``start`` (seconds, or ``center``), or the ``full`` track."""
 
     start: Annotated[float, Meta(ge=0, le=MAX_START_SECONDS)] | Literal["center"] | None = None
     seconds: Seconds | None = None
     full: bool = False
-
-
-class Fma518Entry(Struct, tag="fma518", tag_field="kind", forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """The hand-crafted features at a fixed rate (or ``native``), of the whole excerpt or as the mean over windows."""
-
-    rate: Rate | Literal["native"]
-    window_samples: Samples | None = None
-    hop_samples: Samples | None = None
-    short: Short = "repeat"
-    min_seconds: Seconds = 1.0
-
-    @property
-    def dim(self) -> int:
-        return FMA518_DIM
-
-
-class WaveformEntry(
-    Struct, tag="waveform", tag_field="kind", forbid_unknown_fields=True, frozen=True, omit_defaults=True
-):
-    """An ONNX graph waveform[batch, window_samples] → embedding[batch, dim], one file per precision."""
-
-    rate: Rate
-    window_samples: Samples
-    hop_samples: Samples
-    dim: Dim
-    files: dict[Precision, str]
-    short: Short = "repeat"
-    min_seconds: Seconds = 1.0
-    reference: str | None = None
 
 
 class RangeEntry(Struct, forbid_unknown_fields=True, frozen=True):
@@ -153,7 +101,7 @@ class StageEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=
     """
 
     name: Name
-    encoder: Fma518Entry | WaveformEntry
+    encoder: EncoderEntry
     head: HeadEntry
     excerpt: ExcerptEntry | None = None
     loudness: Annotated[float, Meta(ge=-60, le=0)] | None = None
@@ -243,10 +191,9 @@ def _stage_faults(stage: StageEntry, names: list[str]) -> Iterator[str]:
         yield f"{where}.encoder: window_samples and hop_samples go together"
     if window is not None and hop is not None and hop > window:
         yield f"{where}.encoder: expected hop_samples ≤ window_samples ({window}), got {hop}"
-    if isinstance(encoder, Fma518Entry) and encoder.rate == "native" and window is not None:
+    if encoder.rate == "native" and window is not None:
         yield f"{where}.encoder: windows are counted in samples of a fixed rate; rate: native takes the whole excerpt"
-    if isinstance(encoder, WaveformEntry) and not encoder.files:
-        yield f"{where}.encoder.files: expected at least one of {', '.join(PRECISIONS)}, got none"
+    yield from (f"{where}.encoder.{fault}" for fault in encoder.faults())
     unknown = [name for name in stage.head.inputs if name not in names]
     if unknown:
         yield f"{where}.head.inputs: expected names of {', '.join(names)}, got {', '.join(unknown)}"
@@ -283,14 +230,13 @@ def graphs(manifest: Manifest) -> Iterator[str]:
         yield stage.head.file
         if stage.head.range is not None:
             yield stage.head.range.file
-        if isinstance(stage.encoder, WaveformEntry):
-            yield from stage.encoder.files.values()
+        yield from stage.encoder.graph_files.values()
 
 
 def _used_files(manifest: Manifest) -> Iterator[str]:
     yield from graphs(manifest)
     for stage in manifest.stages:
-        if isinstance(stage.encoder, WaveformEntry) and stage.encoder.reference is not None:
+        if stage.encoder.reference is not None:
             yield stage.encoder.reference
     if manifest.reference is not None:
         yield manifest.reference

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from edge_reclass.cascade.cascade import Cascade
-from edge_reclass.cascade.opening import Options, Shared, load_bundle, open_with
-from edge_reclass.cascade.plan import DEFAULT_BATCH, Plan, choose_policy, compile_plan, untrained
+from edge_reclass.cascade.opening import SharedModel, load_bundle, open_model
+from edge_reclass.cascade.plan import (
+    DEFAULT_BATCH,
+    Options,
+    Plan,
+    choose_policy,
+    compile_plan,
+    largest_batches,
+    untrained,
+)
 from edge_reclass.cascade.policy import Answer, Decision, Policy, Step, decide
 from edge_reclass.cascade.stages import Stage, softmax
 from edge_reclass.cascade.windowing import count_windows, fill_window, windows
@@ -17,7 +25,7 @@ __all__ = [
     "Options",
     "Plan",
     "Policy",
-    "Shared",
+    "SharedModel",
     "Stage",
     "Step",
     "choose_policy",
@@ -25,8 +33,9 @@ __all__ = [
     "count_windows",
     "decide",
     "fill_window",
+    "largest_batches",
     "load_bundle",
-    "open_with",
+    "open_model",
     "softmax",
     "untrained",
     "windows",

@@ -9,7 +9,7 @@ The embedding API of edge-reclass::
         print(verdict.genre, verdict.confidence, verdict.decided_by)
 
 A cascade is opened once and used for many tracks. It works on one track at a time: a call while another thread's call
-runs raises. ``parallel.CascadePool`` serves several threads, on one set of encoders.
+runs raises. ``edge_reclass.CascadePool`` serves several threads, on one set of encoders.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -30,12 +30,20 @@ from numpy.typing import NDArray
 from edge_reclass.audio import Decoded, Decoder, Limits, Resampler, mix_excerpt
 from edge_reclass.audio.loudness import SILENCE_DB
 from edge_reclass.backends import Backend
-from edge_reclass.bundle.loading import Bundle
-from edge_reclass.cascade.opening import Options, Shared, load_bundle, open_with
-from edge_reclass.cascade.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECONDS, Signal, choose_policy
+from edge_reclass.bundle import Bundle
+from edge_reclass.cascade.encoders import Parts
+from edge_reclass.cascade.opening import Lane, SharedModel, load_bundle, open_model
+from edge_reclass.cascade.plan import (
+    DEFAULT_BATCH,
+    DEFAULT_MAX_RATE,
+    DEFAULT_MAX_SECONDS,
+    Options,
+    Plan,
+    Signal,
+    choose_policy,
+)
 from edge_reclass.cascade.policy import Answer, Decision, Policy, decide
-from edge_reclass.cascade.stages import Heard, Parts, Stage
-from edge_reclass.cascade.workspace import Workspace
+from edge_reclass.cascade.stages import Heard, Stage
 from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError, TrackError, UsageError
 from edge_reclass.verdict import DamageSeen, ExcerptSeen, Score, StageReport, Verdict
 
@@ -60,20 +68,16 @@ class StageAnswer:
 class Cascade:
     """A bundle opened on one device under one policy. Made by :meth:`open`; a context manager."""
 
-    def __init__(self, shared: Shared, *, owns_shared: bool = False) -> None:
-        self._shared = shared
-        self.plan = shared.plan
+    def __init__(self, model: SharedModel, lane: Lane, *, plan: Plan | None = None, owns_model: bool = False) -> None:
+        """``plan``: what is done with the lane's stages; by default what the model was opened for."""
+        self._model, self._lane = model, lane
+        self.plan = plan or model.plan
+        self._owns_model = owns_model
         self._closed = False
         self._busy = threading.Lock()
-        with ExitStack() as opened:
-            if owns_shared:
-                opened.callback(shared.close)  # after the stages
-            self._stages = shared.open_stages(opened)
-            self._workspace = Workspace(self.plan)
-            self._limits = Limits(self.plan.max_rate, self.plan.decode_seconds)
-            self._decoder = Decoder(self._limits)
-            self._resampler = Resampler()
-            self._resources = opened.pop_all()
+        self._limits = Limits(self.plan.max_rate, self.plan.decode_seconds)
+        self._decoder = Decoder(self._limits)
+        self._resampler = Resampler()
 
     @classmethod
     def open(
@@ -118,19 +122,18 @@ class Cascade:
         folder = None if engines is None else Path(engines)
         options = Options(threads, max_rate, max_seconds, batch, allow_random, folder, timed, min_confidence)
         loaded = load_bundle(bundle)
-        return open_with(
-            loaded, device, choose_policy(loaded, policy), options, lambda shared: cls(shared, owns_shared=True)
-        )
+        model = open_model(loaded, device, choose_policy(loaded, policy), options)
+        return cls(model, model.lanes[0], owns_model=True)
 
     @property
     def device(self) -> str:
         """The device that the encoders run on."""
-        return self._shared.device
+        return self._model.device
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know: why ``auto`` took no other device, and which stages run elsewhere."""
-        return self._shared.notes
+        return self._model.notes
 
     def classify(self, path: str | os.PathLike[str]) -> Verdict:
         """Classify one audio file. A bad file gives a verdict with a status; it never raises for the file's sake.
@@ -168,9 +171,9 @@ class Cascade:
         """
         with self._working():
             said = []
-            for stage, heard, _, _ in self._hear(self._from_memory(samples, rate)(self._workspace.decoded)):
+            for stage, heard, _, _ in self._hear(self._from_memory(samples, rate)(self._lane.workspace.decoded)):
                 if heard is not None:
-                    embedding = self._workspace.embeddings[stage.name].copy()
+                    embedding = self._lane.workspace.embeddings[stage.name].copy()
                     said.append(StageAnswer(stage.name, embedding, heard.probabilities, heard.outside))
             if not said:
                 raise _silent()
@@ -191,8 +194,9 @@ class Cascade:
     def close(self) -> None:
         """Release the stages, the workspace and the resampler's streams. Closing twice is allowed."""
         self._closed = True
-        self._resources.close()
-        for held in ("_stages", "_workspace", "_decoder", "_resampler"):
+        if self._owns_model:
+            self._model.close()
+        for held in ("_lane", "_decoder", "_resampler"):
             vars(self).pop(held, None)
 
     def __enter__(self) -> Cascade:
@@ -241,7 +245,7 @@ class Cascade:
 
     def _run(self, run: _Run, decode: Callable[[NDArray[np.float32]], Decoded]) -> None:
         began = time.perf_counter()
-        decoded = decode(self._workspace.decoded)
+        decoded = decode(self._lane.workspace.decoded)
         run.verdict = replace(
             run.verdict,
             decode_milliseconds=(time.perf_counter() - began) * 1e3,
@@ -272,19 +276,23 @@ class Cascade:
             raise TrackError("too_short", f"expected at least {self.plan.min_seconds:g} s, got {seconds:.3f} s")
         filled: dict[Signal, int] = {}
         silent: set[str] = set()
-        for stage in self._stages:
+        for stage in self._lane.stages:
             began = time.perf_counter()
             parts = Parts()
             signal = stage.plan.signal
             samples, start = decoded.excerpt(signal.excerpt)
             seen = ExcerptSeen(start / decoded.rate, len(samples) / decoded.rate)
             if signal.rate is not None:
-                buffer = self._workspace.signals[signal]
+                buffer = self._lane.workspace.signals[signal]
                 if signal not in filled:
                     filled[signal] = self._resampler.resample(samples, decoded.rate, signal.rate, buffer)
                     parts.add("resample", time.perf_counter() - began)
                 samples = buffer[: filled[signal]]
-            heard = stage.answer(samples, signal.rate or decoded.rate, self._workspace.embeddings, parts, silent)
+            embeddings = self._lane.workspace.embeddings
+            windows = 0
+            for windows in stage.encode(samples, signal.rate or decoded.rate, embeddings, parts):  # noqa: B007
+                pass  # the policy asks after all windows
+            heard = stage.judge(embeddings, parts, silent) if windows else None
             if heard is None:
                 silent.add(stage.name)
             yield stage, heard, seen, parts

@@ -1,106 +1,40 @@
 """What the cascades of one process share: the plan, the device, and the encoders; opened once, for one or more lanes.
 
-``auto`` means the first of tensorrt, cuda and cpu that opens with the bundle at hand; opening is the only proof that a
-device can be used.
+A lane is what works on one track at a time: stages and workspace of its own, on a thread of its own. ``auto`` means the
+first device of ``backends.DEVICES`` that opens with the bundle at hand; opening is the only proof that it can be used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from edge_reclass.backends import Backend, open_backend
-from edge_reclass.bundle.loading import Bundle, load, starter_path
-from edge_reclass.bundle.manifest import WaveformEntry
-from edge_reclass.cascade.plan import (
-    DEFAULT_BATCH,
-    DEFAULT_MAX_RATE,
-    DEFAULT_MAX_SECONDS,
-    Plan,
-    compile_plan,
-    untrained,
-)
+from edge_reclass import host
+from edge_reclass.backends import DEVICES, Backend, backend_class, open_backend
+from edge_reclass.bundle import Bundle, load, starter_path
+from edge_reclass.cascade.encoders import OpenRequest
+from edge_reclass.cascade.encoders.base import open_graph
+from edge_reclass.cascade.plan import Options, check_options, compile_plan, largest_batches, untrained
 from edge_reclass.cascade.policy import Policy
 from edge_reclass.cascade.shared_batches import SharedGraph
-from edge_reclass.cascade.stages import Stage, open_graph, open_stage
+from edge_reclass.cascade.stages import Stage, open_stage
+from edge_reclass.cascade.workspace import Workspace
 from edge_reclass.errors import DeviceError, EngineError, UsageError
-from edge_reclass.host.cpus import usable_cpus
 
-__all__ = ["AUTO", "Options", "Shared", "load_bundle", "open_with"]
+__all__ = ["AUTO", "Lane", "SharedModel", "load_bundle", "open_model"]
 
 AUTO = "auto"
-_PREFERRED = ("tensorrt", "cuda")
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a bundle is opened; see :meth:`edge_reclass.cascade.Cascade.open`."""
+class Lane:
+    """What one thread works with."""
 
-    threads: int | None = None
-    max_rate: int = DEFAULT_MAX_RATE
-    max_seconds: float = DEFAULT_MAX_SECONDS
-    batch: int = DEFAULT_BATCH
-    allow_random: bool = False
-    engines: Path | None = None
-    timed: bool = False
-    min_confidence: float | None = None
-
-
-class Shared:
-    """An opened bundle, from which each lane opens its own stages. Made by :func:`open_with`."""
-
-    def __init__(
-        self, plan: Plan, backend: Backend, threads: int, lanes: int, notes: tuple[str, ...], resources: ExitStack
-    ) -> None:
-        self.plan = plan
-        self.device = backend.name
-        self.lanes = lanes
-        self.notes = notes
-        """What a user should know: why ``auto`` took no other device, which stages run elsewhere."""
-        self._threads = threads
-        self._resources = resources
-        # Heads are a few small products: on any device the CPU has done them before a copy would have begun.
-        self._heads = resources.enter_context(open_backend("cpu", threads=1))
-        self._backends: dict[str | None, Backend] = {None: backend}
-        self._graphs: dict[str, SharedGraph] = {}
-        for stage in plan.stages:
-            if stage.device is not None and stage.device not in self._backends:
-                self._backends[stage.device] = resources.enter_context(
-                    open_backend(stage.device, threads=_pool_threads(stage.device, threads, lanes))
-                )
-            here = self._backends[stage.device]
-            if lanes > 1 and here.shares_batches and isinstance(stage.encoder, WaveformEntry):
-                graph = SharedGraph(open_graph(stage, here), stage.name)
-                resources.callback(graph.close)
-                self._graphs[stage.name] = graph
-
-    @property
-    def batches(self) -> Mapping[str, tuple[int, ...]]:
-        """For each stage that lanes share: how many batches of 0, 1, 2, … windows were run."""
-        return {name: tuple(graph.batches) for name, graph in self._graphs.items()}
-
-    def open_stages(self, resources: ExitStack) -> list[Stage]:
-        """One lane's stages in running order; ``resources`` closes them.
-
-        Raises:
-            EngineError: a graph cannot be opened or does not fit the manifest.
-        """
-        stages = []
-        for plan in self.plan.stages:
-            backend, graph = self._backends[plan.device], self._graphs.get(plan.name)
-            stage = open_stage(self.plan, plan, backend, self._heads, threads=self._threads, shared=graph)
-            resources.callback(stage.close)
-            stages.append(stage)
-        return stages
-
-    def close(self) -> None:
-        """Release encoders and device; the lanes' stages have to be closed by then. Closing twice is allowed."""
-        self._resources.close()
+    stages: tuple[Stage, ...]
+    """In running order."""
+    workspace: Workspace
 
 
 def load_bundle(bundle: str | Path | Bundle | None) -> Bundle:
@@ -108,137 +42,122 @@ def load_bundle(bundle: str | Path | Bundle | None) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else load(starter_path() if bundle is None else bundle)
 
 
-def open_with(
-    bundle: Bundle,
-    device: str | Backend,
-    policy: Policy,
-    options: Options,
-    make: Callable[[Shared], Made],
-    *,
-    lanes: int | None = 1,
-) -> Made:
-    """Open a bundle on a device, and what ``make`` makes of it.
+def open_model(
+    bundle: Bundle, device: str | Backend, policy: Policy, options: Options, *, lanes: int | None = 1
+) -> SharedModel:
+    """Open a bundle on a device.
 
     Args:
-        device: ``cpu``, ``cuda``, ``tensorrt``, ``auto``, or an opened backend, which then belongs to the result.
-        make: opens the lanes. Where a device fails only here, it is passed over by ``auto`` all the same.
+        device: ``cpu``, ``cuda``, ``tensorrt``, ``auto``, or an opened backend, which then belongs to the model.
         lanes: tracks to work on at a time; None: as many as the device can make use of.
 
     Raises:
         UsageError, BundleError, EngineError, DeviceError: see ``Cascade.open``.
     """
     if device != AUTO:
-        return _open(bundle, device, policy, options, make, lanes, ())
+        return SharedModel(bundle, device, policy, options, lanes)
     notes: list[str] = []
-    for name in _PREFERRED if _has_gpu(notes) else ():
+    no_gpu = _why_no_gpu()
+    if no_gpu is not None:
+        notes.append(no_gpu)
+    *preferred, last = DEVICES
+    for name in preferred:
+        if no_gpu is not None and backend_class(name).needs_nvidia_gpu:
+            continue
         try:
-            return _open(bundle, name, policy, options, make, lanes, tuple(notes))
+            return SharedModel(bundle, name, policy, options, lanes, tuple(notes))
         except (DeviceError, EngineError) as error:
             notes.append(f"not {name}: {error}")
-    return _open(bundle, "cpu", policy, options, make, lanes, tuple(notes))
+    return SharedModel(bundle, last, policy, options, lanes, tuple(notes))
 
 
-def _has_gpu(notes: list[str]) -> bool:
-    from edge_reclass.host.gpu import probe_gpu
-
+def _why_no_gpu() -> str | None:
     try:
-        probe_gpu()
+        host.probe_gpu()
     except DeviceError as error:
-        notes.append(str(error))
-        return False
-    return True
+        return str(error)
+    return None
 
 
-def _open(
-    bundle: Bundle,
-    device: str | Backend,
-    policy: Policy,
-    options: Options,
-    make: Callable[[Shared], Made],
-    lanes: int | None,
-    notes: tuple[str, ...],
-) -> Made:
-    resources = ExitStack()
-    try:
-        if not isinstance(device, str):
-            resources.callback(device.close)
-        _check(bundle, policy, options, lanes)
-        count = lanes if lanes is not None else _useful_lanes(device if isinstance(device, str) else device.name)
-        threads = max(1, usable_cpus() // count) if options.threads is None else options.threads
-        if isinstance(device, str):
-            pool = _pool_threads(device, threads, count)
-            device = resources.enter_context(open_backend(device, threads=pool, timed=options.timed))
-        plan = compile_plan(
-            bundle,
-            policy,
-            precisions=device.precisions,
-            max_rate=options.max_rate,
-            max_seconds=options.max_seconds,
-            batch=options.batch,
-            lanes=count if device.shares_batches else 1,
-            min_confidence=options.min_confidence,
-        )
-        if device.name == "tensorrt":
-            plan, chosen = _on_engines(bundle, plan, options.engines)
-            notes += chosen
-        bundle.require_exact()  # every file is compared with its hash as it is opened
-        return make(Shared(plan, device, threads, count, notes, resources))
-    except MemoryError as error:
-        resources.close()
-        raise EngineError(
-            f"{bundle.root}: not enough memory for its buffers ({error}); lower max_rate, max_seconds, batch or jobs"
-        ) from error
-    except BaseException:
-        resources.close()
-        raise
+class SharedModel:
+    """An opened bundle: what its lanes share, and the lanes. Made by :func:`open_model`."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str | Backend,
+        policy: Policy,
+        options: Options,
+        lanes: int | None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self._graphs: dict[str, SharedGraph] = {}
+        with ExitStack() as resources:
+            if not isinstance(device, str):
+                resources.callback(device.close)
+            _check(bundle, policy, options, lanes)
+            kind = backend_class(device) if isinstance(device, str) else type(device)
+            count = kind.useful_lanes() if lanes is None else lanes
+            threads = max(1, host.usable_cpus() // count) if options.threads is None else options.threads
+            if isinstance(device, str):
+                device = open_backend(device, threads=kind.pool_threads(threads, count), timed=options.timed)
+                resources.callback(device.close)
+            shared = count if device.shares_batches else 1
+            batches = largest_batches(bundle, policy.stages, options, shared)
+            graphs = device.choose_graphs(bundle, batches, options.engines)
+            bundle.require_exact()  # every file is compared with its hash as it is opened
+            self.plan = compile_plan(bundle, policy, graphs, options, shared)
+            self.device = device.name
+            self.notes = notes + tuple(f"{name}: {choice.note}" for name, choice in graphs.items() if choice.note)
+            """What a user should know: why ``auto`` took no other device, which stages run elsewhere."""
+            try:
+                self.lanes = self._open_lanes(device, threads, count, resources)
+            except MemoryError as error:
+                what = f"{bundle.root}: not enough memory for its buffers ({error})"
+                raise EngineError(f"{what}; lower max_rate, max_seconds, batch or jobs") from error
+            self._resources = resources.pop_all()
+
+    @property
+    def batches(self) -> Mapping[str, tuple[int, ...]]:
+        """For each stage that lanes share: how many batches of 0, 1, 2, … windows were run."""
+        return {name: tuple(graph.batches) for name, graph in self._graphs.items()}
+
+    def close(self) -> None:
+        """Release lanes, encoders and device. Closing twice is allowed."""
+        self.lanes = ()
+        self._resources.close()
+
+    def _open_lanes(self, device: Backend, threads: int, count: int, resources: ExitStack) -> tuple[Lane, ...]:
+        # Heads are a few small products: on any device the CPU has done them before a copy would have begun.
+        heads = resources.enter_context(open_backend("cpu", threads=1))
+        backends: dict[str | None, Backend] = {None: device}
+        for stage in self.plan.stages:
+            if stage.device is not None and stage.device not in backends:
+                pool = backend_class(stage.device).pool_threads(threads, count)
+                backends[stage.device] = resources.enter_context(open_backend(stage.device, threads=pool))
+            backend = backends[stage.device]
+            if count > 1 and backend.shares_batches and stage.graph is not None:
+                graph = SharedGraph(open_graph(stage, backend), stage.name)
+                resources.callback(graph.close)
+                self._graphs[stage.name] = graph
+        lanes = []
+        for _ in range(count):
+            stages = []
+            for stage in self.plan.stages:
+                shared = self._graphs.get(stage.name)
+                opened = open_stage(OpenRequest(self.plan, stage, backends[stage.device], threads, shared), heads)
+                resources.callback(opened.close)
+                stages.append(opened)
+            lanes.append(Lane(tuple(stages), Workspace(self.plan)))
+        return tuple(lanes)
 
 
 def _check(bundle: Bundle, policy: Policy, options: Options, lanes: int | None) -> None:
     if lanes is not None and lanes < 1:
         raise UsageError(f"jobs: expected at least 1, got {lanes}")
-    if options.threads is not None and options.threads < 1:
-        raise UsageError(f"threads: expected at least 1, got {options.threads}")
+    check_options(options)
     if not options.allow_random and (random := untrained(bundle, policy)):
         raise UsageError(
             f"{bundle.root}: {', '.join(random)} has untrained weights (export --random-init): its answers mean"
             " nothing; --allow-random (allow_random=True) runs it all the same, for measurements"
         )
-
-
-def _pool_threads(device: str, threads: int, lanes: int) -> int:
-    """Threads of a graph's pool so that ``lanes`` calls at a time keep ``threads`` each at work.
-
-    On the CPU all lanes run the same graph with one pool: a pool of n has n - 1 threads of its own, and each call
-    brings the lane's.
-    """
-    return lanes * (threads - 1) + 1 if device == "cpu" else threads
-
-
-def _useful_lanes(device: str) -> int:
-    """Lanes where the user names no number: a GPU wants tracks that wait for it while the CPU prepares others."""
-    return 1 if device == "cpu" else 2 * usable_cpus()
-
-
-def _on_engines(bundle: Bundle, plan: Plan, folder: Path | None) -> tuple[Plan, tuple[str, ...]]:
-    """The plan with engines instead of ONNX files, and what is to be said about them."""
-    from edge_reclass.engines.choice import choose_engines, installed_target
-    from edge_reclass.engines.store import engines_folder
-
-    choices = choose_engines(bundle, plan.stages, installed_target(), engines_folder(bundle.digest, folder))
-    stages = []
-    for stage in plan.stages:
-        if (choice := choices.get(stage.name)) is not None and isinstance(stage.encoder, WaveformEntry):
-            onnx = tuple(file for key, file in stage.encoder.files.items() if key == choice.precision)
-            on_cpu = choice.device == "cpu"
-            stage = replace(
-                stage,
-                graph=choice.plan,
-                precision=choice.precision,
-                max_batch=choice.max_batch,
-                device="cpu" if on_cpu else None,
-                # An engine has a hash of its own; what it was built from need not be read.
-                encoder_files=onnx if on_cpu else (),
-            )
-        stages.append(stage)
-    notes = tuple(f"{choice.stage}: {choice.note}" for choice in choices.values() if choice.note)
-    return replace(plan, stages=tuple(stages)), notes

@@ -7,33 +7,50 @@ capacity stands here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_reclass.audio import MAX_RATE, MIN_RATE, ExcerptSpec, decode_seconds
-from edge_reclass.bundle.loading import Bundle, BundleFile
-from edge_reclass.bundle.manifest import ExcerptEntry, Fma518Entry, StageEntry, WaveformEntry
+from edge_reclass.bundle import Bundle, BundleFile, EncoderEntry, ExcerptEntry, StageEntry
 from edge_reclass.cascade.policy import PRESETS, Policy, Step, check, preset
 from edge_reclass.cascade.windowing import count_windows
-from edge_reclass.errors import BundleError, EngineError, UsageError
+from edge_reclass.engines import GraphChoice
+from edge_reclass.errors import BundleError, UsageError
 
 __all__ = [
     "DEFAULT_BATCH",
     "DEFAULT_MAX_RATE",
     "DEFAULT_MAX_SECONDS",
+    "Options",
     "Plan",
     "RangePlan",
     "Signal",
     "StagePlan",
+    "check_options",
     "choose_policy",
     "compile_plan",
+    "largest_batches",
     "untrained",
 ]
 
 DEFAULT_MAX_RATE = MAX_RATE
 DEFAULT_MAX_SECONDS = 1200.0
 DEFAULT_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a bundle is opened; see :meth:`edge_reclass.cascade.Cascade.open`."""
+
+    threads: int | None = None
+    max_rate: int = DEFAULT_MAX_RATE
+    max_seconds: float = DEFAULT_MAX_SECONDS
+    batch: int = DEFAULT_BATCH
+    allow_random: bool = False
+    engines: Path | None = None
+    timed: bool = False
+    min_confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,14 +77,14 @@ class StagePlan:
     """One stage, ready to be opened."""
 
     name: str
-    encoder: Fma518Entry | WaveformEntry
+    encoder: EncoderEntry
     signal: Signal
     max_batch: int
     """Most windows that the encoder takes at once: the limit, or all windows of the longest excerpt of every lane."""
     graph: Path | BundleFile | None
-    """The encoder's ONNX file or engine in the chosen precision; None for fma518."""
+    """The encoder's ONNX file or engine in the chosen precision; None where it has none."""
     precision: str | None
-    """None for fma518."""
+    """None where there is no graph."""
     device: str | None
     """Where a graph must run that the device asked for cannot take; None: on that device."""
     head: BundleFile
@@ -170,66 +187,54 @@ def _unmet_inputs(policy: Policy, stages: Sequence[StageEntry]) -> list[str]:
     return wrong
 
 
+def largest_batches(
+    bundle: Bundle, stages: Iterable[str], options: Options = Options(), lanes: int = 1
+) -> dict[str, int]:
+    """For each of ``stages`` whose encoder is a graph: the most windows that it will be given at a time.
+
+    That is ``options.batch``, or all windows of the longest excerpts of ``lanes`` tracks.
+    """
+    batches = {}
+    for name in stages:
+        entry = bundle.manifest.stage(name)
+        if entry.encoder.graph_files:
+            batches[name] = min(options.batch, lanes * _most_windows(entry, _signal(bundle, entry), options))
+    return batches
+
+
 def compile_plan(
-    bundle: Bundle,
-    policy: Policy,
-    *,
-    precisions: Sequence[str],
-    max_rate: int = DEFAULT_MAX_RATE,
-    max_seconds: float = DEFAULT_MAX_SECONDS,
-    batch: int = DEFAULT_BATCH,
-    lanes: int = 1,
-    min_confidence: float | None = None,
+    bundle: Bundle, policy: Policy, graphs: Mapping[str, GraphChoice], options: Options = Options(), lanes: int = 1
 ) -> Plan:
     """Compile the plan of a bundle under one policy.
 
     Args:
-        precisions: the device's precisions, the preferred first; each encoder takes its first available.
-        max_rate: highest sampling rate that is worked at, in Hz, 4 000 to 192 000; files above it are resampled.
-        max_seconds: longest full track that is decoded.
-        batch: most windows that a device takes at once.
+        graphs: what each encoder with a graph runs, as the device chose it (``Backend.choose_graphs``).
         lanes: tracks that share a batch.
-        min_confidence: in place of the manifest's; None: the manifest's.
 
     Raises:
         UsageError: a limit is out of range.
-        EngineError: an encoder has none of the precisions, which another device may take.
     """
-    if not MIN_RATE <= max_rate <= MAX_RATE:
-        raise UsageError(f"max_rate: expected {MIN_RATE} to {MAX_RATE} Hz, got {max_rate}")
-    if not (math.isfinite(max_seconds) and max_seconds > 0):
-        raise UsageError(f"max_seconds: expected a number above 0, got {max_seconds}")
-    if batch < 1:
-        raise UsageError(f"batch: expected at least 1, got {batch}")
-    if min_confidence is not None and not 0 <= min_confidence <= 1:
-        raise UsageError(f"min_confidence: expected 0 to 1, got {min_confidence}")
+    check_options(options)
     manifest = bundle.manifest
     dims = {stage.name: stage.encoder.dim for stage in manifest.stages}
     stages: list[StagePlan] = []
     signals: dict[Signal, int] = {}
     for name in policy.stages:
         entry = manifest.stage(name)
-        encoder = entry.encoder
-        excerpt = _spec(entry.excerpt or manifest.excerpt)
-        rate = None if encoder.rate == "native" else encoder.rate
-        signal = Signal(excerpt, rate)
-        seconds = max_seconds if excerpt.seconds is None else excerpt.seconds
-        length = _capacity(seconds, max_rate if rate is None else rate)
-        if rate is not None:
-            signals[signal] = length
-        window, hop = encoder.window_samples, encoder.hop_samples
-        windows = 1 if window is None or hop is None else count_windows(length, window, hop)
-        precision = _precision(bundle, name, encoder, precisions) if isinstance(encoder, WaveformEntry) else None
-        files = [file for key, file in _files(encoder).items() if key == precision]
+        signal = _signal(bundle, entry)
+        if signal.rate is not None:
+            signals[signal] = _length(signal, options)
+        batch = min(options.batch, lanes * _most_windows(entry, signal, options))
+        choice = graphs.get(name)
         stages.append(
             StagePlan(
                 name=name,
-                encoder=encoder,
+                encoder=entry.encoder,
                 signal=signal,
-                max_batch=min(batch, windows * lanes),
-                graph=bundle.file(files[0]) if files else None,
-                precision=precision,
-                device=None,
+                max_batch=batch if choice is None or choice.max_batch is None else min(batch, choice.max_batch),
+                graph=None if choice is None else choice.file,
+                precision=None if choice is None else choice.precision,
+                device=None if choice is None else choice.device,
                 head=bundle.file(entry.head.file),
                 head_inputs=tuple(entry.head.inputs),
                 head_width=sum(dims[need] for need in entry.head.inputs),
@@ -237,12 +242,12 @@ def compile_plan(
                 range=_range(bundle, entry, dims),
                 loudness=entry.loudness,
                 needed_later=any(name in manifest.stage(other).head.inputs for other in policy.stages if other != name),
-                encoder_files=tuple(files),
+                encoder_files=() if choice is None else choice.files,
                 head_files=_head_files(entry),
             )
         )
     excerpts = tuple(dict.fromkeys(stage.signal.excerpt for stage in stages))
-    seconds = decode_seconds(excerpts, max_seconds)
+    seconds = decode_seconds(excerpts, options.max_seconds)
     return Plan(
         bundle=manifest.name,
         genres=tuple(manifest.genres),
@@ -250,12 +255,45 @@ def compile_plan(
         stages=tuple(stages),
         excerpts=excerpts,
         signals=signals,
-        max_rate=max_rate,
+        max_rate=options.max_rate,
         decode_seconds=seconds,
-        decode_samples=_capacity(seconds, max_rate),
-        min_confidence=manifest.min_confidence if min_confidence is None else min_confidence,
+        decode_samples=_capacity(seconds, options.max_rate),
+        min_confidence=manifest.min_confidence if options.min_confidence is None else options.min_confidence,
         min_seconds=max(stage.encoder.min_seconds for stage in stages),
     )
+
+
+def check_options(options: Options) -> None:
+    """Raises:
+    UsageError: a limit is out of range.
+    """
+    if not MIN_RATE <= options.max_rate <= MAX_RATE:
+        raise UsageError(f"max_rate: expected {MIN_RATE} to {MAX_RATE} Hz, got {options.max_rate}")
+    if not (math.isfinite(options.max_seconds) and options.max_seconds > 0):
+        raise UsageError(f"max_seconds: expected a number above 0, got {options.max_seconds}")
+    if options.batch < 1:
+        raise UsageError(f"batch: expected at least 1, got {options.batch}")
+    if options.min_confidence is not None and not 0 <= options.min_confidence <= 1:
+        raise UsageError(f"min_confidence: expected 0 to 1, got {options.min_confidence}")
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"threads: expected at least 1, got {options.threads}")
+
+
+def _signal(bundle: Bundle, entry: StageEntry) -> Signal:
+    rate = entry.encoder.rate
+    return Signal(_spec(entry.excerpt or bundle.manifest.excerpt), None if rate == "native" else rate)
+
+
+def _length(signal: Signal, options: Options) -> int:
+    """Most samples of a signal."""
+    seconds = options.max_seconds if signal.excerpt.seconds is None else signal.excerpt.seconds
+    return _capacity(seconds, options.max_rate if signal.rate is None else signal.rate)
+
+
+def _most_windows(entry: StageEntry, signal: Signal, options: Options) -> int:
+    """Windows of the longest excerpt."""
+    window, hop = entry.encoder.window_samples, entry.encoder.hop_samples
+    return 1 if window is None or hop is None else count_windows(_length(signal, options), window, hop)
 
 
 def _range(bundle: Bundle, entry: StageEntry, dims: Mapping[str, int]) -> RangePlan | None:
@@ -281,17 +319,3 @@ def _capacity(seconds: float, rate: int) -> int:
     At its own rate an excerpt is rounded up by less than two samples; at the lowest rate these are the longest.
     """
     return math.ceil(seconds * rate) + 2 * -(-rate // MIN_RATE) + 1
-
-
-def _files(encoder: Fma518Entry | WaveformEntry) -> dict[str, str]:
-    return {str(key): file for key, file in encoder.files.items()} if isinstance(encoder, WaveformEntry) else {}
-
-
-def _precision(bundle: Bundle, name: str, encoder: WaveformEntry, precisions: Sequence[str]) -> str:
-    for precision in precisions:
-        if precision in encoder.files:
-            return precision
-    raise EngineError(
-        f"{bundle.root}: stages.{name}.encoder.files: expected one of {', '.join(precisions)} for this device, "
-        f"got {', '.join(encoder.files)}; export the encoder in one of them"
-    )

@@ -74,7 +74,7 @@ class SharedGraph:
         self._thread.start()
 
     def add_embeddings(self, windows: Sequence[Fill], total: NDArray[np.float64]) -> None:
-        """Write the sum of the embeddings of all windows into ``total`` (float64[dim]); returns when it is there.
+        """Add the embeddings of all windows to ``total`` (float64[dim]); returns when they are in it.
 
         Args:
             windows: for each window a function that writes it into a row of the graph's input; called on the graph's
@@ -85,7 +85,6 @@ class SharedGraph:
             DeviceError: the device is lost.
             MemoryError: the device has too little memory.
         """
-        total.fill(0.0)
         request = _Request(windows, total)
         with self._changed:
             if self._lost is not None:

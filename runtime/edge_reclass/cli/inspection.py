@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from edge_reclass.bundle.loading import Bundle
-from edge_reclass.bundle.manifest import ExcerptEntry, Fma518Entry, StageEntry
+from edge_reclass.bundle.manifest import ExcerptEntry, StageEntry
 from edge_reclass.run.output import printable
 
 __all__ = ["describe", "describe_json"]
@@ -54,11 +54,7 @@ def _lines(bundle: Bundle) -> Iterator[str]:
 
 def _stage(stage: StageEntry) -> Iterator[str]:
     encoder = stage.encoder
-    if isinstance(encoder, Fma518Entry):
-        rate = encoder.rate if encoder.rate == "native" else f"{encoder.rate} Hz"
-        what = f"fma518 at {rate}, {encoder.dim} features"
-    else:
-        what = f"{encoder.dim} wide at {encoder.rate} Hz, {', '.join(encoder.files)}"
+    what = encoder.describe()
     if encoder.window_samples is not None and encoder.hop_samples is not None and encoder.rate != "native":
         window, hop = encoder.window_samples / encoder.rate, encoder.hop_samples / encoder.rate
         what += f", windows of {window:.2f} s every {hop:.2f} s"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_reclass.engines.choice import ENGINE_PRECISIONS, EngineChoice, EngineState, choose_engines, engine_states
+from edge_reclass.engines.choice import ENGINE_PRECISIONS, EngineState, GraphChoice, choose_engines, engine_states
 from edge_reclass.engines.record import (
     FLAGS,
     BatchCheck,
@@ -37,12 +37,12 @@ __all__ = [
     "PLAN",
     "RECORD",
     "BatchCheck",
-    "EngineChoice",
     "EngineKey",
     "EngineRecord",
     "EngineState",
     "Flavour",
     "Found",
+    "GraphChoice",
     "Profile",
     "Rejected",
     "StoreKey",

@@ -11,17 +11,14 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 
 from edge_reclass.backends import Backend
-from edge_reclass.bundle.loading import Bundle
-from edge_reclass.cascade.cascade import Cascade
-from edge_reclass.cascade.opening import Options, Shared, load_bundle, open_with
-from edge_reclass.cascade.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECONDS, Plan, choose_policy
-from edge_reclass.cascade.policy import Policy
+from edge_reclass.bundle import Bundle
+from edge_reclass.cascade import Cascade, Options, Plan, Policy, SharedModel, choose_policy, load_bundle, open_model
+from edge_reclass.cascade.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECONDS
 from edge_reclass.errors import DeviceError, EngineError
 from edge_reclass.verdict import Verdict
 
@@ -34,13 +31,10 @@ _AHEAD = 4
 class CascadePool:
     """Cascades on as many threads, on one set of encoders. Made by :meth:`open`; a context manager."""
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
+    def __init__(self, model: SharedModel) -> None:
+        self._model = model
         self._closed = False
-        with ExitStack() as opened:
-            opened.callback(shared.close)
-            self.cascades = [opened.enter_context(Cascade(shared)) for _ in range(shared.lanes)]
-            self._resources = opened.pop_all()
+        self.cascades = [Cascade(model, lane) for lane in model.lanes]
         self._free: SimpleQueue[Cascade] = SimpleQueue()
         for cascade in self.cascades:
             self._free.put(cascade)
@@ -76,27 +70,27 @@ class CascadePool:
         folder = None if engines is None else Path(engines)
         options = Options(threads, max_rate, max_seconds, batch, allow_random, folder, timed, min_confidence)
         loaded = load_bundle(bundle)
-        return open_with(loaded, device, choose_policy(loaded, policy), options, cls, lanes=jobs)
+        return cls(open_model(loaded, device, choose_policy(loaded, policy), options, lanes=jobs))
 
     @property
     def plan(self) -> Plan:
         """The plan that all lanes follow."""
-        return self._shared.plan
+        return self._model.plan
 
     @property
     def device(self) -> str:
         """The device that the encoders run on."""
-        return self._shared.device
+        return self._model.device
 
     @property
     def notes(self) -> tuple[str, ...]:
         """See :attr:`Cascade.notes`."""
-        return self._shared.notes
+        return self._model.notes
 
     @property
     def batches(self) -> dict[str, tuple[int, ...]]:
         """For each stage whose batches the lanes share: how many of 0, 1, 2, … windows were run."""
-        return dict(self._shared.batches)
+        return dict(self._model.batches)
 
     def classify_many(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Verdict]:
         """One verdict per path, in order. ``paths`` is read only a few tracks ahead of the results.
@@ -184,7 +178,9 @@ class CascadePool:
         if wait(list(self._unfinished), timeout).not_done:
             return False
         self._threads.shutdown(wait=True)
-        self._resources.close()
+        for cascade in self.cascades:
+            cascade.close()
+        self._model.close()
         return True
 
     def __enter__(self) -> CascadePool:

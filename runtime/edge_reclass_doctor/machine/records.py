@@ -266,7 +266,7 @@ class Fan(Struct, frozen=True):
 
 
 class Machine(Struct, frozen=True):
-    """Everything that :func:`edge_reclass.machine.probe` found."""
+    """Everything that :func:`edge_reclass_doctor.machine.probe` found."""
 
     os: OperatingSystem
     python: Python
@@ -288,7 +288,7 @@ class Machine(Struct, frozen=True):
 
 
 class Reading(Struct, frozen=True):
-    """One look at what changes while a program runs; see :func:`edge_reclass.machine.sensors`."""
+    """One look at what changes while a program runs; see :func:`edge_reclass_doctor.machine.sensors`."""
 
     seconds: float
     """Of ``time.perf_counter``."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.backends.base import DeviceTimes, GraphFile, GraphSource, PlainFile
+from edge_reclass.backends.base import Backend, DeviceTimes, GraphFile, GraphSource, PlainFile
 from edge_reclass.backends.ort.signature import disable_telemetry, expect_tensor, release_model
 from edge_reclass.bundle.onnx_external import refuse_external_data
 from edge_reclass.errors import EngineError, MissingExtraError
@@ -21,15 +20,21 @@ if TYPE_CHECKING:
 __all__ = ["OrtBackend", "OrtGraph"]
 
 
-class OrtBackend:
+class OrtBackend(Backend):
     """ONNX Runtime's CPU execution provider with ``threads`` intra-op threads per graph."""
 
     name = "cpu"
     # The CPU provider computes float16 graphs by casting, so fp16 is the last resort.
-    precisions: tuple[str, ...] = ("fp32", "int8", "fp16")
-    shares_batches = False
+    precisions: tuple[str, ...] = ("fp32", "fp16")
 
-    def __init__(self, threads: int) -> None:
+    @classmethod
+    def pool_threads(cls, threads: int, lanes: int) -> int:
+        """All lanes run a graph with one pool: of n threads, n - 1 are its own, and each call brings its lane's."""
+        return lanes * (threads - 1) + 1
+
+    def __init__(self, threads: int, *, timed: bool = False) -> None:
+        """``timed`` has no effect: the CPU's clock is the host's."""
+        del timed
         try:
             import onnxruntime
         except ImportError as error:
@@ -69,17 +74,6 @@ class OrtBackend:
             raise EngineError(f"{what}: {error}") from error
         release_model(session)
         return session
-
-    def close(self) -> None:
-        """Nothing is held besides the graphs."""
-
-    def __enter__(self) -> OrtBackend:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class OrtGraph:

@@ -31,13 +31,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.backends.base import DeviceTimes, GraphFile, GraphSource, PlainFile
+from edge_reclass.backends.base import Backend, DeviceTimes, GraphFile, GraphSource, PlainFile
 from edge_reclass.backends.ort.cuda_device import CUDA_PROVIDER, CudaDevice, cause_of, import_onnxruntime
 from edge_reclass.backends.ort.signature import expect_tensor, release_model
 from edge_reclass.bundle.onnx_external import refuse_external_data
@@ -64,7 +63,7 @@ _PROVIDER_OPTIONS = {
 _DEVICE_LOCK = threading.RLock()
 
 
-class OrtCudaBackend:
+class OrtCudaBackend(Backend):
     """ONNX Runtime's CUDA provider on the first GPU.
 
     Args:
@@ -81,8 +80,9 @@ class OrtCudaBackend:
     name = "cuda"
     precisions: tuple[str, ...] = ("fp16", "fp32")
     shares_batches = True
+    needs_nvidia_gpu = True
 
-    def __init__(self, threads: int, timed: bool = False, *, cuda_graphs: bool = True) -> None:  # noqa: ARG002
+    def __init__(self, threads: int, *, timed: bool = False, cuda_graphs: bool = True) -> None:  # noqa: ARG002
         try:
             gpu = probe_gpu()  # first: without a GPU, another package mends nothing
         except DeviceError as error:
@@ -162,14 +162,6 @@ class OrtCudaBackend:
 
     def close(self) -> None:
         """Nothing is held besides the graphs."""
-
-    def __enter__(self) -> OrtCudaBackend:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass

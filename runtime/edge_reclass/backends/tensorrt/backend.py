@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from weakref import WeakSet
 
 from edge_reclass import host
-from edge_reclass.backends.base import GraphSource
+from edge_reclass.backends.base import Backend, GraphSource
 from edge_reclass.backends.tensorrt import api
 from edge_reclass.backends.tensorrt.graph import TensorRTGraph
 from edge_reclass.backends.tensorrt.memory import CudaMemory, open_cuda_memory
 from edge_reclass.backends.tensorrt.plan import read_plan
-from edge_reclass.engines.record import target_for
+from edge_reclass.bundle import Bundle
+from edge_reclass.engines import GraphChoice, Target, choose_engines, engines_folder, target_for
 from edge_reclass.errors import DeviceError, EngineError
 
-__all__ = ["TensorRTBackend", "TensorRTGraph"]
+__all__ = ["TensorRTBackend", "TensorRTGraph", "installed_target"]
 
 _log = logging.getLogger(__name__)
 
 
-class TensorRTBackend:
+class TensorRTBackend(Backend):
     """See :class:`edge_reclass.backends.base.Backend`.
 
     Args:
@@ -42,6 +42,7 @@ class TensorRTBackend:
     name = "tensorrt"
     precisions: tuple[str, ...] = ("fp16", "fp32")
     shares_batches = True
+    needs_nvidia_gpu = True
 
     def __init__(
         self,
@@ -69,6 +70,12 @@ class TensorRTBackend:
         except BaseException:
             self._cuda.close()
             raise
+
+    def choose_graphs(
+        self, bundle: Bundle, batches: Mapping[str, int], engines: Path | None
+    ) -> Mapping[str, GraphChoice]:
+        """The engines that were built for this device; see :func:`edge_reclass.engines.choose_engines`."""
+        return choose_engines(bundle, batches, self.target, engines_folder(bundle.digest, engines))
 
     def open_graph(
         self, file: GraphSource, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
@@ -124,10 +131,12 @@ class TensorRTBackend:
         finally:
             runtime.drop()
 
-    def __enter__(self) -> TensorRTBackend:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+def installed_target() -> Target:
+    """The target of engines for this machine: its TensorRT (else TensorRT-RTX) and its first GPU.
+
+    Raises:
+        DeviceError: no TensorRT can be imported, or there is no GPU.
+    """
+    library = api.open_library()
+    return target_for(library.flavour, library.version, gpu=host.probe_gpu())

@@ -27,7 +27,7 @@ _DEVICE = 0
 
 
 class CudaBindingsMemory:
-    """See :class:`edge_reclass.backends.cuda_memory.base.CudaMemory`."""
+    """See :class:`edge_reclass.backends.tensorrt.memory.base.CudaMemory`."""
 
     name = "cuda-bindings"
     captures = True

@@ -60,7 +60,7 @@ _NAMES = {
 
 
 class PycudaMemory:
-    """See :class:`edge_reclass.backends.cuda_memory.base.CudaMemory`. PyCUDA cannot capture graphs."""
+    """See :class:`edge_reclass.backends.tensorrt.memory.base.CudaMemory`. PyCUDA cannot capture graphs."""
 
     name = "pycuda"
     captures = False

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bundles
+from edge_reclass.bundle import manifest_text
 from edge_reclass.bundle.limits import text_faults
 from edge_reclass.bundle.loading import MANIFEST, load
-from edge_reclass.bundle.manifest import manifest_text
 from edge_reclass.cascade.plan import choose_policy
 from edge_reclass.errors import BundleError, UsageError
 

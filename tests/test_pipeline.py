@@ -483,7 +483,7 @@ def refusing(reasons: dict[str, Exception], cpu: Callable[..., Any]) -> Callable
 def test_auto_says_why_it_took_no_other_device(
     bundle: Path, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "_has_gpu", lambda notes: True)
+    monkeypatch.setattr(opening, "_why_no_gpu", lambda: None)
     reasons = {
         "tensorrt": DeviceError("no TensorRT: install it with  pip install"),
         "cuda": DeviceError("the session fell back to the CPU"),
@@ -590,8 +590,8 @@ def test_a_device_whose_encoder_cannot_be_opened(
         opened.append(FailingDevice(device, error))
         return opened[-1]
 
-    monkeypatch.setattr(opening, "_has_gpu", lambda notes: True)
-    monkeypatch.setattr(opening, "_PREFERRED", ("cuda",))
+    monkeypatch.setattr(opening, "_why_no_gpu", lambda: None)
+    monkeypatch.setattr(opening, "DEVICES", ("cuda", "cpu"))
     monkeypatch.setattr(opening, "open_backend", open_backend)
     with OPENERS[how](bundle, "auto") as classifier:
         assert classifier.device == "cpu"
@@ -603,28 +603,27 @@ def test_a_device_whose_encoder_cannot_be_opened(
 
 def test_auto_passes_a_gpu_over_that_has_no_file_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = bundles.waveform_stage("mert")
-    stage["encoder"]["files"] = {"int8": "encoders/mert.int8.onnx"}
     root = bundles.make_bundle(tmp_path, [stage])
 
     def open_backend(device: str, *, threads: int, timed: bool = False) -> Any:
         gpu = SharingDevice() if device == "cuda" else OrtBackend(threads)
-        gpu.precisions = ("fp16", "fp32") if device == "cuda" else gpu.precisions
+        gpu.precisions = ("fp16",) if device == "cuda" else gpu.precisions
         return gpu
 
-    monkeypatch.setattr(opening, "_has_gpu", lambda notes: True)
-    monkeypatch.setattr(opening, "_PREFERRED", ("cuda",))
+    monkeypatch.setattr(opening, "_why_no_gpu", lambda: None)
+    monkeypatch.setattr(opening, "DEVICES", ("cuda", "cpu"))
     monkeypatch.setattr(opening, "open_backend", open_backend)
     with Cascade.open(root, "auto") as cascade:
         assert cascade.device == "cpu"
-        assert re.search("not cuda: .*expected one of fp16, fp32 for this device, got int8", cascade.notes[0])
-    with pytest.raises(EngineError, match="got int8; export the encoder in one of them"):
+        assert re.search("not cuda: .*expected one of fp16 for this device, got fp32", cascade.notes[0])
+    with pytest.raises(EngineError, match="got fp32; export the encoder in one of them"):
         Cascade.open(root, "cuda")
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_without_onnxruntime_no_device_can_be_used(bundle: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the exit code that doctor gives, too."""
-    monkeypatch.setattr(opening, "_has_gpu", lambda notes: False)
+    monkeypatch.setattr(opening, "_why_no_gpu", lambda: "no NVIDIA GPU")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(DeviceError, match=r"ONNX Runtime cannot be imported .*pip install 'edge-reclass\[cpu\]'"):
         Cascade.open(bundle, device)
@@ -641,7 +640,7 @@ def test_auto_without_a_gpu_says_so_once(bundle: Path, monkeypatch: pytest.Monke
 
 
 def test_auto_does_not_hide_a_broken_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_has_gpu", lambda notes: False)
+    monkeypatch.setattr(opening, "_why_no_gpu", lambda: "no NVIDIA GPU")
     root = bundles.make_bundle(tmp_path, [bundles.waveform_stage("mert")])
     (root / "encoders/mert.fp32.onnx").write_bytes(b"not it")
     with pytest.raises(Exception, match=r"sha256|bytes"):

@@ -12,8 +12,8 @@ import pytest
 import synth
 from edge_reclass import Cascade
 from edge_reclass.audio import Decoder, ExcerptSpec, Resampler
+from edge_reclass.bundle import WaveformEntry
 from edge_reclass.bundle.loading import MANIFEST, load, starter_path
-from edge_reclass.bundle.manifest import WaveformEntry
 from edge_reclass.bundle.reference import agreement, load_reference
 from edge_reclass.cascade.plan import choose_policy
 

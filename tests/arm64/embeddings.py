@@ -18,8 +18,8 @@ import numpy as np
 from edge_reclass import load_bundle
 from edge_reclass.audio import Decoder, ExcerptSpec, Resampler, resampled_length
 from edge_reclass.backends import open_backend
+from edge_reclass.bundle import Fma518Entry, StageEntry
 from edge_reclass.bundle.loading import Bundle, starter_path
-from edge_reclass.bundle.manifest import Fma518Entry, StageEntry
 from edge_reclass.cascade.windowing import fill_window, windows
 from edge_reclass.features import fma518
 

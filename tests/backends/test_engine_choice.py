@@ -19,9 +19,10 @@ from backends.fakes import TARGET, FakeGpu, fake_gpu, put_engine, put_engines
 from bundles import edit_manifest
 from edge_reclass import bundle as bundles_module
 from edge_reclass import host
-from edge_reclass.cascade.plan import choose_policy, compile_plan
+from edge_reclass.backends.tensorrt import installed_target
+from edge_reclass.cascade import Options, choose_policy, largest_batches
 from edge_reclass.cli import commands as cli
-from edge_reclass.engines.choice import ENGINE_PRECISIONS, EngineChoice, choose_engines, engine_states, installed_target
+from edge_reclass.engines.choice import GraphChoice, choose_engines, engine_states
 from edge_reclass.engines.store import engines_folder
 from edge_reclass.errors import DeviceError, EngineError
 from edge_reclass.host.gpu import Gpu
@@ -33,10 +34,10 @@ def root(tmp_path: Path) -> Path:
     return engine_bundle(tmp_path / "bundle", "mert", "jmla", fma=True)
 
 
-def choose(root: Path, folder: Path | None = None, batch: int = 4) -> dict[str, EngineChoice]:
+def choose(root: Path, folder: Path | None = None, batch: int = 4) -> dict[str, GraphChoice]:
     loaded = bundles_module.load(root)
-    plan = compile_plan(loaded, choose_policy(loaded), precisions=ENGINE_PRECISIONS, batch=batch)
-    return choose_engines(loaded, plan.stages, TARGET, engines_folder(loaded.digest, folder))
+    batches = largest_batches(loaded, choose_policy(loaded).stages, Options(batch=batch))
+    return choose_engines(loaded, batches, TARGET, engines_folder(loaded.digest, folder))
 
 
 def refused(root: Path, **options: Any) -> str:
@@ -50,8 +51,8 @@ def test_the_preferred_engines(root: Path) -> None:
     choices = choose(root)
     assert set(choices) == {"mert", "jmla"}
     for name, choice in choices.items():
-        assert (choice.stage, choice.device, choice.precision) == (name, "tensorrt", "fp16")
-        assert choice.plan == stored[name].plan and choice.max_batch == 4
+        assert (choice.device, choice.precision) == (None, "fp16")
+        assert choice.file == stored[name].plan and choice.max_batch == 4
         assert choice.note.startswith("its engine is not verified: it is a fake; edge-reclass verify ")
 
 
@@ -80,7 +81,7 @@ def test_all_rejected_runs_on_the_cpu_in_the_open(root: Path) -> None:
     put_engine(root, "mert", "fp32", rejected="the graph is not supported")
     choice = choose(root)["mert"]
     assert (choice.device, choice.precision, choice.max_batch) == ("cpu", "fp32", 4)
-    assert choice.plan == bundles_module.load(root).file("encoders/mert.fp32.onnx")
+    assert choice.file == bundles_module.load(root).file("encoders/mert.fp32.onnx")
     assert "on the CPU" in choice.note
     assert "fp16: batch 4: cosine 0.1; fp32: the graph is not supported" in choice.note
 
@@ -130,7 +131,9 @@ def test_states_for_the_doctor(root: Path) -> None:
     put_engine(root, "mert", "fp16", rejected="wrong numbers")
     put_engine(root, "mert", "fp32")
     put_engine(root, "jmla", "fp16", target=msgspec.structs.replace(TARGET, sm="8.9"))
-    states = engine_states(bundles_module.load(root), TARGET, engines_folder(bundles_module.load(root).digest, None))
+    loaded = bundles_module.load(root)
+    batches = largest_batches(loaded, ["mert", "jmla"])
+    states = engine_states(loaded, batches, TARGET, engines_folder(loaded.digest, None))
     assert [(state.stage, state.precision, state.found.status) for state in states] == [
         ("mert", "fp16", "rejected"),
         ("mert", "fp32", "present"),

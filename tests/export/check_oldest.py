@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from edge_reclass.bundle import WaveformEntry
 from edge_reclass.bundle.loading import load
-from edge_reclass.bundle.manifest import WaveformEntry
 from edge_reclass.bundle.reference import agreement, load_reference
 
 LEAST = {"fp32": 0.999999, "fp16": 0.9999}

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from edge_reclass import Cascade
+from edge_reclass.bundle import ExcerptEntry, Fma518Entry, HeadEntry, StageEntry, WaveformEntry
 from edge_reclass.bundle.loading import load
-from edge_reclass.bundle.manifest import ExcerptEntry, Fma518Entry, HeadEntry, StageEntry, WaveformEntry
 from edge_reclass.bundle.reference import CASES, ReferenceVectors, agreement, load_reference
 from edge_reclass.errors import BundleError, UsageError
 from edge_reclass_export import bundle_files

@@ -13,8 +13,8 @@ from onnx import numpy_helper
 
 import bundles
 from edge_reclass.backends.ort.cpu import OrtBackend
+from edge_reclass.bundle import manifest_text
 from edge_reclass.bundle.loading import MANIFEST, load
-from edge_reclass.bundle.manifest import manifest_text
 from edge_reclass.errors import BundleError, UsageError
 from edge_reclass_export.cascade_writer import write_cascade_reference
 from edge_reclass_export.commands.verify import verify

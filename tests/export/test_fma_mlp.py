@@ -13,8 +13,8 @@ import yaml
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from edge_reclass.bundle import ExcerptEntry, Fma518Entry
 from edge_reclass.bundle.loading import load
-from edge_reclass.bundle.manifest import ExcerptEntry, Fma518Entry
 from edge_reclass.errors import UsageError
 from edge_reclass.features import FEATURE_NAMES
 from edge_reclass_export.errors import CheckpointError

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 
 from edge_reclass import Cascade
 from edge_reclass.backends.ort.cpu import OrtBackend
+from edge_reclass.bundle import WaveformEntry
 from edge_reclass.bundle.loading import load
-from edge_reclass.bundle.manifest import WaveformEntry
 from edge_reclass.bundle.reference import CASES, agreement, load_reference, synthesise
 from edge_reclass.cli.commands import app as runtime_app
 from edge_reclass.errors import EdgeReclassError, UsageError

@@ -19,8 +19,8 @@ from onnx import helper
 from typer.testing import CliRunner
 
 from edge_reclass import Cascade
+from edge_reclass.bundle import ExcerptEntry, WaveformEntry
 from edge_reclass.bundle.loading import load
-from edge_reclass.bundle.manifest import ExcerptEntry, WaveformEntry
 from edge_reclass.bundle.reference import CASES, agreement, load_reference, synthesise
 from edge_reclass.cascade.windowing import fill_window
 from edge_reclass.errors import UsageError

@@ -38,7 +38,7 @@ from backends.fakes.cuda_faces import bindings_module, pycuda_module
 from backends.fakes.tensorrt import FakeTensorRT
 from edge_reclass import bundle as bundles
 from edge_reclass import host
-from edge_reclass.bundle.manifest import WaveformEntry
+from edge_reclass.bundle import WaveformEntry
 from edge_reclass.engines.record import EngineKey, EngineRecord, Profile, Target, target_for
 from edge_reclass.engines.store import PLAN, RECORD, StoredEngine
 from edge_reclass.engines.trust import default_store, make_secret

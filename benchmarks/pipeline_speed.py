@@ -22,7 +22,7 @@ import numpy as np
 
 from edge_reclass import Cascade, CascadePool, Verdict, __version__
 from edge_reclass.host import usable_cpus
-from edge_reclass.run import find_tracks
+from edge_reclass.run import TrackSearch
 
 Way = Callable[[Iterable[str]], Iterator[Verdict]]
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=16)
     options = parser.parse_args()
-    tracks = [str(path) for path in find_tracks(options.folders).tracks]
+    tracks = [str(path) for path in TrackSearch(options.folders)]
     if not tracks:
         sys.exit(f"no audio in {', '.join(options.folders)}")
     with ExitStack() as opened:

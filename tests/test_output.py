@@ -19,7 +19,8 @@ import pytest
 import bundles
 from edge_reclass.errors import EdgeReclassError, UsageError
 from edge_reclass.run.formatters import FORMATS, explain, formatter
-from edge_reclass.run.output import open_output, printable
+from edge_reclass.run.output import open_output
+from edge_reclass.run.text import printable
 from edge_reclass.verdict import DamageSeen, ExcerptSeen, Score, StageReport, Verdict
 from test_cli import bundle, music, run, shell
 

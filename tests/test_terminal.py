@@ -20,7 +20,7 @@ import edge_reclass
 from edge_reclass import host
 from edge_reclass.cli import commands as cli
 from edge_reclass.cli.summary import Summary, counted
-from edge_reclass.run.sources import Found
+from edge_reclass.run.sources import TrackSearch
 from edge_reclass.verdict import DamageSeen, Score, Verdict
 from test_cli import bundle, music, run, shell
 from test_output import songs
@@ -142,11 +142,11 @@ def test_nvidia_hardware_is_seen_without_a_driver(tmp_path: Path) -> None:
     assert has_nvidia_gpu(tmp_path / "jetson")
 
 
-def summary_of(*verdicts: Verdict, found: Found | None = None) -> list[str]:
+def summary_of(*verdicts: Verdict, found: TrackSearch | None = None) -> list[str]:
     summary = Summary()
     for verdict in verdicts:
         summary.add(verdict)
-    lines = list(summary.lines(Found() if found is None else found))
+    lines = list(summary.lines(TrackSearch([]) if found is None else found))
     return [re.sub(r"in \d+\.\d s", "in 0.0 s", line) for line in lines]
 
 
@@ -175,7 +175,8 @@ def test_the_summary_counts_in_good_english() -> None:
         (0, 2, "; skipped 2 non-audio files"),
         (3, 1, "; skipped 3 hidden and 1 non-audio file"),
     ):
-        found = Found(skipped_hidden=hidden, skipped_other=other)
+        found = TrackSearch([])
+        found.skipped_hidden, found.skipped_other = hidden, other
         assert summary_of(ok("Rock"), found=found)[0] == f"1 track in 0.0 s: 1 ok{text}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge_reclass.errors import UsageError
-from edge_reclass.run import find_tracks
+from edge_reclass.run import TrackSearch
 
 __all__ = ["CONTENT_LIMIT", "Tracks", "digest", "find"]
 
@@ -36,11 +36,12 @@ def find(paths: Sequence[str], limit: int | None = None) -> Tracks:
     """
     found: list[Path] = []
     for path in paths:
-        here = find_tracks([path])
-        if here.problems:
-            folder, reason = here.problems[0]
+        search = TrackSearch([path])
+        here = [track.path for track in search]
+        if search.problems:
+            folder, reason = search.problems[0]
             raise UsageError(f"{folder}: cannot be searched ({reason}); a measurement needs all of its tracks")
-        found += [track for track in here.tracks if track not in found]
+        found += [track for track in here if track not in found]
     if not found:
         raise UsageError(f"no audio found in {', '.join(paths)}")
     if limit is not None and limit < len(found):

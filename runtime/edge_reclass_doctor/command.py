@@ -157,7 +157,7 @@ def doctor(
     Exit codes: 0 the wanted device can run the bundle (auto: any device can), 2 wrong usage, 4 the bundle or an engine
     that is needed is missing, stale or damaged, 5 the wanted device cannot be used.
     """
-    from edge_reclass.run import ReaderLeft, json_text, open_output
+    from edge_reclass.run import StdoutClosed, json_text, open_output
     from edge_reclass_doctor.text import page
 
     if format not in {"text", "json"}:
@@ -166,7 +166,7 @@ def doctor(
     try:
         with open_output(None) as write:
             write((json_text(report.to_json(), write.utf8) if format == "json" else page(report)) + "\n")
-    except ReaderLeft:
+    except StdoutClosed:
         # Who reads the first lines only (| head) gets the exit code all the same, and no traceback from the last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if report.exit_code:

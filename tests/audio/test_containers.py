@@ -26,7 +26,7 @@ from edge_reclass.audio import (
 )
 from edge_reclass.audio.formats import DEMUXERS
 from edge_reclass.errors import TrackError
-from edge_reclass.run.sources import find_tracks
+from edge_reclass.run.sources import TrackSearch
 
 FULL = [ExcerptSpec(seconds=None)]
 SECONDS = 4.0
@@ -226,8 +226,8 @@ def test_without_pyav_it_is_unsupported_and_a_track(name: str, tmp_path: Path, n
     with pytest.raises(TrackError, match=r"pip install 'edge-reclass\[codecs\]'") as caught:
         decode(tmp_path / name)
     assert caught.value.status == "unsupported"
-    found = find_tracks([tmp_path])
-    assert found.tracks == [tmp_path / name]
+    found = [track.path for track in TrackSearch([tmp_path])]
+    assert found == [tmp_path / name]
     assert found.skipped_other == 0
     assert needs_pyav(tmp_path / name)
     assert has_audio_suffix(name.upper())

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_reclass.cli.progress import ProgressBar
-from edge_reclass.cli.stopping import abandon_running_tracks, say
+from edge_reclass.cli.stopping import say
 from edge_reclass.cli.summary import Summary, counted, skipped
-from edge_reclass.errors import EdgeReclassError, UsageError
+from edge_reclass.errors import UsageError
 from edge_reclass.run import notify
-from edge_reclass.run.formatters import FORMATS, Formatter, formatter
-from edge_reclass.run.output import Output, ReaderLeft, descriptor_of, open_output, printable
+from edge_reclass.run.formatters import FORMATS
+from edge_reclass.run.output import Output, descriptor_of, open_output
 from edge_reclass.run.output_file import refuse_inputs
+from edge_reclass.run.text import printable
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from types import TracebackType
 
     from edge_reclass.run.lanes import CascadePool
-    from edge_reclass.run.sources import Found
+    from edge_reclass.run.sources import Track, TrackSearch
     from edge_reclass.verdict import Verdict
 
 __all__ = ["classify"]
@@ -29,9 +29,6 @@ __all__ = ["classify"]
 SOME_FAILED = 3
 STOP_SECONDS = 10
 """How long a run that is stopped waits for the tracks that are being classified."""
-
-_AHEAD = 4
-"""Tracks waiting per lane: enough that a slow track at the front does not leave the other lanes idle."""
 
 
 def classify(
@@ -112,7 +109,9 @@ def classify(
     """
     from edge_reclass.cascade.plan import DEFAULT_BATCH
     from edge_reclass.run.lanes import CascadePool
-    from edge_reclass.run.sources import find_tracks, listed_paths
+    from edge_reclass.run.runner import LaneRunner, run
+    from edge_reclass.run.sinks import TextSink
+    from edge_reclass.run.sources import TrackSearch, listed_paths
 
     if format not in FORMATS:
         raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format!r}")
@@ -123,15 +122,16 @@ def classify(
         raise UsageError("expected files or folders, got an empty path (an unset variable?)")
     if files_from is None and (null or not given):
         raise UsageError("--null goes with --files-from" if null else "expected a PATH, or --files-from FILE")
-    found = find_tracks(given if files_from is None else [*given, *listed_paths(files_from, null)])
-    for folder, reason in found.problems:
+    search = TrackSearch(given if files_from is None else [*given, *listed_paths(files_from, null)])
+    tracks = list(search)
+    for folder, reason in search.problems:
         say(f"warning: {printable(str(folder))}: cannot be searched: {reason}")
-    if not found.tracks:
-        raise UsageError(_nothing(given, files_from, found))
-    _refuse_inputs(output, files_from, bundle, found)
-    with open_output(output) as write:
+    if not tracks:
+        raise UsageError(_nothing(given, files_from, search))
+    _refuse_inputs(output, files_from, bundle, tracks)
+    with open_output(output) as out:
         pool = CascadePool.open(
-            None if jobs is None else min(jobs, len(found.tracks)),
+            None if jobs is None else min(jobs, len(tracks)),
             bundle,
             device,
             policy,
@@ -142,29 +142,24 @@ def classify(
             min_confidence=min_confidence,
         )
         say(_device(pool, device))
-        view = formatter(
-            format,
-            genres=pool.plan.genres,
-            stages=[stage.name for stage in pool.plan.stages],
-            top=top,
-            explain=explain,
-            utf8=write.utf8,
-        )
-        summary = _Run(pool, view, write, len(found.tracks)).all(found.tracks)
-    for line in summary.lines(found):
+        stages = [stage.name for stage in pool.plan.stages]
+        sink = TextSink(format, out, genres=pool.plan.genres, stages=stages, top=top, explain=explain)
+        with _Watch(len(tracks), out) as watch:
+            run(tracks, LaneRunner(pool), sink, watch, patience=STOP_SECONDS)
+    for line in watch.summary.lines(search):
         say(line)
-    if summary.failed or found.problems:
+    if watch.summary.failed or search.problems:
         raise typer.Exit(SOME_FAILED)
 
 
-def _nothing(given: list[str], files_from: Path | None, found: Found) -> str:
+def _nothing(given: list[str], files_from: Path | None, search: TrackSearch) -> str:
     places = [printable(path) for path in given]
     if files_from is not None:
         places.append(f"the list {printable(str(files_from))}")
-    return f"no audio found in {', '.join(places)}{skipped(found)}"
+    return f"no audio found in {', '.join(places)}{skipped(search)}"
 
 
-def _refuse_inputs(output: Path | None, files_from: Path | None, bundle: Path | None, found: Found) -> None:
+def _refuse_inputs(output: Path | None, files_from: Path | None, bundle: Path | None, tracks: list[Track]) -> None:
     """Before anything is read or opened: the output must not overwrite a track, the list of tracks, or the bundle."""
     from edge_reclass.bundle.loading import starter_path
 
@@ -172,7 +167,7 @@ def _refuse_inputs(output: Path | None, files_from: Path | None, bundle: Path | 
         output = None
     descriptor = 1 if output is None else descriptor_of(output)
     lists = [] if files_from is None or str(files_from) == "-" else [files_from]
-    refuse_inputs(output, descriptor, [*found.tracks, *lists])
+    refuse_inputs(output, descriptor, [*(track.path for track in tracks), *lists])
     if output is not None and descriptor is None:
         root = (starter_path() if bundle is None else bundle).resolve()
         if root.is_dir() and output.absolute().parent.resolve().is_relative_to(root):
@@ -187,90 +182,45 @@ def _device(pool: CascadePool, asked: str) -> str:
     return f"device: {'; '.join((pool.device, *notes))}"
 
 
-class _Run:
-    """One run: verdicts in the order of the tracks, written as they come, and kept when it is stopped."""
+class _Watch:
+    """Tells people and systemd how the run goes; a context manager around it."""
 
-    def __init__(self, pool: CascadePool, view: Formatter, output: Output, total: int) -> None:
-        self._pool, self._view, self._output, self._total = pool, view, output, total
-        self._summary = Summary()
-        self._waiting: deque[Future[Verdict]] = deque()
-        self._head = view.begin()  # written with the first verdict, so that a run without one replaces nothing
+    def __init__(self, total: int, output: Output) -> None:
+        self._total = total
+        self._bar = ProgressBar(total, output)
+        output.before_write = self._bar.clear
+        self.summary = Summary()
 
-    def all(self, tracks: list[Path]) -> Summary:
-        """Classify ``tracks``; what was classified is written even if a signal or an error ends the run early.
+    def wrote(self, verdict: Verdict) -> None:
+        """See :class:`edge_reclass.run.runner.Observer`."""
+        self.summary.add(verdict)
+        self._bar.advance()
+        notify.alive(f"{self.summary.total} of {self._total} tracks, {self.summary.failed} failed")
 
-        Raises:
-            KeyboardInterrupt, SystemExit: a signal came.
-            DeviceError: the device is lost.
-            EdgeReclassError, ReaderLeft: see :class:`Output`.
-        """
-        try:
-            with ProgressBar(self._total, self._output) as bar:
-                notify.ready(f"classifying {self._total} tracks")
-                for track in tracks:
-                    self._waiting.append(self._pool.submit(track))
-                    if len(self._waiting) > _AHEAD * len(self._pool.cascades):
-                        self._next(bar)
-                while self._waiting:
-                    self._next(bar)
-            self._output(self._head + self._view.end())
-        except ReaderLeft:
-            self._close(finished=False)
-            raise
-        except BaseException as error:
-            try:
-                self._stop("interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "stopped")
-            except (KeyboardInterrupt, SystemExit):
-                # Where this signal came, a lock of the pool may be held for good: the pool is not touched again.
-                abandon_running_tracks()
-                raise
-            self._close(finished=False)
-            raise
-        self._close(finished=True)
-        return self._summary
-
-    def _next(self, bar: ProgressBar) -> None:
-        verdict = self._waiting[0].result()
-        self._waiting.popleft()
-        self._write(verdict, bar)
-        bar.advance()
-        notify.alive(f"{self._summary.total} of {self._total} tracks, {self._summary.failed} failed")
-
-    def _write(self, verdict: Verdict, bar: ProgressBar | None = None) -> None:
-        head, self._head = self._head, ""
-        (self._output if bar is None else bar.write)(head + self._view.verdict(verdict))
-        self._summary.add(verdict)
-
-    def _stop(self, how: str) -> None:
-        """Write what is finished, then give the tracks that are being classified some time; say what is kept."""
+    def stopping(self, error: BaseException, running: int) -> None:
+        """See :class:`edge_reclass.run.runner.Observer`."""
+        how, tracks = _how(error), counted(running, "running track")
+        self._bar.close()
         notify.stopping(how)
-        try:
-            self._write_finished()
-            running = sum(not future.cancel() for future in self._waiting)
-            if running:
-                say(
-                    f"{how}: waiting at most {STOP_SECONDS} s for {counted(running, 'running track')}; again: leave now"
-                )
-                self._pool.close(timeout=STOP_SECONDS)
-                self._write_finished()
-            if not self._head:
-                self._output(self._view.end())
-        except (EdgeReclassError, ReaderLeft):
-            pass  # the terminal or the disk is gone too; what counts is why we stop
-        finally:
-            done = f"{how} after {self._summary.total} of {counted(self._total, 'track')}"
-            kept = self._output.partial if not self._head else None
-            say(done if kept is None else f"{done}; their verdicts are in {printable(str(kept))}")
+        say(f"{how}: waiting at most {STOP_SECONDS} s for {tracks}; again: leave now")
 
-    def _write_finished(self) -> None:
-        for future in [future for future in self._waiting if future.done()]:
-            self._waiting.remove(future)
-            if not future.cancelled() and future.exception() is None:
-                self._write(future.result())
+    def stopped(self, error: BaseException, kept: str | None) -> None:
+        """See :class:`edge_reclass.run.runner.Observer`."""
+        self._bar.close()
+        done = f"{_how(error)} after {self.summary.total} of {counted(self._total, 'track')}"
+        say(done if kept is None else f"{done}; their verdicts are in {printable(kept)}")
 
-    def _close(self, finished: bool) -> None:
-        """Close the pool. After a stop the running tracks had their time."""
-        if not self._pool.close(timeout=None if finished else 0):
-            abandon_running_tracks()
-        if finished:
-            notify.stopping("done")
+    def __enter__(self) -> _Watch:
+        notify.ready(f"classifying {self._total} tracks")
+        self._bar.draw()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        notify.stopping("done" if value is None else None)
+
+
+def _how(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "stopped"

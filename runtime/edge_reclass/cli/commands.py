@@ -16,7 +16,8 @@ from edge_reclass.cli.classify import classify
 from edge_reclass.cli.stopping import INTERRUPTED, handle_signals, leave, say
 from edge_reclass.cli.wording import in_words
 from edge_reclass.errors import EdgeReclassError, UsageError
-from edge_reclass.run.output import ReaderLeft, json_text, open_output, printable
+from edge_reclass.run.output import StdoutClosed, open_output
+from edge_reclass.run.text import json_text, printable
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -143,7 +144,7 @@ def main() -> None:
         leave(error.code if isinstance(error.code, int) else 0 if error.code is None else 1)
     except KeyboardInterrupt:
         leave(INTERRUPTED)
-    except ReaderLeft:
+    except StdoutClosed:
         # What Python would flush at exit goes where nobody misses it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         leave(0)

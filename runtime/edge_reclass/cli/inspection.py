@@ -9,7 +9,7 @@ import msgspec
 
 from edge_reclass.bundle.loading import Bundle
 from edge_reclass.bundle.manifest import ExcerptEntry, StageEntry
-from edge_reclass.run.output import printable
+from edge_reclass.run.text import printable
 
 __all__ = ["describe", "describe_json"]
 

@@ -7,9 +7,9 @@ import stat
 import sys
 import time
 from contextlib import suppress
-from types import TracebackType
 
-from edge_reclass.run.output import Output, is_utf8
+from edge_reclass.run.output import Output
+from edge_reclass.run.text import is_utf8
 
 __all__ = ["ProgressBar"]
 
@@ -19,11 +19,11 @@ _WIDEST_BAR = 40
 
 
 class ProgressBar:
-    """One line on the terminal, redrawn as tracks are done; a context manager that erases it at the end.
+    """One line on the terminal, redrawn as tracks are done.
 
     Nothing is drawn where standard error is no terminal, or cannot erase a line (``TERM=dumb``), and where ``output``
-    is a pipe: its reader (``| tee``, ``| grep``) may write to the same terminal at any time. ``write`` erases the bar
-    before it writes to a terminal; ``advance`` draws it again below.
+    is a pipe: its reader (``| tee``, ``| grep``) may write to the same terminal at any time. Before the output
+    writes to a terminal, the bar is erased.
     """
 
     def __init__(self, total: int, output: Output) -> None:
@@ -32,29 +32,24 @@ class ProgressBar:
         can_erase = sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
         self._shown = total > 1 and can_erase and not _may_reach_a_terminal(output)
 
-    def write(self, text: str) -> None:
-        """Write to the output. Raises what :class:`Output` raises."""
+    def clear(self) -> None:
+        """Make way for a line of the output, where that is a terminal; :meth:`advance` draws the bar again below."""
         if self._output.is_terminal:
             self._erase()
             self._drawn = 0.0  # to be drawn again at once
-        self._output(text)
 
     def advance(self) -> None:
         """One more track is done."""
         self._done += 1
-        self._draw()
+        self.draw()
 
-    def __enter__(self) -> ProgressBar:
-        self._draw()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Erase it for good."""
         self._erase()
         self._shown = False
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Draw it, unless that was done a moment ago."""
         now = time.monotonic()
         if self._shown and now - self._drawn >= _INTERVAL:
             self._drawn = now

@@ -9,13 +9,11 @@ import threading
 from contextlib import suppress
 from typing import NoReturn
 
-__all__ = ["HUNG_UP", "INTERRUPTED", "TERMINATED", "abandon_running_tracks", "handle_signals", "leave", "say"]
+__all__ = ["HUNG_UP", "INTERRUPTED", "TERMINATED", "handle_signals", "leave", "say"]
 
 HUNG_UP = 129
 INTERRUPTED = 130
 TERMINATED = 143
-
-_abandoned = threading.Event()
 
 
 def handle_signals() -> None:
@@ -28,15 +26,10 @@ def handle_signals() -> None:
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(HUNG_UP))
 
 
-def abandon_running_tracks() -> None:
-    """From now on :func:`leave` waits for no track."""
-    _abandoned.set()
-
-
 def leave(code: int) -> NoReturn:
-    """End the process with ``code``, also where tracks are still running or a second Ctrl-C came meanwhile.
+    """End the process with ``code``, at once where tracks are still being classified.
 
-    Python itself would then wait for them all the same, or take their threads away inside ONNX Runtime, which aborts.
+    Python itself would then wait for them, or take their threads away inside ONNX Runtime, which aborts.
     """
     running = any(thread.name.startswith("edge-reclass") for thread in threading.enumerate())
     for stream in (sys.stdout, sys.stderr):
@@ -45,7 +38,7 @@ def leave(code: int) -> NoReturn:
         except (OSError, ValueError):  # the terminal is gone: what Python flushes at exit goes where nobody misses it
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    if _abandoned.is_set() or (running and code in (HUNG_UP, INTERRUPTED, TERMINATED)):
+    if running:
         os._exit(code)
     sys.exit(code)
 

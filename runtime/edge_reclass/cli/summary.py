@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from edge_reclass.run.output import printable
+from edge_reclass.run.text import printable
 
 if TYPE_CHECKING:
-    from edge_reclass.run.sources import Found
+    from edge_reclass.run.sources import TrackSearch
     from edge_reclass.verdict import Verdict
 
 __all__ = ["Summary", "counted", "skipped"]
@@ -50,10 +50,10 @@ class Summary:
         if verdict.status == "unsupported" and not self._has_pyav and needs_pyav(verdict.path):
             self._needs_codecs[os.path.splitext(verdict.path)[1].lower()] += 1  # noqa: PTH122
 
-    def lines(self, found: Found) -> Iterator[str]:
+    def lines(self, search: TrackSearch) -> Iterator[str]:
         """The summary; the genres come last."""
         seconds = time.perf_counter() - self._began
-        yield f"{counted(self.total, 'track')} in {seconds:.1f} s: {_joined(self.statuses)}{skipped(found)}"
+        yield f"{counted(self.total, 'track')} in {seconds:.1f} s: {_joined(self.statuses)}{skipped(search)}"
         if self._needs_codecs:
             kinds = _joined(self._needs_codecs)
             need = "needs" if self._needs_codecs.total() == 1 else "need"
@@ -73,9 +73,9 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
-def skipped(found: Found) -> str:
+def skipped(search: TrackSearch) -> str:
     """What a search passed over, to be put behind another text; empty if nothing."""
-    kinds = (("hidden", found.skipped_hidden), ("non-audio", found.skipped_other))
+    kinds = (("hidden", search.skipped_hidden), ("non-audio", search.skipped_other))
     parts = [(kind, number) for kind, number in kinds if number]
     if not parts:
         return ""

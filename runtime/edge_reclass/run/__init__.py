@@ -1,4 +1,4 @@
-"""From tracks to verdicts on the disk: where tracks come from, who classifies them, where verdicts go."""
+"""From tracks to verdicts on the disk: sources of tracks, runners that classify them, sinks of verdicts."""
 
 from __future__ import annotations
 
@@ -8,33 +8,43 @@ from edge_reclass._lazy import lazy
 
 if TYPE_CHECKING:
     from edge_reclass.run.lanes import CascadePool
-    from edge_reclass.run.output import ReaderLeft, json_text, lenient, open_output, printable
+    from edge_reclass.run.output import StdoutClosed, open_output
     from edge_reclass.run.output_file import refuse_inputs
-    from edge_reclass.run.sources import find_tracks, listed_paths
+    from edge_reclass.run.runner import LaneRunner, Observer, Runner, run
+    from edge_reclass.run.sinks import Sink, TextSink
+    from edge_reclass.run.sources import Source, Track, TrackSearch, listed_paths
+    from edge_reclass.run.text import json_text, lenient, printable
+
+_HOMES = {
+    "lanes": ["CascadePool"],
+    "output": ["StdoutClosed", "open_output"],
+    "output_file": ["refuse_inputs"],
+    "runner": ["LaneRunner", "Observer", "Runner", "run"],
+    "sinks": ["Sink", "TextSink"],
+    "sources": ["Source", "Track", "TrackSearch", "listed_paths"],
+    "text": ["json_text", "lenient", "printable"],
+}
 
 __all__ = [
     "CascadePool",
-    "ReaderLeft",
-    "find_tracks",
+    "LaneRunner",
+    "Observer",
+    "Runner",
+    "Sink",
+    "Source",
+    "StdoutClosed",
+    "TextSink",
+    "Track",
+    "TrackSearch",
     "json_text",
     "lenient",
     "listed_paths",
     "open_output",
     "printable",
     "refuse_inputs",
+    "run",
 ]
 
 __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "CascadePool": "edge_reclass.run.lanes",
-        "ReaderLeft": "edge_reclass.run.output",
-        "json_text": "edge_reclass.run.output",
-        "lenient": "edge_reclass.run.output",
-        "open_output": "edge_reclass.run.output",
-        "printable": "edge_reclass.run.output",
-        "refuse_inputs": "edge_reclass.run.output_file",
-        "find_tracks": "edge_reclass.run.sources",
-        "listed_paths": "edge_reclass.run.sources",
-    },
+    __name__, {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_reclass.errors import UsageError
-from edge_reclass.run.output import json_text, printable
+from edge_reclass.run.text import json_text, printable
 
 if TYPE_CHECKING:
     from edge_reclass.verdict import StageReport, Verdict

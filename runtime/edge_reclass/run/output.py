@@ -1,28 +1,25 @@
-"""Where text goes: standard output, a pipe or a device, or a file; and how names are made safe to print."""
+"""Where text goes: standard output, a pipe or a device, or a file."""
 
 from __future__ import annotations
 
-import codecs
 import fcntl
-import io
-import json
 import os
 import re
 import sys
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from edge_reclass.errors import EdgeReclassError, UsageError
 from edge_reclass.run.output_file import ResultFile
+from edge_reclass.run.text import is_utf8, lenient, printable
 
-__all__ = ["Output", "ReaderLeft", "descriptor_of", "json_text", "lenient", "open_output", "printable"]
+__all__ = ["Output", "StdoutClosed", "descriptor_of", "open_output"]
 
 
-class ReaderLeft(Exception):
-    """Whoever read our output has closed it (``| head``); nobody is there to be told."""
+class StdoutClosed(Exception):
+    """Whoever read our output has closed it (``| head``)."""
 
 
 class Output:
@@ -33,7 +30,7 @@ class Output:
 
     Raises (when called):
         EdgeReclassError: writing failed (disk full).
-        ReaderLeft: the reader of a pipe has left.
+        StdoutClosed: the reader of a pipe has left.
     """
 
     def __init__(self, stream: TextIO, name: str, file: ResultFile | None = None) -> None:
@@ -45,8 +42,11 @@ class Output:
         except (OSError, ValueError):
             self.fileno = None
         self.is_terminal = self.fileno is not None and os.isatty(self.fileno)
+        self.before_write: Callable[[], None] = lambda: None
+        """Called before anything is written, so that a progress bar can leave the terminal's line."""
 
     def __call__(self, text: str) -> None:
+        self.before_write()
         if self.is_terminal:  # a table is safe already; in CSV, names are as they are
             text = "".join(c if c in "\r\n" else printable(c) for c in text) if not text.isprintable() else text
         try:
@@ -55,7 +55,7 @@ class Output:
             self._stream.write(text)
             self._stream.flush()
         except BrokenPipeError as error:
-            raise ReaderLeft from error
+            raise StdoutClosed from error
         except OSError as error:
             kept = "" if self.partial is None else f"; what was classified by then is in {printable(str(self.partial))}"
             raise EdgeReclassError(f"{self._name} cannot be written ({error.strerror}){kept}") from error
@@ -127,44 +127,3 @@ def descriptor_of(path: Path) -> int | None:
         except OSError:
             return None
     return None
-
-
-def is_utf8(stream: object) -> bool:
-    """False where a stream's encoding is known and not UTF-8."""
-    encoding = getattr(stream, "encoding", None)
-    return encoding is None or codecs.lookup(encoding).name == "utf-8"
-
-
-def lenient(stream: object) -> None:
-    """Let a path that is not valid UTF-8 pass through as its own bytes, and never fail on a terminal without UTF-8."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="surrogateescape" if is_utf8(stream) else "backslashreplace")
-
-
-def printable(text: str) -> str:
-    """``text`` without what could rewrite a terminal or reorder its line, which stands as backslash escapes.
-
-    These are control and formatting characters (bidirectional ones, line and paragraph separators). Every kind of
-    space is kept, as are the joiners of emoji and Persian, and stray bytes of names that are not valid UTF-8.
-    """
-    return text if text.isprintable() else "".join(c if _is_harmless(c) else ascii(c)[1:-1] for c in text)
-
-
-def json_text(text: str, utf8: bool) -> str:
-    """JSON with what a stream cannot take (all but ASCII, unless it is UTF-8), stray bytes of names, and what
-    :func:`printable` escapes, escaped as JSON escapes it."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c == "\n" or _is_plain_json(c, utf8) else json.dumps(c)[1:-1] for c in text)
-
-
-def _is_plain_json(character: str, utf8: bool) -> bool:
-    if character.isascii():
-        return character.isprintable()
-    return utf8 and not "\ud800" <= character <= "\udfff" and printable(character) == character
-
-
-def _is_harmless(character: str) -> bool:
-    if character.isprintable() or character in "\u200c\u200d" or "\udc80" <= character <= "\udcff":
-        return True
-    return unicodedata.category(character) in ("Zs", "Co", "Cn")

@@ -1,51 +1,106 @@
-"""Find the tracks in files and folders."""
+"""Sources: where tracks come from."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from edge_reclass.audio.formats import has_audio_suffix
 from edge_reclass.errors import UsageError
 
-__all__ = ["Found", "find_tracks", "listed_paths"]
+__all__ = ["Source", "Track", "TrackSearch", "listed_paths"]
 
 
-@dataclass
-class Found:
-    """What a search found.
+@dataclass(frozen=True)
+class Track:
+    """One audio file, as a source found it. What a file that is not there has is None."""
 
-    tracks: in the order of the paths given, folders sorted by name; no path twice
-    skipped_hidden: files and folders in the folders searched whose names begin with a dot
-    skipped_other: files in the folders searched that have no audio suffix
-    problems: folders that could not be listed, each with its reason; they are reported, not lost
+    path: Path
+    size: int | None = None
+    """Bytes."""
+    mtime_ns: int | None = None
+    device: int | None = None
+    inode: int | None = None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+class Source(Protocol):
+    """Where tracks come from: an iterable of them, read only a few tracks ahead of the results."""
+
+    def __iter__(self) -> Iterator[Track]: ...
+
+
+class TrackSearch:
+    """The tracks among files and folders; a Source that can be read once.
+
+    A path that is not a folder is always a track, whatever it is and whether it exists or not: its verdict says so. A
+    folder is searched through, however it is named; hidden files and folders in it are skipped. Links to folders are
+    followed, but no folder is searched twice, whatever leads to it; a dangling link with an audio suffix is a track.
+    Tracks come in the order of the paths given, folders sorted by name; no path twice.
     """
 
-    tracks: list[Path] = field(default_factory=list)
-    skipped_hidden: int = 0
-    skipped_other: int = 0
-    problems: list[tuple[Path, str]] = field(default_factory=list)
+    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+        self._paths = paths
+        self._given: set[str] = set()
+        self._folders: set[tuple[int, int]] = set()
+        self.skipped_hidden = 0
+        """Files and folders in the folders searched whose names begin with a dot."""
+        self.skipped_other = 0
+        """Files in the folders searched that have no audio suffix."""
+        self.problems: list[tuple[Path, str]] = []
+        """Folders that could not be listed, each with its reason; they are reported, not lost."""
 
+    def __iter__(self) -> Iterator[Track]:
+        for path in self._paths:
+            text = os.fspath(path)
+            if _is_folder(text):
+                yield from self._search(text)
+            elif text not in self._given:
+                self._given.add(text)
+                yield _track(text)
 
-def find_tracks(paths: Iterable[str | os.PathLike[str]]) -> Found:
-    """Files to classify among ``paths``.
+    def _search(self, root: str) -> Iterator[Track]:
+        """Depth first, with a stack of its own: a folder may be deeper than Python's recursion limit."""
+        stack: list[tuple[str, os.DirEntry[str] | None]] = [(root, None)]
+        while stack:
+            path, file = stack.pop()
+            if file is not None:
+                if path not in self._given:
+                    self._given.add(path)
+                    yield _track(path, file)
+                continue
+            try:
+                status = os.stat(path)  # noqa: PTH116
+                identity = (status.st_dev, status.st_ino)
+                if identity in self._folders:
+                    continue
+                self._folders.add(identity)
+                with os.scandir(path) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError as error:
+                self.problems.append((Path(path), error.strerror or str(error)))
+                continue
+            stack.extend(child for entry in reversed(entries) if (child := self._child(entry)) is not None)
 
-    A path that is not a folder is always a track, whatever it is and whether it exists or not: its verdict
-    says so. A folder is searched through, however it is named; hidden files and folders in it are skipped.
-    Links to folders are followed, but no folder is searched twice, whatever leads to it; a dangling link with
-    an audio suffix is a track. One listing per folder, and a stat for folders and links only.
-    """
-    search = _Search()
-    for path in paths:
-        text = os.fspath(path)
-        if _is_folder(text):
-            search.folder(text)
-        else:
-            search.add(text)
-    return search.found
+    def _child(self, entry: os.DirEntry[str]) -> tuple[str, os.DirEntry[str] | None] | None:
+        """Path of an entry, and the entry if it is a file; None if it is skipped, which is then counted."""
+        if entry.name.startswith("."):
+            self.skipped_hidden += 1
+            return None
+        try:
+            is_folder = entry.is_dir()
+        except OSError:
+            is_folder = False  # a link that leads nowhere; as a track, its verdict says so
+        if not is_folder and not has_audio_suffix(entry.name):
+            self.skipped_other += 1
+            return None
+        return entry.path, None if is_folder else entry
 
 
 def listed_paths(source: Path, null: bool = False) -> list[str]:
@@ -85,48 +140,9 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-class _Search:
-    def __init__(self) -> None:
-        self.found = Found()
-        self._tracks: set[str] = set()
-        self._folders: set[tuple[int, int]] = set()
-
-    def add(self, path: str) -> None:
-        if path not in self._tracks:
-            self._tracks.add(path)
-            self.found.tracks.append(Path(path))
-
-    def folder(self, root: str) -> None:
-        """Depth first, with a stack of its own: a folder may be deeper than Python's recursion limit."""
-        stack: list[tuple[str, bool]] = [(root, True)]
-        while stack:
-            path, is_folder = stack.pop()
-            if not is_folder:
-                self.add(path)
-                continue
-            try:
-                status = os.stat(path)  # noqa: PTH116
-                identity = (status.st_dev, status.st_ino)
-                if identity in self._folders:
-                    continue
-                self._folders.add(identity)
-                with os.scandir(path) as listing:
-                    entries = sorted(listing, key=lambda entry: entry.name)
-            except OSError as error:
-                self.found.problems.append((Path(path), error.strerror or str(error)))
-                continue
-            stack.extend(child for entry in reversed(entries) if (child := self._child(entry)) is not None)
-
-    def _child(self, entry: os.DirEntry[str]) -> tuple[str, bool] | None:
-        """Path of an entry, and whether it is a folder; None if it is skipped, which is then counted."""
-        if entry.name.startswith("."):
-            self.found.skipped_hidden += 1
-            return None
-        try:
-            is_folder = entry.is_dir()
-        except OSError:
-            is_folder = False  # a link that leads nowhere; as a track, its verdict says so
-        if not is_folder and not has_audio_suffix(entry.name):
-            self.found.skipped_other += 1
-            return None
-        return entry.path, is_folder
+def _track(path: str, entry: os.DirEntry[str] | None = None) -> Track:
+    try:
+        status = os.stat(path) if entry is None else entry.stat()  # noqa: PTH116
+    except (OSError, ValueError):
+        return Track(Path(path))
+    return Track(Path(path), status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)

@@ -184,7 +184,7 @@ def test_outside_of_the_range_nothing_is_accepted_and_the_verdict_is_unsure() ->
     policy = two_steps("soft", 0.9, {"b": 1.0})
     strange = Answer("a", answer("a", 0, 0.99).probabilities, outside=True)
     first = decide(policy, [strange])
-    assert (first.stop, first.code) == (False, "go_on")
+    assert (first.stop, first.code) == (False, None)
     last = decide(policy, [strange, answer("b", 0, 0.99)])
     assert (last.stop, last.code, last.unsure) == (True, "outside_range", True)
     assert "what a heard" in last.reason

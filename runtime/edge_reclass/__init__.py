@@ -19,12 +19,22 @@ if TYPE_CHECKING:
     from edge_reclass.bundle import Bundle
     from edge_reclass.bundle import load as load_bundle
     from edge_reclass.cascade import Cascade
-    from edge_reclass.errors import EdgeReclassError
+    from edge_reclass.errors import EdgeReclassError, Status, TrackError
     from edge_reclass.run import CascadePool
     from edge_reclass.verdict import Verdict
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "Cascade", "CascadePool", "EdgeReclassError", "Verdict", "__version__", "load_bundle"]
+__all__ = [
+    "Bundle",
+    "Cascade",
+    "CascadePool",
+    "EdgeReclassError",
+    "Status",
+    "TrackError",
+    "Verdict",
+    "__version__",
+    "load_bundle",
+]
 
 # Imported when first used: an appliance that asks only for the version, or for one module, pays only for that.
 __getattr__, __dir__ = lazy(
@@ -34,6 +44,8 @@ __getattr__, __dir__ = lazy(
         "Cascade": "edge_reclass.cascade",
         "CascadePool": "edge_reclass.run",
         "EdgeReclassError": "edge_reclass.errors",
+        "Status": "edge_reclass.errors",
+        "TrackError": "edge_reclass.errors",
         "Verdict": "edge_reclass.verdict",
         "load_bundle": "edge_reclass.bundle:load",
     },

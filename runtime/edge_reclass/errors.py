@@ -8,11 +8,12 @@
     ├── DeviceError                     exit 5   the requested device cannot be used
     └── TrackError                      never ends a run: it becomes the status of one track's verdict
 
-A message says what was wrong, what was expected against what was found, and the command that mends it.
+A message says what was wrong, what was expected against what was found, and the command that fixes it.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Final
 
 __all__ = [
@@ -23,23 +24,43 @@ __all__ = [
     "EdgeReclassError",
     "EngineError",
     "MissingExtraError",
+    "Status",
     "TrackError",
     "UsageError",
+    "Word",
 ]
 
-ANSWER_STATUSES: Final = ("ok", "unsure", "silent", "too_short")
+
+class Word(str, Enum):
+    """Words of which one is meant; each equals its text, and is printed and written as it."""
+
+    __str__ = str.__str__
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+
+class Status(Word):
+    """What became of a track."""
+
+    OK = "ok"
+    UNSURE = "unsure"
+    SILENT = "silent"
+    TOO_SHORT = "too_short"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    UNSUPPORTED = "unsupported"
+    CORRUPT = "corrupt"
+    EMPTY = "empty"
+    TOO_LONG = "too_long"
+    OUT_OF_MEMORY = "out_of_memory"
+    ERROR = "error"
+
+
+ANSWER_STATUSES: Final = (Status.OK, Status.UNSURE, Status.SILENT, Status.TOO_SHORT)
 """Statuses that are an answer about the music; they do not change the exit code."""
 
-FAILURE_STATUSES: Final = (
-    "missing",
-    "unreadable",
-    "unsupported",
-    "corrupt",
-    "empty",
-    "too_long",
-    "out_of_memory",
-    "error",
-)
+FAILURE_STATUSES: Final = tuple(status for status in Status if status not in ANSWER_STATUSES)
 """Statuses that mean the track could not be classified; a run with any of them exits with 3."""
 
 
@@ -86,6 +107,6 @@ class TrackError(EdgeReclassError):
 
     exit_code = 3
 
-    def __init__(self, status: str, message: str) -> None:
-        self.status = status
+    def __init__(self, status: Status, message: str) -> None:
+        self.status = Status(status)
         super().__init__(message)

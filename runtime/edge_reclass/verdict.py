@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from edge_reclass.errors import ANSWER_STATUSES
+from edge_reclass.errors import ANSWER_STATUSES, Status, Word
 
-__all__ = ["DamageSeen", "ExcerptSeen", "Part", "Score", "StageReport", "Verdict"]
+__all__ = [
+    "FORMAT",
+    "DamageSeen",
+    "ExcerptSeen",
+    "Part",
+    "ReasonCode",
+    "Score",
+    "StageReport",
+    "Status",
+    "Verdict",
+]
+
+
+FORMAT: Final = 1
+"""Of a verdict's JSON; raised when a key changes its meaning or goes."""
+
+
+class ReasonCode(Word):
+    """Why the cascade stopped: a stage was sure enough, or the last has answered; or why the verdict is unsure."""
+
+    ACCEPTED = "accepted"
+    LAST_STAGE = "last_stage"
+    LOW_CONFIDENCE = "low_confidence"
+    OUTSIDE_RANGE = "outside_range"
 
 
 @dataclass(frozen=True)
@@ -81,30 +105,41 @@ class StageReport:
 class Verdict:
     """The result for one track.
 
-    ``status`` is one of ``errors.ANSWER_STATUSES`` and ``errors.FAILURE_STATUSES``; what does not apply to a status
-    is None or empty. An ``unsure`` verdict has no genre; ``top`` says what it would have been, ``confidence`` with
-    which score. ``reason`` says in words why the cascade stopped or is unsure; ``reason_code`` is ``accepted`` (a
-    stage was sure enough), ``last_stage``, ``low_confidence`` or ``outside_range``. ``stages`` holds the stages that
-    ran, also where a later one failed. ``damage`` is what could not be decoded of the excerpt; ``channel`` is the
-    channel that was heard alone because the mix of all cancels.
+    What does not apply to a status is None or empty. An ``unsure`` verdict has no genre; ``top`` says what it would
+    have been, ``confidence`` with which score. ``reason`` says in words why the cascade stopped or is unsure.
+    ``stages`` holds the stages that ran, also where a later one failed. ``damage`` is what could not be decoded of the
+    excerpt; ``channel`` is the channel that was heard alone because the mix of all cancels.
+
+    ``bundle_digest`` names the exact content of the bundle, ``program`` what classified, ``at`` when (UTC), ``size``
+    (bytes) and ``mtime_ns`` the file as it was then; both are None for audio in memory and files that are not there.
     ``decode_milliseconds`` is for people (``--explain``) and not part of the JSON.
     """
 
     path: str
-    status: str
+    status: Status
     bundle: str
     policy: str
     genre: str | None = None
     confidence: float | None = None
     decided_by: str | None = None
     reason: str | None = None
-    reason_code: str | None = None
+    reason_code: ReasonCode | None = None
     top: tuple[Score, ...] = ()
     stages: tuple[StageReport, ...] = ()
     damage: DamageSeen | None = None
     channel: int | None = None
     error: str | None = None
+    bundle_digest: str | None = None
+    program: str | None = None
+    at: str | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
     decode_milliseconds: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True if the track got a genre."""
+        return self.status == Status.OK
 
     @property
     def failed(self) -> bool:
@@ -129,7 +164,40 @@ class Verdict:
             "bundle": self.bundle,
             "policy": self.policy,
             "error": self.error,
+            "format": FORMAT,
+            "bundle_digest": self.bundle_digest,
+            "program": self.program,
+            "at": self.at,
+            "size": self.size,
+            "mtime_ns": self.mtime_ns,
         }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Verdict:
+        """The verdict of which ``plain`` is the :meth:`to_dict`, as far as it holds it.
+
+        Raises:
+            ValueError: another ``format``, or a key that is missing, unknown or of a wrong type.
+        """
+        if (got := plain.get("format")) != FORMAT:
+            raise ValueError(f"a verdict of format {got!r}, expected {FORMAT}")
+        try:
+            values = dict(plain)
+            del values["format"]
+            values["status"] = Status(values["status"])
+            values["reason_code"] = None if values["reason_code"] is None else ReasonCode(values["reason_code"])
+            values["top"] = tuple(Score(**score) for score in values["top"] or ())
+            stages = [{**stage, "excerpt": ExcerptSeen(**stage["excerpt"])} for stage in values["stages"] or ()]
+            values["stages"] = tuple(StageReport(**stage) for stage in stages)
+            values["damage"] = None if values["damage"] is None else DamageSeen(**values["damage"])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a verdict: {error}") from error
+
+    @staticmethod
+    def json_schema() -> dict[str, Any]:
+        """The JSON Schema (2020-12) of :meth:`to_dict`, made from the types of these classes."""
+        return _json_schema()
 
     def to_json(self, top: int | None = None) -> str:
         """One line of JSON. A path that is not valid UTF-8 is kept, its stray bytes as ``\\udcXX`` escapes."""
@@ -142,6 +210,28 @@ class Verdict:
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
+
+
+def _json_schema() -> dict[str, Any]:
+    import msgspec
+
+    (schema,), parts = msgspec.json.schema_components([Verdict], ref_template="#/$defs/{name}")
+    del parts["Part"], schema
+    for name, hidden in (("Verdict", "decode_milliseconds"), ("StageReport", "parts")):
+        del parts[name]["properties"][hidden]
+    verdict = parts.pop("Verdict")
+    verdict["properties"] = {"format": {"const": FORMAT}, **verdict["properties"]}
+    for part in (verdict, *parts.values()):
+        part.pop("description", None)
+        if "properties" in part:
+            part["required"] = sorted(part["properties"])
+            part["additionalProperties"] = False
+            for property_ in part["properties"].values():
+                property_.pop("default", None)
+    for many in ("top", "stages"):  # empty ones are null
+        verdict["properties"][many] = {"anyOf": [verdict["properties"][many], {"type": "null"}]}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {**head, **verdict, "title": "What edge-reclass says of one track", "$defs": parts}
 
 
 def _damage_dict(damage: DamageSeen) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import Options, Policy
-from edge_reclass.verdict import Part, Verdict
+from edge_reclass.verdict import Part, Status, Verdict
 from edge_reclass_bench.clocks import Goal
 from edge_reclass_bench.null_backend import NullBackend
 from edge_reclass_bench.opened import Opened
@@ -41,7 +41,7 @@ class NullClassifier:
     """Does nothing, and says so."""
 
     def __init__(self) -> None:
-        self._verdict = Verdict("<null>", "ok", "null", "null", decode_milliseconds=0.0)
+        self._verdict = Verdict("<null>", Status.OK, "null", "null", decode_milliseconds=0.0)
 
     def classify(self, path: Path) -> Verdict:
         """The same verdict for every path."""

@@ -236,7 +236,7 @@ def _figures(heard: Heard, always: Sequence[tuple[Decision, int]], sure: Sequenc
     genre = np.array([decision.genre for decision, _ in always])
     right = genre == labels
     balanced = float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
-    codes = [decision.code for decision, _ in sure]
+    codes: list[str | None] = [decision.code for decision, _ in sure]
     kept = np.array([code not in ("outside_range", "low_confidence") for code in codes])
     confidence = np.array([decision.confidence for decision, _ in always])
     bins = np.minimum((confidence * 10).astype(int), 9)

@@ -32,7 +32,7 @@ from edge_reclass.audio.protection import is_protected
 from edge_reclass.audio.quiet import quiet_c_stderr
 from edge_reclass.audio.reading import Attempt, Source, attempt
 from edge_reclass.audio.riff import holds_bitstream, read_wave
-from edge_reclass.errors import TrackError
+from edge_reclass.errors import Status, TrackError
 
 __all__ = ["Decoder"]
 
@@ -83,10 +83,10 @@ class Decoder:
         with _open_regular(path) as fd, quiet_c_stderr():
             try:
                 if os.fstat(fd).st_size == 0:
-                    raise TrackError("empty", "the file has 0 bytes")
+                    raise TrackError(Status.EMPTY, "the file has 0 bytes")
                 return _OneFile(fd, path, specs, out, self._writer, self._limits).decode()
             except OSError as error:
-                raise TrackError("unreadable", f"cannot be read: {error.strerror or error}") from error
+                raise TrackError(Status.UNREADABLE, f"cannot be read: {error.strerror or error}") from error
 
 
 class _OneFile:
@@ -111,9 +111,9 @@ class _OneFile:
     def decode(self) -> Decoded:
         """What the first way gives that gets through; else what the best gives, if that is enough."""
         if self._container is None and not is_audio(self._path):
-            raise TrackError("unsupported", "neither suffix nor content is that of a known audio format")
+            raise TrackError(Status.UNSUPPORTED, "neither suffix nor content is that of a known audio format")
         if is_protected(self._fd, self._container):
-            raise TrackError("unsupported", "protected (DRM): only the shop's own player can decode it")
+            raise TrackError(Status.UNSUPPORTED, "protected (DRM): only the shop's own player can decode it")
         if self._container in _FOR_SOUNDFILE:
             return self._by_soundfile()
         self._need_av()
@@ -216,13 +216,13 @@ class _OneFile:
     def _frames(self, open_view: Callable[[Pieces], Source]) -> Sequence[Source]:
         sources = [FramesSource(self._fd, frames, open_view) for frames in walk(self._fd)]
         if not sources:
-            raise TrackError("corrupt", "no MPEG audio frames")
+            raise TrackError(Status.CORRUPT, "no MPEG audio frames")
         return sources
 
     def _av(self) -> Sequence[Source]:
         demuxer = self._demuxer()
         if demuxer is None:
-            raise TrackError("corrupt", "not audio, or damaged at its beginning")
+            raise TrackError(Status.CORRUPT, "not audio, or damaged at its beginning")
         views = self._views()
         # What libsndfile read in the header is less of a guess than FFmpeg's.
         seconds = self._seconds if len(self._seconds) == len(views) else [None] * len(views)
@@ -231,7 +231,7 @@ class _OneFile:
     def _bitstream(self) -> Sequence[Source]:
         source = AvSource(self._fd, "wav")
         if source.codec.startswith("pcm"):
-            raise TrackError("unsupported", "a DTS or S/PDIF bit stream in a wav that FFmpeg does not recognise")
+            raise TrackError(Status.UNSUPPORTED, "a DTS or S/PDIF bit stream in a wav that FFmpeg does not recognise")
         return [source]
 
     # What becomes of them.
@@ -269,7 +269,7 @@ class _OneFile:
         if isinstance(first, TrackError) and first.status == "empty" and self._container not in ("riff", "aiff", "au"):
             size = os.fstat(self._fd).st_size
             if size > _MAX_HEADER_BYTES:
-                raise TrackError("corrupt", f"a header, and {size} bytes of which nothing can be decoded")
+                raise TrackError(Status.CORRUPT, f"a header, and {size} bytes of which nothing can be decoded")
         for error in self._errors:
             if isinstance(error, TrackError) and error.status == "unsupported":
                 raise error
@@ -277,9 +277,10 @@ class _OneFile:
             raise first
         if first.recognised or not known:
             need = "" if has_av() else "; pip install 'edge-reclass[codecs]' brings PyAV, which knows more codecs"
-            raise TrackError("unsupported", f"no decoder for what is in this file: {first}{need}") from first
+            raise TrackError(Status.UNSUPPORTED, f"no decoder for what is in this file: {first}{need}") from first
         # Two bytes are no proof: text in UTF-16 begins like an mpeg header.
-        status = "corrupt" if is_audio(self._path) or self._container not in (None, "mpeg") else "unsupported"
+        known = is_audio(self._path) or self._container not in (None, "mpeg")
+        status = Status.CORRUPT if known else Status.UNSUPPORTED
         raise TrackError(status, f"not audio, or damaged at its beginning: {first}") from first
 
 
@@ -288,20 +289,20 @@ def _open_regular(path: str) -> Iterator[int]:
     """A descriptor for reading a regular file; never waits for a pipe's writer, never opens a device."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
-            raise TrackError("unsupported", "not a regular file")
+            raise TrackError(Status.UNSUPPORTED, "not a regular file")
         # O_NONBLOCK in case that the path has become a pipe since.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError) as error:
         dangling = os.path.islink(path)  # noqa: PTH114
-        raise TrackError("missing", "a dangling link" if dangling else "no such file") from error
+        raise TrackError(Status.MISSING, "a dangling link" if dangling else "no such file") from error
     except OSError as error:
-        status = "missing" if error.errno == errno.ENAMETOOLONG else "unreadable"
+        status = Status.MISSING if error.errno == errno.ENAMETOOLONG else Status.UNREADABLE
         raise TrackError(status, f"cannot be opened: {error.strerror or error}") from error
     except ValueError as error:
-        raise TrackError("missing", f"no path of a file: {error}") from error
+        raise TrackError(Status.MISSING, f"no path of a file: {error}") from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise TrackError("unsupported", "not a regular file")
+            raise TrackError(Status.UNSUPPORTED, "not a regular file")
         yield fd
     finally:
         os.close(fd)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from edge_reclass.audio.mono import FULL_SCALE, MAX_CHANNELS, MonoWriter
 from edge_reclass.audio.pieces import Pieces
-from edge_reclass.errors import MissingExtraError, TrackError
+from edge_reclass.errors import MissingExtraError, Status, TrackError
 
 __all__ = ["PREROLL_SECONDS", "AvSource", "has_av", "import_av"]
 
@@ -72,10 +72,10 @@ def import_av(what: str) -> Any:
         import av
     except ModuleNotFoundError as error:
         message = str(MissingExtraError(f"{what} is decoded by PyAV, which is not installed", "codecs"))
-        raise TrackError("unsupported", message) from error
+        raise TrackError(Status.UNSUPPORTED, message) from error
     except ImportError as error:
         # Its libraries are there, but do not load: not enough memory, or a mismatch.
-        raise TrackError("unsupported", f"{what} is decoded by PyAV, which cannot be imported: {error}") from error
+        raise TrackError(Status.UNSUPPORTED, f"{what} is decoded by PyAV, which cannot be imported: {error}") from error
     return av
 
 
@@ -106,7 +106,7 @@ class AvSource:
         try:
             self._probe()
         except self._av.FFmpegError as error:
-            raise TrackError("corrupt", f"cannot be decoded: {error.strerror}") from error
+            raise TrackError(Status.CORRUPT, f"cannot be decoded: {error.strerror}") from error
 
     def read(self, start: int, writer: MonoWriter) -> int | None:
         """See ``Source.read``."""
@@ -146,7 +146,7 @@ class AvSource:
             if isinstance(error, self._av.error.FFmpegError):
                 raise  # about the file; else it is about the demuxer's name
             has = f"the FFmpeg of PyAV {self._av.__version__} cannot read {self._demuxer} files"
-            raise TrackError("unsupported", f"{has} ({error}); a newer PyAV may") from error
+            raise TrackError(Status.UNSUPPORTED, f"{has} ({error}); a newer PyAV may") from error
         return container
 
     def _stream(self, container: Any) -> Any:
@@ -154,12 +154,12 @@ class AvSource:
         streams = container.streams.audio
         if not streams:
             if len(container.streams):
-                raise TrackError("unsupported", "the container holds no audio stream")
-            raise TrackError("corrupt", "the container holds no stream")
+                raise TrackError(Status.UNSUPPORTED, "the container holds no audio stream")
+            raise TrackError(Status.CORRUPT, "the container holds no stream")
         for stream in streams:
             if stream.codec_context is not None:
                 return stream
-        raise TrackError("unsupported", "FFmpeg has no decoder for the audio stream")
+        raise TrackError(Status.UNSUPPORTED, "FFmpeg has no decoder for the audio stream")
 
     def _probe(self) -> None:
         """What the first frame and the container say."""
@@ -175,8 +175,8 @@ class AvSource:
             self.codec = str(stream.codec_context.name)
             if first is None:
                 if damaged:
-                    raise TrackError("corrupt", "no packet of the audio stream can be decoded")
-                raise TrackError("empty", "the decoder gives no samples for the audio stream")
+                    raise TrackError(Status.CORRUPT, "no packet of the audio stream can be decoded")
+                raise TrackError(Status.EMPTY, "the decoder gives no samples for the audio stream")
             self.rate = int(first.sample_rate)
             self.channels = _samples(first).shape[1]
             # Samples per tick of the time base. In a flac, frames are numbered by samples, whatever a false header in
@@ -188,7 +188,7 @@ class AvSource:
             declared = None if guessed and not self._seconds else self._declared_total(stream, container)
         self.total = self._counted_total() if declared is None else declared
         if self.total <= 0:
-            raise TrackError("empty", "an audio stream without samples")
+            raise TrackError(Status.EMPTY, "an audio stream without samples")
 
     def _declared_total(self, stream: Any, container: Any) -> int | None:
         if self._seconds is not None:
@@ -298,7 +298,7 @@ def _packed(frame: Any) -> Any:
     converter = av.AudioResampler(format=frame.format.packed.name, layout=frame.layout, rate=frame.sample_rate)
     parts = converter.resample(frame)
     if len(parts) != 1 or parts[0].samples != frame.samples:
-        raise TrackError("unsupported", f"{len(frame.layout.channels)} channels in planes cannot be interleaved")
+        raise TrackError(Status.UNSUPPORTED, f"{len(frame.layout.channels)} channels in planes cannot be interleaved")
     return parts[0]
 
 
@@ -309,10 +309,10 @@ def _samples(frame: Any) -> NDArray[Any]:
     try:
         values: NDArray[Any] = frame.to_ndarray()
     except ValueError as error:
-        raise TrackError("unsupported", f"sample format {frame.format.name}: {error}") from error
+        raise TrackError(Status.UNSUPPORTED, f"sample format {frame.format.name}: {error}") from error
     if values.dtype not in FULL_SCALE:
-        raise TrackError("unsupported", f"sample format {frame.format.name}")
+        raise TrackError(Status.UNSUPPORTED, f"sample format {frame.format.name}")
     samples = values.T if frame.format.is_planar else values.reshape(frame.samples, -1)
     if not 1 <= samples.shape[1] <= MAX_CHANNELS:
-        raise TrackError("unsupported", f"{samples.shape[1]} channels, expected 1 to {MAX_CHANNELS}")
+        raise TrackError(Status.UNSUPPORTED, f"{samples.shape[1]} channels, expected 1 to {MAX_CHANNELS}")
     return samples

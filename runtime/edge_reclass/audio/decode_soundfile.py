@@ -9,7 +9,7 @@ import soundfile
 
 from edge_reclass.audio.mono import BLOCK_VALUES, MonoWriter
 from edge_reclass.audio.pieces import Pieces
-from edge_reclass.errors import TrackError
+from edge_reclass.errors import Status, TrackError
 
 __all__ = ["NotDecodableHere", "SoundfileSource"]
 
@@ -125,7 +125,7 @@ class SoundfileSource:
         except soundfile.LibsndfileError as error:
             self._check_file()
             if error.code == _SYSTEM_ERROR and not isinstance(self._file, Pieces):
-                raise TrackError("unreadable", f"cannot be read: {error.error_string}") from error
+                raise TrackError(Status.UNREADABLE, f"cannot be read: {error.error_string}") from error
             raise NotDecodableHere(error.error_string, error.code in _NOT_IMPLEMENTED) from error
 
     def _reopen(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from edge_reclass.errors import TrackError
+from edge_reclass.errors import Status, TrackError
 
 __all__ = [
     "MAX_FILE_RATE",
@@ -117,7 +117,7 @@ class Limits:
     def check_rate(self, rate: int) -> None:
         """TrackError ``unsupported`` unless MIN_RATE ≤ rate ≤ MAX_FILE_RATE."""
         if not MIN_RATE <= rate <= MAX_FILE_RATE:
-            raise TrackError("unsupported", f"sample rate {rate} Hz, expected {MIN_RATE} to {MAX_FILE_RATE} Hz")
+            raise TrackError(Status.UNSUPPORTED, f"sample rate {rate} Hz, expected {MIN_RATE} to {MAX_FILE_RATE} Hz")
 
     def check_fits(self, total: int, rate: int, specs: Sequence[ExcerptSpec], capacity: int) -> None:
         """TrackError ``too_long`` if a full track has more than max_seconds, or the segments more than ``capacity``.
@@ -125,11 +125,13 @@ class Limits:
         Rounded up to whole samples, a track of exactly max_seconds has less than two samples more.
         """
         if any(spec.seconds is None for spec in specs) and total >= self.max_seconds * rate + 2:
-            raise TrackError("too_long", f"the track has {total / rate:.1f} s, expected at most {self.max_seconds:g} s")
+            raise TrackError(
+                Status.TOO_LONG, f"the track has {total / rate:.1f} s, expected at most {self.max_seconds:g} s"
+            )
         count = sum(length for _, length in segments(total, rate, specs))
         if count > capacity:
             raise TrackError(
-                "too_long",
+                Status.TOO_LONG,
                 f"the excerpt has {count} samples ({count / rate:.1f} s at {rate} Hz), "
                 f"the buffer holds {capacity} ({capacity / rate:.1f} s)",
             )

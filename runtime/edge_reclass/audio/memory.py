@@ -12,7 +12,7 @@ from edge_reclass.audio.decoded import Decoded
 from edge_reclass.audio.excerpt import ExcerptSpec, Limits
 from edge_reclass.audio.mono import FULL_SCALE, MAX_CHANNELS, MonoWriter, check_out
 from edge_reclass.audio.reading import attempt
-from edge_reclass.errors import TrackError
+from edge_reclass.errors import Status, TrackError
 
 __all__ = ["mix_excerpt"]
 
@@ -62,6 +62,6 @@ def mix_excerpt(
     if samples.ndim != 2 or not 1 <= samples.shape[1] <= MAX_CHANNELS:
         raise ValueError(f"samples of shape {samples.shape}, expected [n] or [n, channels], channels ≤ {MAX_CHANNELS}")
     if len(samples) == 0:
-        raise TrackError("empty", "no samples")
+        raise TrackError(Status.EMPTY, "no samples")
     source = _MemorySource(samples, rate)
     return attempt([source], specs, out, MonoWriter(), limits, locate_again=False).result()

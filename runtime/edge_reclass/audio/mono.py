@@ -9,7 +9,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from edge_reclass.errors import TrackError
+from edge_reclass.errors import Status, TrackError
 
 __all__ = ["BLOCK_VALUES", "FULL_SCALE", "MAX_CHANNELS", "MonoWriter", "check_out"]
 
@@ -257,9 +257,9 @@ def _check_sound(samples: NDArray[np.float32], energy: float) -> None:
     low, high = float(np.min(samples)), float(np.max(samples))
     peak = max(-low, high)
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise TrackError("corrupt", "the excerpt holds NaN or infinite samples")
+        raise TrackError(Status.CORRUPT, "the excerpt holds NaN or infinite samples")
     if peak > MAX_PEAK:
-        raise TrackError("corrupt", f"the excerpt has a peak of {peak:.1e}, full scale is 1")
+        raise TrackError(Status.CORRUPT, f"the excerpt has a peak of {peak:.1e}, full scale is 1")
 
 
 def _to_float(samples: NDArray[Any], out: NDArray[np.float32]) -> None:

@@ -18,7 +18,7 @@ from edge_reclass.audio.decoded import Damage, Decoded, Segment
 from edge_reclass.audio.excerpt import ExcerptSpec, Limits, segments
 from edge_reclass.audio.mono import MonoWriter
 from edge_reclass.audio.resample import resampled_length
-from edge_reclass.errors import TrackError
+from edge_reclass.errors import Status, TrackError
 
 __all__ = ["MAX_BAD_PACKETS", "MIN_DECODED", "SHORT_SECONDS", "Attempt", "Source", "attempt"]
 
@@ -92,7 +92,7 @@ class Attempt:
         said = f" ({self.error})" if self.error else ""
         share = f"only {self.got / max(1, self.wanted):.0%} of the excerpt can be decoded"
         packets = f", {self.bad_packets} of {self.packets} packets are damaged" if self.bad_packets else ""
-        raise TrackError("corrupt", f"truncated or damaged: {share}{packets}{said}")
+        raise TrackError(Status.CORRUPT, f"truncated or damaged: {share}{packets}{said}")
 
 
 def attempt(
@@ -132,7 +132,9 @@ def attempt(
         # Less each time, or nothing is gained.
         totals[i] = min(total if total > 0 else sources[i].measure(writer), totals[i] - 1)
         if totals[i] <= 0:
-            raise TrackError("corrupt", "a header, and behind it nothing that can be decoded: truncated or damaged")
+            raise TrackError(
+                Status.CORRUPT, "a header, and behind it nothing that can be decoded: truncated or damaged"
+            )
     return reading.attempt(main, declared)
 
 
@@ -155,7 +157,7 @@ class _Reading:
         self._bounds = [0, *accumulate(lengths)]
         self.total = self._bounds[-1]
         if self.total <= 0:
-            raise TrackError("empty", "a header without samples")
+            raise TrackError(Status.EMPTY, "a header without samples")
         limits.check_fits(self.total, rate, specs, len(out))
         self._located = segments(self.total, rate, specs)
         self._channel: int | None = None

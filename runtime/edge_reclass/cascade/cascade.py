@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reclass import __version__
 from edge_reclass.audio import Decoded, Decoder, Limits, Resampler, mix_excerpt
 from edge_reclass.audio.loudness import SILENCE_DB
 from edge_reclass.backends import Backend
@@ -44,7 +46,7 @@ from edge_reclass.cascade.plan import (
 )
 from edge_reclass.cascade.policy import Answer, Decision, Policy, decide
 from edge_reclass.cascade.stages import Heard, Stage
-from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError, TrackError, UsageError
+from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError, Status, TrackError, UsageError
 from edge_reclass.verdict import DamageSeen, ExcerptSeen, Score, StageReport, Verdict
 
 __all__ = ["Cascade", "StageAnswer"]
@@ -143,7 +145,9 @@ class Cascade:
             EngineError: the cascade is closed.
             DeviceError: the device is lost; no further track can be classified.
         """
-        return self._classify(os.fsdecode(path), lambda out: self._decoder.decode(path, self.plan.excerpts, out))
+        return self._classify(
+            os.fsdecode(path), lambda out: self._decoder.decode(path, self.plan.excerpts, out), file=_stat(path)
+        )
 
     def classify_samples(self, samples: NDArray[Any], rate: int, name: str = "<samples>") -> Verdict:
         """Classify audio in memory.
@@ -178,6 +182,29 @@ class Cascade:
             if not said:
                 raise _silent()
             return said
+
+    def embed(self, path: str | os.PathLike[str]) -> dict[str, NDArray[np.float32]]:
+        """What every stage's encoder makes of one audio file, by the stage's name: float32[dim] each, copies.
+
+        Stages that heard only silence are left out.
+
+        Raises:
+            TrackError: the file cannot be decoded, or is too short.
+            UsageError: a call of another thread is running.
+            EngineError: the cascade is closed, or an encoder failed.
+            DeviceError: the device is lost; no further track can be worked on.
+        """
+        return self._embed(lambda out: self._decoder.decode(path, self.plan.excerpts, out))
+
+    def embed_samples(self, samples: NDArray[Any], rate: int) -> dict[str, NDArray[np.float32]]:
+        """As :meth:`embed`, of audio in memory; args as :meth:`classify_samples`, and its ValueError."""
+        return self._embed(self._from_memory(samples, rate))
+
+    def _embed(self, decode: Callable[[NDArray[np.float32]], Decoded]) -> dict[str, NDArray[np.float32]]:
+        with self._working():
+            workspace = self._lane.workspace
+            encoded = self._encode(decode(workspace.decoded))
+            return {stage.name: workspace.embeddings[stage.name].copy() for stage, heard, _, _ in encoded if heard}
 
     def _from_memory(self, samples: NDArray[Any], rate: int) -> Callable[[NDArray[np.float32]], Decoded]:
         if not isinstance(samples, np.ndarray):
@@ -224,23 +251,40 @@ class Cascade:
             self._busy.release()
 
     def _classify(
-        self, name: str, decode: Callable[[NDArray[np.float32]], Decoded], *, in_memory: bool = False
+        self,
+        name: str,
+        decode: Callable[[NDArray[np.float32]], Decoded],
+        *,
+        in_memory: bool = False,
+        file: os.stat_result | None = None,
     ) -> Verdict:
+        plan = self.plan
         with self._working():
-            run = _Run(Verdict(name, "ok", self.plan.bundle, self.plan.policy.name), self.plan.genres)
+            begun = Verdict(
+                name,
+                Status.OK,
+                plan.bundle,
+                plan.policy.name,
+                bundle_digest=plan.bundle_digest,
+                program=f"edge-reclass {__version__}",
+                at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                size=None if file is None else file.st_size,
+                mtime_ns=None if file is None else file.st_mtime_ns,
+            )
+            run = _Run(begun, plan.genres)
             try:
                 self._run(run, decode)
             except TrackError as error:
                 return run.failed(error.status, str(error))
             except MemoryError as error:
-                return run.failed("out_of_memory", str(error) or "not enough memory for this track")
+                return run.failed(Status.OUT_OF_MEMORY, str(error) or "not enough memory for this track")
             except DeviceError:
                 raise  # not this track's fault, and no other track would fare better
             except Exception as error:
                 if in_memory and isinstance(error, ValueError) and run.verdict.decode_milliseconds is None:
                     raise  # the caller's samples have a wrong shape or dtype
                 # Nothing that happens to one track may end a run of a hundred thousand.
-                return run.failed("error", str(error) if isinstance(error, EdgeReclassError) else _named(error))
+                return run.failed(Status.ERROR, str(error) if isinstance(error, EdgeReclassError) else _named(error))
             return run.verdict
 
     def _run(self, run: _Run, decode: Callable[[NDArray[np.float32]], Decoded]) -> None:
@@ -271,11 +315,19 @@ class Cascade:
 
     def _hear(self, decoded: Decoded) -> Iterator[tuple[Stage, Heard | None, ExcerptSeen, Parts]]:
         """Each stage in turn, when it is asked for, with what it says: None where it heard only silence."""
+        silent: set[str] = set()
+        for stage, windows, seen, parts in self._encode(decoded):
+            if not windows:
+                silent.add(stage.name)
+            yield stage, stage.judge(self._lane.workspace.embeddings, parts, silent) if windows else None, seen, parts
+
+    def _encode(self, decoded: Decoded) -> Iterator[tuple[Stage, int, ExcerptSeen, Parts]]:
+        """Each stage in turn, when it is asked for, whose embedding is then there, with how many windows it heard."""
         seconds = decoded.total / decoded.rate
         if seconds < self.plan.min_seconds:
-            raise TrackError("too_short", f"expected at least {self.plan.min_seconds:g} s, got {seconds:.3f} s")
+            raise TrackError(Status.TOO_SHORT, f"expected at least {self.plan.min_seconds:g} s, got {seconds:.3f} s")
         filled: dict[Signal, int] = {}
-        silent: set[str] = set()
+        workspace = self._lane.workspace
         for stage in self._lane.stages:
             began = time.perf_counter()
             parts = Parts()
@@ -283,23 +335,26 @@ class Cascade:
             samples, start = decoded.excerpt(signal.excerpt)
             seen = ExcerptSeen(start / decoded.rate, len(samples) / decoded.rate)
             if signal.rate is not None:
-                buffer = self._lane.workspace.signals[signal]
+                buffer = workspace.signals[signal]
                 if signal not in filled:
                     filled[signal] = self._resampler.resample(samples, decoded.rate, signal.rate, buffer)
                     parts.add("resample", time.perf_counter() - began)
                 samples = buffer[: filled[signal]]
-            embeddings = self._lane.workspace.embeddings
-            windows = 0
-            for windows in stage.encode(samples, signal.rate or decoded.rate, embeddings, parts):  # noqa: B007
+            heard = 0
+            for heard in stage.encode(samples, signal.rate or decoded.rate, workspace.embeddings, parts):  # noqa: B007
                 pass  # the policy asks after all windows
-            heard = stage.judge(embeddings, parts, silent) if windows else None
-            if heard is None:
-                silent.add(stage.name)
             yield stage, heard, seen, parts
 
 
+def _stat(path: str | os.PathLike[str]) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None  # its verdict says so
+
+
 def _silent() -> TrackError:
-    return TrackError("silent", f"no stage heard any sound above {SILENCE_DB:g} dBFS in its excerpt")
+    return TrackError(Status.SILENT, f"no stage heard any sound above {SILENCE_DB:g} dBFS in its excerpt")
 
 
 def _named(error: Exception) -> str:
@@ -313,7 +368,7 @@ class _Run:
     verdict: Verdict
     genres: tuple[str, ...]
 
-    def failed(self, status: str, message: str) -> Verdict:
+    def failed(self, status: Status, message: str) -> Verdict:
         return replace(self.verdict, status=status, error=message)
 
     def answered(self, stage: str, heard: Heard | None, milliseconds: float, seen: ExcerptSeen, parts: Parts) -> None:
@@ -333,7 +388,7 @@ class _Run:
         order = sorted(range(len(self.genres)), key=lambda g: (g != decision.genre, -decision.scores[g], g))
         self.verdict = replace(
             self.verdict,
-            status="unsure" if decision.unsure else "ok",
+            status=Status.UNSURE if decision.unsure else Status.OK,
             genre=None if decision.unsure else self.genres[decision.genre],
             confidence=decision.confidence,
             decided_by=stage,

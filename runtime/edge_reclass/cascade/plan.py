@@ -111,6 +111,7 @@ class Plan:
     """Everything that is fixed when a cascade is opened."""
 
     bundle: str
+    bundle_digest: str
     genres: tuple[str, ...]
     policy: Policy
     stages: tuple[StagePlan, ...]
@@ -250,6 +251,7 @@ def compile_plan(
     seconds = decode_seconds(excerpts, options.max_seconds)
     return Plan(
         bundle=manifest.name,
+        bundle_digest=bundle.digest,
         genres=tuple(manifest.genres),
         policy=policy,
         stages=tuple(stages),

@@ -13,6 +13,7 @@ from typing import Final
 
 from edge_reclass.bundle.limits import MAX_WEIGHT, MIN_WEIGHT
 from edge_reclass.errors import UsageError
+from edge_reclass.verdict import ReasonCode
 
 __all__ = [
     "PRESETS",
@@ -81,21 +82,24 @@ class Policy:
 class Decision:
     """Stop or go on; ``genre`` is an index, ``scores`` are the vote's scores in genre order.
 
-    ``code``: ``accepted`` or ``last_stage``; where the verdict is to be ``unsure``, ``low_confidence`` or
-    ``outside_range``; and ``go_on`` where it does not stop.
+    ``code`` says why it stops, or is None where it does not.
     """
 
-    stop: bool
     genre: int
     confidence: float
     scores: tuple[float, ...]
     reason: str
-    code: str
+    code: ReasonCode | None
+
+    @property
+    def stop(self) -> bool:
+        """True if no further stage is to be asked."""
+        return self.code is not None
 
     @property
     def unsure(self) -> bool:
         """True if the cascade stops without a genre."""
-        return self.code in ("low_confidence", "outside_range")
+        return self.code in (ReasonCode.LOW_CONFIDENCE, ReasonCode.OUTSIDE_RANGE)
 
 
 Vote = Callable[[Sequence[Answer], Mapping[str, float]], tuple[int, tuple[float, ...]]]
@@ -164,7 +168,7 @@ def decide(
     last = after == policy.stages[-1]
     outside = [answer.stage for answer in answers if answer.outside]
     if last:
-        reason, code = f"last stage of {policy.name}", "last_stage"
+        reason, code = f"last stage of {policy.name}", ReasonCode.LAST_STAGE
     else:
         if step.accept is None:
             raise ValueError(f"the policy {policy.name} has no accept for {step.after}, which is not its last step")
@@ -175,18 +179,18 @@ def decide(
         reason = f"{left} {'>' if above else '≤'} {right} after {step.after}"
         low = min_confidence is not None and confidence < min_confidence
         return Decision(
-            above and not outside and not low,
             genre,
             confidence,
             scores,
             reason + (f", but {_outside(outside)}" if above and outside else ""),
-            "accepted" if above and not outside and not low else "go_on",
+            ReasonCode.ACCEPTED if above and not outside and not low else None,
         )
     if min_confidence != 0.0 and outside:
-        reason, code = _outside(outside), "outside_range"
+        reason, code = _outside(outside), ReasonCode.OUTSIDE_RANGE
     elif min_confidence is not None and confidence < min_confidence:
-        reason, code = f"{confidence:.4f} < {min_confidence:g}, the least confidence for a genre", "low_confidence"
-    return Decision(True, genre, confidence, scores, reason, code)
+        code = ReasonCode.LOW_CONFIDENCE
+        reason = f"{confidence:.4f} < {min_confidence:g}, the least confidence for a genre"
+    return Decision(genre, confidence, scores, reason, code)
 
 
 def _outside(stages: Sequence[str]) -> str:

@@ -46,7 +46,7 @@ class _Table:
         return self._row("genre", "score", "decided by", "track")
 
     def verdict(self, verdict: Verdict) -> str:
-        genre, score, stage = verdict.status, self._dash, self._dash
+        genre, score, stage = str(verdict.status), self._dash, self._dash
         if verdict.confidence is not None and verdict.top:
             best = self._safe(verdict.top[0].genre)
             genre = best if verdict.status == "ok" else _unsure(best)

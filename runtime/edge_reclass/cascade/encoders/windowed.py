@@ -15,7 +15,7 @@ from edge_reclass.bundle.encoders import EncoderEntry
 from edge_reclass.cascade.encoders.base import Parts
 from edge_reclass.cascade.shared_batches import Fill
 from edge_reclass.cascade.windowing import ShortRule, fill_window, windows
-from edge_reclass.errors import TrackError
+from edge_reclass.errors import Status, TrackError
 
 __all__ = ["AddEmbeddings", "WindowedEncoder", "Windows"]
 
@@ -54,7 +54,7 @@ class Windows:
         starts = windows(len(samples), self.window, self.hop, self.short)
         if not starts:
             got, needed = len(samples) / rate, self.window / rate
-            raise TrackError("too_short", f"expected at least one window of {needed:.2f} s, got {got:.2f} s")
+            raise TrackError(Status.TOO_SHORT, f"expected at least one window of {needed:.2f} s, got {got:.2f} s")
         found = [(start, level(samples[start : start + self.window], rate)) for start in starts]
         heard = [(start, its) for start, its in found if not its.silent]
         chosen = heard or (found[:1] if anyway else [])

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from edge_reclass.features import FEATURE_NAMES, extractor, fma518
-from edge_reclass.features.framing import FRAME, HOP, QUIRK_RATE
+from edge_reclass.features.framing import DEFAULT_SR, FRAME, HOP
 from edge_reclass.features.layout import EARLY_ROWS, row_slices
 from edge_reclass.features.tuning import PeakStore
 
@@ -40,7 +40,7 @@ NUMBER_TOLERANCE = 1e-6
 """Relative to max(|number|, 1e-3)."""
 DECISION_TOLERANCE = 1e-5
 """Relative: what a float32 sum of 1025 values can be off by (half a unit in the last place each: 6e-5 at worst)."""
-STEP = {"spectral_rolloff": 1.01 * QUIRK_RATE / FRAME, "chroma_cens": 0.05, "tonnetz": 0.05}
+STEP = {"spectral_rolloff": 1.01 * DEFAULT_SR / FRAME, "chroma_cens": 0.05, "tonnetz": 0.05}
 """How far a frame may be off after such a decision: one bin in Hz; a quarter through CENS's window of peak 1/21."""
 
 

@@ -15,7 +15,7 @@ import soundfile
 import bundles
 import edge_reclass
 
-HEAVY = ("torch", "transformers", "librosa", "numba", "sklearn", "onnx", "scipy.signal", "scipy.stats", "pandas")
+HEAVY = ("torch", "transformers", "librosa", "numba", "sklearn", "onnx", "scipy", "pandas")
 RUNTIME = Path(edge_reclass.__file__).parent
 
 

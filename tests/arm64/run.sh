@@ -55,7 +55,7 @@ python="${PYTHON:-}"
 if [ -z "$python" ]; then
   if [ -x "$checkout/.venv/bin/python" ]; then python="$checkout/.venv/bin/python"; else python=python3; fi
 fi
-"$python" -c 'import av, msgspec, numpy, onnxruntime, scipy, soundfile, soxr, typer, yaml' ||
+"$python" -c 'import av, msgspec, numpy, onnxruntime, soundfile, soxr, typer, yaml' ||
   fail "$python lacks what edge-reclass needs (see above); set PYTHON to one that has edge-reclass[cpu,codecs]"
 
 missing=()

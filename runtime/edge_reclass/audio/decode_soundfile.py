@@ -145,7 +145,7 @@ class SoundfileSource:
             while writer.missing:
                 if self.channels == 1 and writer.direct:
                     got = len(file.read(out=writer.target(min(writer.missing, most))))
-                    writer.written_direct(got)
+                    writer.commit(got)
                 else:
                     frames = file.read(out=writer.frames(min(writer.missing, most), self.channels))
                     got = len(frames)

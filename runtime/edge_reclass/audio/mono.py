@@ -115,11 +115,11 @@ class MonoWriter:
         return self.block[: m * channels].reshape(m, channels)
 
     def target(self, count: int) -> NDArray[np.float32]:
-        """Where the next ``count`` samples go, for a reader of mono files; ``written_direct`` comes next."""
+        """Where the next ``count`` samples go, for a reader of mono files; ``commit`` comes next."""
         return self._out[self._at : self._at + count]
 
-    def written_direct(self, count: int) -> None:
-        """Take note of ``count`` mono samples that a reader put into ``target``."""
+    def commit(self, count: int) -> None:
+        """Count ``count`` mono samples that a reader put into ``target``."""
         mono = self._out[self._at : self._at + count]
         _check_sound(mono, _energy(mono))
         self._at += count
@@ -196,7 +196,7 @@ class MonoWriter:
             count -= step
 
     def note_gap(self, count: int) -> None:
-        """Take note that ``count`` of the samples written are a source's filling for what cannot be decoded."""
+        """Count ``count`` of the samples written are a source's filling for what cannot be decoded."""
         self._gap += count
 
     def finish(self) -> tuple[NDArray[np.float32], int, int]:

@@ -146,7 +146,7 @@ class Frames:
         return self.runs[-1]
 
     def end_run(self, run: _Run) -> None:
-        """Take note of a run's length; an empty one goes."""
+        """Keep a run's length; an empty run is dropped."""
         if run.count:
             self._bytes += run.end - run.marks[0]
         else:

@@ -156,10 +156,10 @@ class Manifest(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=Tr
 def validate(manifest: Manifest) -> Iterator[str]:
     """What does not fit together in a manifest of the right types: one sentence each."""
     names = [stage.name for stage in manifest.stages]
-    yield from (f"stages: the name {name!r} stands {n} times" for name, n in Counter(names).items() if n > 1)
+    yield from (f"stages: duplicate name {name!r}" for name, n in Counter(names).items() if n > 1)
     for where, text in (("name", manifest.name), *(("genres", genre) for genre in manifest.genres)):
         yield from (f"{where}: expected no {fault}, got {text!r}" for fault in text_faults(text))
-    yield from (f"genres: {genre!r} stands {n} times" for genre, n in Counter(manifest.genres).items() if n > 1)
+    yield from (f"genres: duplicate {genre!r}" for genre, n in Counter(manifest.genres).items() if n > 1)
     yield from _excerpt_faults("excerpt", manifest.excerpt)
     for stage in manifest.stages:
         yield from _stage_faults(stage, names)
@@ -177,7 +177,7 @@ def validate(manifest: Manifest) -> Iterator[str]:
 
 def _excerpt_faults(where: str, excerpt: ExcerptEntry) -> Iterator[str]:
     if excerpt.full and (excerpt.start is not None or excerpt.seconds is not None):
-        yield f"{where}: full: true goes without start and seconds"
+        yield f"{where}: full: true cannot be combined with start or seconds"
     if not excerpt.full and excerpt.seconds is None:
         yield f"{where}: expected seconds, or full: true"
 

@@ -41,7 +41,7 @@ CASES = ("harmonics", "chord", "chirp", "drums", "noise", "quiet_noise", "silenc
 _STEPS = 32_768  # 16-bit samples: one step is 2^-15
 _PARTIALS = 24
 _MIN_RATE, _MAX_RATE = 1_000, 192_000  # at the lowest, a tone still has its fundamental
-_MEND = "restore the bundle from its source or export it again"
+_FIX = "restore the bundle from its source or export it again"
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,14 @@ def load_reference(path: Path, content: bytes | None = None) -> ReferenceVectors
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise BundleError(f"{path}: cannot be read ({error.strerror or error}); {_MEND}") from error
+            raise BundleError(f"{path}: cannot be read ({error.strerror or error}); {_FIX}") from error
     arrays = read_arrays(content, path)
     try:
         version, rate, samples, seed = (int(arrays[name]) for name in ("format", "rate", "samples", "seed"))
         cases, expected, embedding = arrays["cases"], arrays["checksums"], arrays["embedding"]
         own, own_names = arrays.get("own"), tuple(str(name) for name in arrays.get("own_names", np.array([])))
     except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise BundleError(f"{path}: no reference vectors ({error}); {_MEND}") from error
+        raise BundleError(f"{path}: no reference vectors ({error}); {_FIX}") from error
     if version != FORMAT or tuple(cases.tolist()) != CASES:
         raise BundleError(
             f"{path}: reference format {version} with {cases.tolist()}, expected {FORMAT} with {list(CASES)};"
@@ -151,12 +151,12 @@ def load_reference(path: Path, content: bytes | None = None) -> ReferenceVectors
     rows = len(CASES) + len(own_names)
     if embedding.dtype != np.float32 or embedding.ndim != 2 or len(embedding) != rows:
         raise BundleError(
-            f"{path}: expected float32[{rows}, dim] embeddings, got {embedding.dtype}{list(embedding.shape)}; {_MEND}"
+            f"{path}: expected float32[{rows}, dim] embeddings, got {embedding.dtype}{list(embedding.shape)}; {_FIX}"
         )
     require_makeable(path, rate, samples, seed)
     if own is not None and (own.dtype != np.int16 or own.shape != (len(own_names), samples)):
         raise BundleError(
-            f"{path}: expected own inputs int16[{len(own_names)}, {samples}], got {own.dtype}{list(own.shape)}; {_MEND}"
+            f"{path}: expected own inputs int16[{len(own_names)}, {samples}], got {own.dtype}{list(own.shape)}; {_FIX}"
         )
     reference = ReferenceVectors(
         rate,
@@ -192,7 +192,7 @@ def read_arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
             return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
     # zipfile, zlib and numpy raise a dozen classes, MemoryError and RecursionError among them.
     except Exception as error:
-        raise BundleError(f"{path}: no reference vectors ({type(error).__name__}: {error}); {_MEND}") from error
+        raise BundleError(f"{path}: no reference vectors ({type(error).__name__}: {error}); {_FIX}") from error
 
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -216,7 +216,7 @@ def require_makeable(path: Path, rate: int, samples: int, seed: int) -> None:
     if not (_MIN_RATE <= rate <= _MAX_RATE and 1 <= samples <= MAX_REFERENCE_SAMPLES and 0 <= seed < 2**63):
         raise BundleError(
             f"{path}: rate {rate}, samples {samples} and seed {seed}, expected a rate from {_MIN_RATE} to {_MAX_RATE},"
-            f" 1 to {MAX_REFERENCE_SAMPLES} samples, and a seed from 0 to 2^63 - 1; {_MEND}"
+            f" 1 to {MAX_REFERENCE_SAMPLES} samples, and a seed from 0 to 2^63 - 1; {_FIX}"
         )
 
 

@@ -1,7 +1,7 @@
 """Which engine each waveform stage runs on this device, decided once when a cascade is opened.
 
 In the order in which ``build`` tries them, FP16 → FP32; where ``build`` rejected all of them here, ONNX Runtime on the
-CPU, and a note says so. What is missing, stale or damaged is an error with the command that mends it.
+CPU, and a note says so. What is missing, stale or damaged is an error with the command that fixes it.
 """
 
 from __future__ import annotations

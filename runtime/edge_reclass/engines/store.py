@@ -183,7 +183,7 @@ def engine_bytes(engine: StoredEngine, bundle: Path) -> bytes:
     try:
         content = engine.plan.read_bytes()
     except OSError as error:
-        raise EngineError(f"{engine.plan}: cannot be read ({error.strerror}); {_mend(engine, bundle)}") from error
+        raise EngineError(f"{engine.plan}: cannot be read ({error.strerror}); {_fix(engine, bundle)}") from error
     _compare(engine, bundle, len(content), hashlib.sha256(content).hexdigest())
     return content
 
@@ -198,17 +198,17 @@ def _check_plan(engine: StoredEngine, bundle: Path) -> None:
                 while block := file.read(1 << 20):
                     digest.update(block)
     except OSError as error:
-        raise EngineError(f"{engine.plan}: cannot be read ({error.strerror}); {_mend(engine, bundle)}") from error
+        raise EngineError(f"{engine.plan}: cannot be read ({error.strerror}); {_fix(engine, bundle)}") from error
     _compare(engine, bundle, size, digest.hexdigest())
 
 
 def _compare(engine: StoredEngine, bundle: Path, size: int, digest: str) -> None:
     record = engine.record
     if size != record.bytes:
-        raise EngineError(f"{engine.plan}: expected {record.bytes} bytes, got {size}; {_mend(engine, bundle)}")
+        raise EngineError(f"{engine.plan}: expected {record.bytes} bytes, got {size}; {_fix(engine, bundle)}")
     if digest != record.sha256:
-        raise EngineError(f"{engine.plan}: expected sha256 {record.sha256}, got {digest}; {_mend(engine, bundle)}")
+        raise EngineError(f"{engine.plan}: expected sha256 {record.sha256}, got {digest}; {_fix(engine, bundle)}")
 
 
-def _mend(engine: StoredEngine, bundle: Path) -> str:
+def _fix(engine: StoredEngine, bundle: Path) -> str:
     return f"build it again: edge-reclass build {shlex.quote(str(bundle))} --stage {engine.record.stage}"

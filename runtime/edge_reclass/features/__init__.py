@@ -1,4 +1,4 @@
-"""The 518 hand-crafted features of the FMA data set, in numpy, scipy.fft and soxr.
+"""The 518 hand-crafted features of the FMA data set, in numpy and soxr.
 
 ``fma518(samples, rate)`` computes one excerpt; :class:`Fma518` is the plan that a long-running process holds.
 """

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from .framing import BINS, F32, F64, FRAME, QUIRK_RATE
+from .framing import BINS, DEFAULT_SR, F32, F64, FRAME
 
 __all__ = [
     "CENS_REACH",
@@ -49,7 +49,7 @@ def chroma_filters(tuning: float) -> F32:
     """
     reference = 440.0 * 2.0 ** (tuning / PITCH_CLASSES) / 16.0
     # One bin past the last: a bin's width is the distance to the next.
-    hertz = np.arange(1, BINS + 1) * (QUIRK_RATE / FRAME)
+    hertz = np.arange(1, BINS + 1) * (DEFAULT_SR / FRAME)
     pitch = PITCH_CLASSES * np.log2(hertz / reference)
     # 0 Hz has no pitch: one and a half octaves below the first bin, so that it counts half everywhere.
     pitch = np.concatenate([[pitch[0] - 1.5 * PITCH_CLASSES], pitch])

@@ -158,16 +158,16 @@ class Fma518:
         early = self._early[: (_EARLY_COUNT + CONTRAST_BANDS) * frames].reshape(-1, frames)
         rows, valleys = early[:_EARLY_COUNT], early[_EARLY_COUNT:]
         power = self._power[:frames] if frames <= len(self._power) else None
-        true_peaks, quirk_peaks = self._peak_stores(frames)
-        output = SpectralOutput(rows, valleys, self._mel[:frames], power, true_peaks, quirk_peaks)
+        peaks_at_rate, peaks_at_default_sr = self._peak_stores(frames)
+        output = SpectralOutput(rows, valleys, self._mel[:frames], power, peaks_at_rate, peaks_at_default_sr)
         tables = self._rate_tables(rate)
 
         def analyse(block: SpectralBlock, start: int) -> None:
             block.analyse(samples, start, min(start + BLOCK, frames), tables, output)
 
         self._over_blocks(range(0, frames, BLOCK), analyse)
-        pitch = true_peaks.tuning()
-        filters = self._filters(quirk_peaks.tuning())
+        pitch = peaks_at_rate.tuning()
+        filters = self._filters(peaks_at_default_sr.tuning())
 
         with self._beside(lambda: self._constant_q(samples, rate, pitch)):
             self._chroma_stft(samples, frames, power, filters)

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BINS", "F32", "F64", "FRAME", "HOP", "QUIRK_RATE", "frame_count", "hann"]
+__all__ = ["BINS", "DEFAULT_SR", "F32", "F64", "FRAME", "HOP", "frame_count", "hann"]
 
 FRAME: Final = 2048
 """Samples of one frame, and length of its Fourier transform."""
@@ -15,7 +15,7 @@ HOP: Final = 512
 """Samples between two frames."""
 BINS: Final = FRAME // 2 + 1
 """Bins of one frame's spectrum."""
-QUIRK_RATE: Final = 22050.0
+DEFAULT_SR: Final = 22050.0
 """Rate in Hz that FMA's script assumes, whatever the true one is, for every feature computed from ``S=`` without
 ``sr=``: centroid, bandwidth, contrast, rolloff and chroma_stft (librosa's default)."""
 

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .framing import BINS, F32, F64, FRAME, HOP, QUIRK_RATE, hann
+from .framing import BINS, DEFAULT_SR, F32, F64, FRAME, HOP, hann
 from .layout import EARLY_ROWS, row_slices
 from .mel import MelBands
 from .tuning import PeakFinder, PeakStore
@@ -23,14 +23,14 @@ BLOCK: Final = 256
 _TRANSFORM: Final = 32
 """Frames that are transformed at a time: their spectra stay in the second-level cache until they are magnitudes."""
 _TRANSFORM_INTO: Final = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
-"""numpy 2 transforms into a given array that stays in the cache; scipy.fft allocates, and takes 2 ms more per 30 s."""
+"""numpy 2 transforms into a given array, which stays in the cache."""
 CONTRAST_BANDS: Final = 7
 
 _ROLLOFF: Final = np.float32(0.85)
 _COARSE: Final = 32
 """Coarse steps of the rolloff search, and bins in each."""
 _CENTRE: Final = FRAME // 2
-_NYQUIST: Final = QUIRK_RATE / 2
+_NYQUIST: Final = DEFAULT_SR / 2
 _NEGATIVE: Final = np.float32(-1e-10)
 """librosa takes |x| ≤ 1e-10 for zero when it counts zero crossings."""
 _CANCELLATION: Final = np.float32(4e-3)
@@ -59,7 +59,7 @@ def _contrast_bands() -> tuple[_Band, ...]:
 
     A band begins one bin below its lower edge (but the first) and gives its own last bin away (but the last).
     """
-    hertz = np.arange(BINS) * (QUIRK_RATE / FRAME)
+    hertz = np.arange(BINS) * (DEFAULT_SR / FRAME)
     edges = np.concatenate([[0.0], 200.0 * 2.0 ** np.arange(CONTRAST_BANDS)])
     bands = []
     for number in range(CONTRAST_BANDS):
@@ -72,13 +72,8 @@ def _contrast_bands() -> tuple[_Band, ...]:
 
 
 def _transform(frames: F64, out: npt.NDArray[np.complex128]) -> npt.NDArray[np.complex128]:
-    """Fourier transform of real frames in float64; ``frames`` may be overwritten, ``out`` may be used."""
-    if _TRANSFORM_INTO:
-        return np.fft.rfft(frames, axis=1, out=out)
-    import scipy.fft
-
-    transformed: npt.NDArray[np.complex128] = scipy.fft.rfft(frames, axis=1, overwrite_x=True)
-    return transformed
+    """Fourier transform of real frames in float64; ``out`` may be used."""
+    return np.fft.rfft(frames, axis=1, out=out) if _TRANSFORM_INTO else np.fft.rfft(frames, axis=1)
 
 
 class StaticTables:
@@ -118,8 +113,8 @@ class SpectralOutput:
     valleys: F32
     mel: F32
     power: F32 | None
-    true_peaks: PeakStore
-    quirk_peaks: PeakStore
+    peaks_at_rate: PeakStore
+    peaks_at_default_sr: PeakStore
 
 
 class SpectralBlock:
@@ -159,7 +154,7 @@ class SpectralBlock:
         np.copyto(spectrum, set_aside)
         maximum = self.contrast(magnitude, rows[_ROW["spectral_contrast"]], out.valleys[:, frames])
         found = tables.peaks.find(spectrum, maximum, self._masks)
-        for store, peaks in zip((out.true_peaks, out.quirk_peaks), found, strict=True):
+        for store, peaks in zip((out.peaks_at_rate, out.peaks_at_default_sr), found, strict=True):
             store.put(start // BLOCK, peaks)
 
     def power(self, samples: F32, start: int, stop: int) -> F32:
@@ -244,7 +239,7 @@ class SpectralBlock:
         fine = magnitude.reshape(-1).take(start[:, None] + self._fine)
         fine = np.matmul(fine, self._static.cumulate)
         bins = coarse * _COARSE + (fine < (target - before)[:, None]).sum(axis=1)
-        np.multiply(bins, np.float32(QUIRK_RATE / FRAME), out=out, casting="same_kind")
+        np.multiply(bins, np.float32(DEFAULT_SR / FRAME), out=out, casting="same_kind")
 
     def contrast(self, magnitude: F32, peaks: F32, valleys: F32) -> F32:
         """Mean of the largest and of the smallest 2 % of each octave band; **reorders** ``magnitude``.

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .framing import F32, FRAME, QUIRK_RATE
+from .framing import DEFAULT_SR, F32, FRAME
 
 __all__ = ["PEAKS_PER_FRAME", "PeakFinder", "PeakStore"]
 
@@ -65,7 +65,7 @@ class PeakStore:
         self._counts[block] = len(kept)
 
     def tuning(self) -> float:
-        """The estimate in semitones, from -0.5 to 0.49; 0 where there is no peak. Uses the peaks up."""
+        """The estimate in semitones, from -0.5 to 0.49; 0 where there is no peak. Reorders the peaks: call it once."""
         total = 0
         for block, count in enumerate(self._counts.tolist()):
             start = block * self._slot
@@ -88,9 +88,9 @@ class PeakFinder:
 
     def __init__(self, rate: float) -> None:
         self._true = _bin_range(rate)
-        self._quirk = _bin_range(QUIRK_RATE)
-        self._first = min(self._true[0], self._quirk[0])
-        self._last = max(self._true[1], self._quirk[1])
+        self._at_default_sr = _bin_range(DEFAULT_SR)
+        self._first = min(self._true[0], self._at_default_sr[0])
+        self._last = max(self._true[1], self._at_default_sr[1])
         self._hz_per_bin = rate / FRAME
 
     @property
@@ -123,9 +123,9 @@ class PeakFinder:
         strength = flat.take(place)
         squared = strength * strength
         above = squared > (maximum * maximum * _TENTH).take(frame)
-        low, high = self._quirk
+        low, high = self._at_default_sr
         above &= (bin_number >= low) & (bin_number < high)
-        of_quirk = np.flatnonzero(above)
+        of_at_default_sr = np.flatnonzero(above)
         low, high = self._true
         of_true = np.flatnonzero((bin_number >= low) & (bin_number < high))
         place -= 1
@@ -135,9 +135,15 @@ class PeakFinder:
         true = _pack(
             left.take(of_true), strength.take(of_true), right.take(of_true), bin_number.take(of_true), self._hz_per_bin
         )
-        left, right = left.take(of_quirk), right.take(of_quirk)
-        quirk = _pack(left * left, squared.take(of_quirk), right * right, bin_number.take(of_quirk), QUIRK_RATE / FRAME)
-        return true, quirk
+        left, right = left.take(of_at_default_sr), right.take(of_at_default_sr)
+        at_default = _pack(
+            left * left,
+            squared.take(of_at_default_sr),
+            right * right,
+            bin_number.take(of_at_default_sr),
+            DEFAULT_SR / FRAME,
+        )
+        return true, at_default
 
 
 def _pack(left: F32, middle: F32, right: F32, bin_number: Index, hz_per_bin: float) -> U32:

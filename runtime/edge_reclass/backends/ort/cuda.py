@@ -84,7 +84,7 @@ class OrtCudaBackend(Backend):
 
     def __init__(self, threads: int, *, timed: bool = False, cuda_graphs: bool = True) -> None:  # noqa: ARG002
         try:
-            gpu = probe_gpu()  # first: without a GPU, another package mends nothing
+            gpu = probe_gpu()  # first: without a GPU, another package helps nothing
         except DeviceError as error:
             raise DeviceError(
                 f"--device cuda: {error}; nvidia-smi has to list the GPU, then this can be tried again; "
@@ -156,7 +156,7 @@ class OrtCudaBackend(Backend):
         if CUDA_PROVIDER not in taken:
             raise DeviceError(
                 f"{file}: ONNX Runtime {self._ort.__version__} fell back from the GPU to {', '.join(taken)} "
-                f"without an error; {self._device.mending()}"
+                f"without an error; {self._device.how_to_fix()}"
             )
         return session
 

@@ -88,7 +88,7 @@ class CudaDevice:
                 raise translated from error
             raise DeviceError(
                 f"--device cuda: ONNX Runtime {self._ort.__version__} cannot use the {self._gpu.name} "
-                f"({cause_of(str(error))}); {self.mending()}"
+                f"({cause_of(str(error))}); {self.how_to_fix()}"
             ) from error
 
     def allocate(self, shape: tuple[int, ...]) -> Any:
@@ -113,7 +113,7 @@ class CudaDevice:
             return MemoryError(f"{what}: too little GPU memory ({cause}); lower batch, or free memory of the GPU")
         code = int(found[1]) if (found := re.search(r"CUDA failure (\d+)", text)) else None
         if code in _UNUSABLE or re.search(_NOT_STARTED, text):
-            return DeviceError(f"{what}: {cause}; {self.mending()}")
+            return DeviceError(f"{what}: {cause}; {self.how_to_fix()}")
         if code in _CAPTURING:
             return DeviceError(
                 f"{what}: {cause}; a capture failed and has not ended, or another library in this process captures: "
@@ -127,7 +127,7 @@ class CudaDevice:
             )
         return EngineError(f"{what}: {cause}")
 
-    def mending(self) -> str:
+    def how_to_fix(self) -> str:
         """What to install where CUDA did not come up, for this version of ONNX Runtime and this machine."""
         if platform.machine() == "aarch64" and self._gpu.sm == _ORIN:
             return "PyPI's onnxruntime-gpu has no code for Orin (SM 8.7): use --device tensorrt, which JetPack brings"

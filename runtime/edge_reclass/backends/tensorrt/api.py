@@ -65,7 +65,7 @@ class Log:
 
 
 class Held:
-    """The only reference to an object of TensorRT, so that :meth:`drop` frees it there and then.
+    """The only reference to an object of TensorRT, so that :meth:`drop` frees it immediately.
 
     A plain variable would live on in the traceback of any exception that passed it, and with it the GPU's memory.
     """

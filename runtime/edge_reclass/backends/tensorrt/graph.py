@@ -153,8 +153,8 @@ class TensorRTGraph:
         self._engine: api.Held = hold(api.deserialize(self._library, runtime, content), api.Held.drop)
         most = api.check_engine(self._library, self._engine, self._source, self._target)
         if self._max_batch > most:
-            mend = rebuild_command(stage_of(self._file), "--max-batch", str(self._max_batch))
-            raise EngineError(f"it takes at most {most} windows at a time, {self._max_batch} are wanted; {mend}")
+            fix = rebuild_command(stage_of(self._file), "--max-batch", str(self._max_batch))
+            raise EngineError(f"it takes at most {most} windows at a time, {self._max_batch} are wanted; {fix}")
         self._step = "allocate"
         self._stream = hold(cuda.new_stream(), cuda.free_stream)
         # TensorRT asks for one context per CUDA graph; on one stream they never run at once and can share this.

@@ -29,22 +29,24 @@ from edge_reclass.errors import UsageError
 from edge_reclass.host.gpu import Gpu
 from edge_reclass_doctor import diagnose, doctor
 from edge_reclass_doctor import machine as machines
-from edge_reclass_doctor.machine import Machine, OnnxRuntime, ToolResult
+from edge_reclass_doctor.machine import Machine, ToolResult
+from edge_reclass_doctor.machine.records import Disk, OnnxRuntime
 from edge_reclass_doctor.report import Report
 from edge_reclass_doctor.text import WIDTH, page
 from machine.emulator import (
     BOARDS,
+    Emulated,
     FakeCuda,
     FakeNvml,
+    emulated,
     fake_root,
     libraries,
     python_of,
     replace_tool,
-    system_modules,
 )
 
-ORT = OnnxRuntime("1.23.2", ("onnxruntime",), ("CPUExecutionProvider",))
-ORT_CUDA = OnnxRuntime("1.26.0", ("onnxruntime-gpu",), ("CUDAExecutionProvider", "CPUExecutionProvider"))
+ORT = OnnxRuntime("1.23.2", ("CPUExecutionProvider",))
+ORT_CUDA = OnnxRuntime("1.26.0", ("CUDAExecutionProvider", "CPUExecutionProvider"))
 SOURCE = Path(doctor_module.__file__).parent
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "doctor.md"
 
@@ -59,9 +61,9 @@ class Imports:
     tensorrt: ToolResult
     binding: ToolResult = field(default_factory=lambda: ToolResult(0, "loaded 0 0\n", ""))
 
-    def __call__(self, command: Sequence[str], seconds: float, lines: int | None) -> ToolResult:
+    def __call__(self, command: Sequence[str], seconds: float) -> ToolResult:
         if command[0] != sys.executable:
-            return machines.run_tool(command, seconds, lines)
+            return machines.run_tool(command, seconds)
         return self.tensorrt if "tensorrt" in command[2] else self.binding
 
 
@@ -71,20 +73,9 @@ def loaded(version: str, flavour: str = "tensorrt") -> Imports:
 
 def jetson(root: Path, board: str = "orin-nano-6.2", **options: Any) -> Machine:
     """An emulated Jetson with everything that ``tensorrt`` needs but engines."""
-    one = BOARDS[board]
     if not root.exists():
         fake_root(root, board)
-    found = machines.probe(
-        root,
-        **{
-            "environ": {},
-            "load": libraries(FakeCuda(one.cuda_name, one.sm, version=one.driver_cuda)),
-            "python": python_of(board),
-            "modules": system_modules(root, board),
-            "version": {"cuda-bindings": "12.6.2"}.get,
-            **options,
-        },
-    )
+    found = machines.probe(emulated(root, board, **{"versions": {"cuda-bindings": "12.6.2"}, **options}))
     return msgspec.structs.replace(found, onnxruntime=ORT)
 
 
@@ -148,8 +139,8 @@ def device(report: Report, name: str) -> Any:
     return next(one for one in report.devices if one.device == name)
 
 
-def mend(report: Report, code: str) -> str:
-    return next(problem.mend for problem in report.problems if problem.code == code)
+def fix(report: Report, code: str) -> str:
+    return next(problem.fix for problem in report.problems if problem.code == code)
 
 
 class TestOnThisMachine:
@@ -164,7 +155,7 @@ class TestOnThisMachine:
         result = CliRunner().invoke(app, ["--device", "cpu", "--format", "json"])
         assert result.exit_code == 0, result.output
         plain = json.loads(result.stdout)
-        assert (plain["format"], plain["wanted"], plain["chosen"], plain["exit_code"]) == (1, "cpu", "cpu", 0)
+        assert (plain["format"], plain["wanted"], plain["chosen"], plain["exit_code"]) == (2, "cpu", "cpu", 0)
         assert plain["machine"]["python"]["executable"] == sys.executable
         assert msgspec.json.decode(result.stdout, type=Report).bundle.name == "starter"
 
@@ -203,7 +194,7 @@ class TestOrin:
             return
         severity = "problem" if wanted == "tensorrt" else "advice"
         assert "engine-missing" in codes(report, severity)
-        assert mend(report, "engine-missing") == f"edge-reclass build {shlex.quote(str(bundle))} --stage mert"
+        assert fix(report, "engine-missing") == f"edge-reclass build {shlex.quote(str(bundle))} --stage mert"
 
     def test_a_stage_outside_the_default_policy_blocks_nothing(self, bundle: Path, tmp_path: Path) -> None:
         here = jetson(tmp_path / "root")
@@ -211,7 +202,7 @@ class TestOrin:
         report = diagnose(bundle, device="tensorrt", machine=here, run=loaded("10.3.0"))
         assert (report.chosen, report.exit_code) == ("tensorrt", 0)
         assert codes(report, "problem") == []
-        assert mend(report, "engine-missing").endswith("--stage jmla")
+        assert fix(report, "engine-missing").endswith("--stage jmla")
 
     def test_jetpack_was_upgraded(self, bundle: Path, tmp_path: Path) -> None:
         before = jetson(tmp_path / "before", "orin-nano-6.2")
@@ -223,7 +214,7 @@ class TestOrin:
         assert "TensorRT version: built for 10.3.0, here 10.16.2.10" in stale.reason
         assert "driver: built for l4t-36.4.3, here l4t-39.2.0" in stale.reason
         assert codes(report, "problem") == ["engine-stale"]
-        assert mend(report, "engine-stale").startswith("edge-reclass build ")
+        assert fix(report, "engine-stale").startswith("edge-reclass build ")
 
     @pytest.mark.parametrize("wanted", ["auto", "tensorrt", "cpu"])
     def test_a_damaged_engine(self, wanted: str, bundle: Path, tmp_path: Path) -> None:
@@ -244,7 +235,7 @@ class TestOrin:
         assert (report.chosen, report.exit_code) == ("tensorrt", 0)
         states = {one.precision: (one.status, one.used) for one in report.engines.engines if one.stage == "mert"}
         assert states == {"fp16": ("rejected", False), "fp32": ("present", True)}
-        assert mend(report, "engine-unverified") == (
+        assert fix(report, "engine-unverified") == (
             f"edge-reclass verify {shlex.quote(str(bundle))} --stage mert --device tensorrt"
         )
 
@@ -255,12 +246,12 @@ class TestOrin:
         report = diagnose(bundle, device="tensorrt", machine=here, run=loaded("10.3.0"))
         assert (report.chosen, report.exit_code) == ("tensorrt", 0)
         assert device(report, "tensorrt").notes == ("stage mert runs on the CPU",)
-        assert mend(report, "engine-rejected").endswith("--stage mert --rebuild")
+        assert fix(report, "engine-rejected").endswith("--stage mert --rebuild")
 
     def test_engines_elsewhere(self, bundle: Path, tmp_path: Path) -> None:
         report = diagnose(bundle, tmp_path / "my engines", machine=jetson(tmp_path / "root"), run=loaded("10.3.0"))
         assert report.engines.folder == str(tmp_path / "my engines" / load(bundle).digest)
-        assert mend(report, "engine-missing").endswith(f"--stage mert --engines '{tmp_path}/my engines'")
+        assert fix(report, "engine-missing").endswith(f"--stage mert --engines '{tmp_path}/my engines'")
 
     def test_a_folder_that_is_none(self, bundle: Path, tmp_path: Path) -> None:
         default_store().mkdir(parents=True)
@@ -276,29 +267,29 @@ class TestOrin:
         (folder / RECORD).write_text("{")
         report = diagnose(bundle, device="tensorrt", machine=here, run=loaded("10.3.0"))
         assert codes(report, "problem") == ["engines-unreadable", "engine-missing"]
-        assert mend(report, "engines-unreadable").startswith(f"rm -r {folder} && edge-reclass build ")
+        assert fix(report, "engines-unreadable").startswith(f"rm -r {folder} && edge-reclass build ")
         assert report.exit_code == 4
 
     @pytest.mark.parametrize(
         ("options", "code", "command"),
         [
             (
-                {"modules": lambda name: None, "python": python_of("orin-nano-6.2", sees_system_packages=False)},
+                {"packages": lambda name: None, "interpreter": python_of("orin-nano-6.2", sees_system_packages=False)},
                 "tensorrt-missing",
                 "sed -i 's/^\\(include-system-site-packages\\) *=.*/\\1 = true/' /opt/edge-reclass/venv/pyvenv.cfg",
             ),
             (
-                {"modules": lambda name: None, "python": python_of("thor-7.2", sees_system_packages=False)},
+                {"packages": lambda name: None, "interpreter": python_of("thor-7.2", sees_system_packages=False)},
                 "tensorrt-missing",
                 "python3.10 -m venv --system-site-packages /opt/edge-reclass/venv   (and install again)",
             ),
-            ({"version": {}.get}, "binding-missing", "pip install 'edge-reclass[tensorrt]'"),
+            ({"versions": {}}, "binding-missing", "pip install 'edge-reclass[tensorrt]'"),
             (
                 {"environ": {"EDGE_RECLASS_CUDA_MEMORY": "pycuda"}},
                 "binding-missing",
                 "unset EDGE_RECLASS_CUDA_MEMORY   (and doctor again: it takes what is installed)",
             ),
-            ({"version": {"cuda-bindings": "13.1.0"}.get}, "binding-newer", "pip install 'cuda-bindings==12.*'"),
+            ({"versions": {"cuda-bindings": "13.1.0"}}, "binding-newer", "pip install 'cuda-bindings==12.*'"),
             (
                 {"load": libraries()},
                 "gpu-absent",
@@ -312,7 +303,7 @@ class TestOrin:
         here = jetson(tmp_path / "root", **options)
         report = diagnose(bundle, device="tensorrt", machine=here, run=loaded("10.3.0"))
         assert code in codes(report)
-        assert mend(report, code) == command
+        assert fix(report, code) == command
         if code != "binding-newer":
             assert code in codes(report, "problem")
             assert (report.chosen, report.exit_code) == (None, 5)
@@ -323,7 +314,7 @@ class TestOrin:
         here = jetson(tmp_path / "root", "orin-nano-7.2")
         report = diagnose(bundle, machine=here, run=loaded("10.3.0"))
         assert (report.chosen, report.exit_code) == ("cpu", 0)
-        assert mend(report, "tensorrt-missing") == "sudo apt-get install python3-libnvinfer"
+        assert fix(report, "tensorrt-missing") == "sudo apt-get install python3-libnvinfer"
         assert "tensorrt-missing" in codes(report, "advice")
         # Nothing is said of what could not be used anyway.
         assert "cuda-provider-missing" not in codes(report)
@@ -346,7 +337,7 @@ class TestOrin:
         assert report.exit_code == 5
         problem = next(one for one in report.problems if one.code == "tensorrt-broken")
         assert words in problem.message
-        assert problem.mend == "sudo apt-get install --reinstall libnvinfer10 python3-libnvinfer"
+        assert problem.fix == "sudo apt-get install --reinstall libnvinfer10 python3-libnvinfer"
         broken = Imports(loaded("10.3.0").tensorrt, result)
         assert "binding-broken" in codes(diagnose(bundle, device="tensorrt", machine=here, run=broken), "problem")
 
@@ -359,7 +350,7 @@ class TestOrin:
         report = diagnose(bundle, machine=jetson(root), run=loaded("10.3.0"))
         assert {"hot", "overcurrent", "memory-low", "l4t-untested", "power-mode", "clocks-vary"} <= set(codes(report))
         assert codes(report, "problem") == []
-        assert mend(report, "power-mode") == "sudo nvpmodel -m 2"
+        assert fix(report, "power-mode") == "sudo nvpmodel -m 2"
         text = page(report)
         assert "tj-thermal is at 100 °C and slows down from 99 °C on" in text.replace("\n" + " " * 16, " ")
         assert "3 over-current events" in text
@@ -373,17 +364,11 @@ class TestOrin:
 
 def rtx(root: Path, runtime: OnnxRuntime = ORT_CUDA, **options: Any) -> Machine:
     card = FakeCuda("NVIDIA GeForce RTX 4060", (8, 9), memory=8 << 30, integrated=False, version=13_000)
-    found = machines.probe(
+    host = Emulated(
         root,
-        **{
-            "environ": {},
-            "load": libraries(card, FakeNvml(throttle=4)),
-            "version": {"nvidia-cudnn-cu13": "9.12"}.get,
-            "modules": lambda name: None,
-            "tools": False,
-            **options,
-        },
+        **{"load": libraries(card, FakeNvml(throttle=4)), "versions": {"nvidia-cudnn-cu13": "9.12"}, **options},
     )
+    found = machines.probe(host)
     return msgspec.structs.replace(found, onnxruntime=runtime)
 
 
@@ -392,22 +377,25 @@ class TestRtx:
         report = diagnose(bundle, machine=rtx(tmp_path), run=loaded("10.3.0"))
         assert (report.chosen, report.exit_code) == ("cuda", 0)
         assert codes(report, "problem") == []
-        assert mend(report, "tensorrt-missing") == "pip install 'edge-reclass[tensorrt-rtx]'"
-        assert mend(report, "throttled") == "nvidia-smi -q -d PERFORMANCE"
+        assert fix(report, "tensorrt-missing") == "pip install 'edge-reclass[tensorrt-rtx]'"
+        assert fix(report, "throttled") == "nvidia-smi -q -d PERFORMANCE"
         assert "54 °C, 32 of 115 W, 2505 of 3105 MHz, 6.0 GiB free" in page(report)
 
     def test_cuda_asked_for_and_built_without(self, bundle: Path, tmp_path: Path) -> None:
-        twice = msgspec.structs.replace(ORT, distributions=("onnxruntime", "onnxruntime-gpu"))
-        report = diagnose(bundle, device="cuda", machine=rtx(tmp_path, twice), run=loaded("10.3.0"))
+        twice = {"onnxruntime": "1.23.2", "onnxruntime-gpu": "1.23.2"}
+        report = diagnose(bundle, device="cuda", machine=rtx(tmp_path, ORT, versions=twice), run=loaded("10.3.0"))
         assert (report.chosen, report.exit_code) == (None, 5)
         assert codes(report, "problem") == ["cuda-provider-missing"]
         assert "onnxruntime-twice" in codes(report, "advice")
+        assert fix(report, "onnxruntime-twice") == (
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'edge-reclass[gpu]'"
+        )
 
     def test_a_gpu_that_is_not_there(self, bundle: Path, tmp_path: Path) -> None:
         here = rtx(tmp_path, load=libraries())
         report = diagnose(bundle, device="cuda", machine=here, run=loaded("10.3.0"))
         assert report.exit_code == 5
-        assert mend(report, "gpu-absent").startswith("nvidia-smi ")
+        assert fix(report, "gpu-absent").startswith("nvidia-smi ")
         auto = diagnose(bundle, machine=here, run=loaded("10.3.0"))
         assert (auto.chosen, auto.exit_code, codes(auto)) == ("cpu", 0, [])
 
@@ -423,20 +411,12 @@ class TestRtx:
         assert codes(report, "problem") == ["engine-damaged"]
         assert report.exit_code == 0
 
-    def test_files_that_gpus_do_not_run(self, tmp_path: Path) -> None:
-        stage = waveform_stage("mert")
-        stage["encoder"]["files"] = {"int8": "encoders/mert.int8.onnx"}
-        bundle = make_bundle(tmp_path / "int8", [stage])
-        report = diagnose(bundle, device="cuda", machine=rtx(tmp_path), run=loaded("10.3.0"))
-        assert (report.exit_code, codes(report, "problem")) == (4, ["precision-missing"])
-        assert diagnose(bundle, device="cpu", machine=rtx(tmp_path), run=loaded("10.3.0")).exit_code == 0
-
     def test_tensorrt_rtx(self, bundle: Path, tmp_path: Path) -> None:
         (tmp_path / "rtx").mkdir()
         here = rtx(
             tmp_path,
-            modules=lambda name: tmp_path / "rtx" if name == "tensorrt_rtx" else None,
-            version={"pycuda": "2026.1", "tensorrt-rtx": "1.7.1.116"}.get,
+            packages=lambda name: tmp_path / "rtx" if name == "tensorrt_rtx" else None,
+            versions={"pycuda": "2026.1", "tensorrt-rtx": "1.7.1.116"},
         )
         report = diagnose(bundle, device="tensorrt", machine=here, run=loaded("1.7.1.116", "tensorrt-rtx"))
         assert report.engines.target == "TensorRT-RTX 1.7.1.116 for SM 8.9"
@@ -464,7 +444,7 @@ class TestBundle:
         edit_manifest(bundle, provenance={"mert": {"random_init": True}})
         report = diagnose(bundle, device="cpu")
         assert report.bundle.untrained == ("mert",)
-        assert "--allow-random" in mend(report, "bundle-untrained")
+        assert "--allow-random" in fix(report, "bundle-untrained")
 
     def test_no_onnxruntime(self, bundle: Path, tmp_path: Path) -> None:
         here = msgspec.structs.replace(
@@ -474,18 +454,31 @@ class TestBundle:
             report = diagnose(bundle, device=wanted, machine=here, run=loaded("10.3.0"))
             assert (report.chosen, report.exit_code) == (None, 5)
             assert "onnxruntime-missing" in codes(report, "problem")
-            assert mend(report, "onnxruntime-missing") == "pip install 'edge-reclass[cpu]'"
+            assert fix(report, "onnxruntime-missing") == "pip install 'edge-reclass[cpu]'"
+        card = msgspec.structs.replace(rtx(tmp_path), onnxruntime=None)
+        report = diagnose(bundle, device="cpu", machine=card, run=loaded("10.3.0"))
+        assert fix(report, "onnxruntime-missing") == "pip install 'edge-reclass[gpu]'"
+
+    def test_two_onnxruntimes_that_broke_each_other(self, bundle: Path, tmp_path: Path) -> None:
+        twice = {"onnxruntime": "1.23.2", "onnxruntime-gpu": "1.23.2"}
+        here = machines.probe(
+            Emulated(tmp_path, load=libraries(), versions=twice, modules={"onnxruntime": ImportError("no symbol")})
+        )
+        report = diagnose(bundle, device="cpu", machine=here, run=loaded("10.3.0"))
+        assert codes(report, "problem") == ["onnxruntime-missing"]
+        assert fix(report, "onnxruntime-missing") == fix(report, "onnxruntime-twice")
+        assert fix(report, "onnxruntime-twice").endswith("&& pip install 'edge-reclass[cpu]'")
 
     def test_too_little_space_and_a_folder_that_cannot_be_written(
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         here = jetson(tmp_path / "root")
-        disk = machines.Disk(str(default_store() / load(bundle).digest), str(bundle), 1000, 10**9)
+        disk = Disk(str(default_store() / load(bundle).digest), str(bundle), 1000, 10**9)
         here = msgspec.structs.replace(here, disks=(disk,))
-        monkeypatch.setattr("edge_reclass_doctor.survey.os.access", lambda path, mode: False)
+        monkeypatch.setattr("edge_reclass_doctor.engines.os.access", lambda path, mode: False)
         report = diagnose(bundle, machine=here, run=loaded("10.3.0"))
         assert {"disk-low", "engines-not-writable"} <= set(codes(report))
-        assert mend(report, "engines-not-writable").startswith("sudo edge-reclass build ")
+        assert fix(report, "engines-not-writable").startswith("sudo edge-reclass build ")
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
@@ -578,7 +571,7 @@ def test_a_page_that_cannot_be_written_is_one_message(command: str) -> None:
 
 
 def _codes_in_source() -> set[str]:
-    calls = re.compile(r"(?:_found|_advice|Problem)\(\s*f?\"([a-z0-9-]+?)(?:-\{[^\"]*)?\"")
+    calls = re.compile(r"advice\(\s*f?\"([a-z0-9-]+?)(?:-\{[^\"]*)?\"")
     found = {code for file in SOURCE.glob("*.py") for code in calls.findall(file.read_text(encoding="utf-8"))}
     return (found - {"engine"}) | {"engine-missing", "engine-stale"}
 

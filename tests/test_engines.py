@@ -272,10 +272,12 @@ class FakeCuda:
             "cuInit": lambda flags: None,
             "cuDeviceGetCount": lambda count: setattr(count._obj, "value", self._devices),
             "cuDeviceGet": lambda device, ordinal: setattr(device._obj, "value", ordinal),
-            "cuDeviceGetAttribute": lambda value, which, device: setattr(value._obj, "value", {75: 8, 76: 7}[which]),
+            "cuDeviceGetAttribute": lambda value, key, device: setattr(value._obj, "value", {18: 1, 75: 8, 76: 7}[key]),
             "cuDriverGetVersion": lambda version: setattr(version._obj, "value", 12_060),
             "cuDeviceGetName": lambda buffer, size, device: setattr(buffer, "value", b"Orin"),
         }
+        if name not in values:
+            raise AttributeError(name)
 
         def call(*arguments: Any) -> int:
             values[name](*arguments)

@@ -1,4 +1,4 @@
-"""``edge-reclass doctor``: what this machine is, what of a bundle it can run, and how to mend what it cannot."""
+"""``edge-reclass doctor``: what this machine is, what of a bundle it can run, and how to fix what it cannot."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""What else is worth mending on a machine: power, heat, memory, space. For ``edge-reclass doctor``."""
+"""What else is worth fixing on a machine: power, heat, memory, space. For ``edge-reclass doctor``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
+from edge_reclass_doctor.engines import Build
 from edge_reclass_doctor.machine import Jetson, Machine
-from edge_reclass_doctor.report import EnginesState, Problem
+from edge_reclass_doctor.report import EnginesState, Problem, advice
 
 __all__ = ["advise"]
 
@@ -21,9 +20,14 @@ _PLAN_PER_ONNX = 3
 _TESTED_L4T = ("36.4", "36.5", "39.2")
 
 
-def advise(machine: Machine, engines: EnginesState, build: Callable[[Sequence[str]], str]) -> list[Problem]:
-    """Advice: nothing here keeps a device from running."""
-    found = [*_memory(machine), *_space(machine, engines, build), *_heat(machine)]
+def advise(machine: Machine, engines: EnginesState, builds: bool, build: Build) -> list[Problem]:
+    """Advice: nothing here keeps a device from running.
+
+    Args:
+        builds: whether engines have to be built.
+        build: gives the command for it.
+    """
+    found = [*_memory(machine), *_space(machine, engines, builds, build), *_heat(machine)]
     if machine.jetson is not None:
         found += _jetson(machine.jetson)
     return found
@@ -33,33 +37,30 @@ def _memory(machine: Machine) -> list[Problem]:
     available = machine.memory.available_bytes
     if available is None or available >= _LOW_MEMORY:
         return []
-    mend = "free -h; ps aux --sort=-rss | head"
+    fix = "free -h; ps aux --sort=-rss | head"
     if machine.jetson is not None:
-        mend = "sudo systemctl isolate multi-user.target   (stops the desktop; set-default keeps it off)"
+        fix = "sudo systemctl isolate multi-user.target   (stops the desktop; set-default keeps it off)"
     return [
-        _advice("memory-low", f"only {available / GIB:.1f} GiB of memory are available: an encoder may not fit", mend)
+        advice("memory-low", f"only {available / GIB:.1f} GiB of memory are available: an encoder may not fit", fix)
     ]
 
 
-def _space(machine: Machine, engines: EnginesState, build: Callable[[Sequence[str]], str]) -> list[Problem]:
+def _space(machine: Machine, engines: EnginesState, builds: bool, build: Build) -> list[Problem]:
     found = []
     disk = next((disk for disk in machine.disks if disk.path == engines.folder), None)
-    building = engines.target is not None and any(
-        one.status in {"missing", "stale", "damaged"} for one in engines.engines
-    )
-    room = max(_LOW_DISK, engines.onnx_bytes * _PLAN_PER_ONNX if building else 0)
+    room = max(_LOW_DISK, engines.onnx_bytes * _PLAN_PER_ONNX if builds else 0)
     if disk is not None and disk.free_bytes < room:
         found.append(
-            _advice(
+            advice(
                 "disk-low",
                 f"{disk.free_bytes / GIB:.1f} GiB are free at {disk.looked_at}, and"
-                f" {'a build wants about' if building else 'less than'} {room / GIB:.1f} GiB",
+                f" {'a build wants about' if builds else 'less than'} {room / GIB:.1f} GiB",
                 f"df -h {disk.looked_at}; or keep engines elsewhere: --engines DIR",
             )
         )
-    if building and not engines.writable:
+    if builds and not engines.writable:
         found.append(
-            _advice(
+            advice(
                 "engines-not-writable",
                 f"{engines.folder} cannot be written by this user, so no engine can be built there",
                 f"sudo {build(())}   (or name another folder with --engines DIR, for all commands)",
@@ -74,19 +75,15 @@ def _heat(machine: Machine) -> list[Problem]:
         limit = _HOT_CELSIUS if zone.trip_celsius is None else zone.trip_celsius
         if zone.celsius is not None and zone.celsius >= limit:
             found.append(
-                _advice(
+                advice(
                     "hot",
                     f"{zone.name} is at {zone.celsius:.0f} °C and slows down from {limit:.0f} °C on",
                     "free the air's way and clean the fan, or choose a lower power mode",
                 )
             )
-    nvml = machine.gpu.nvml if machine.gpu is not None else None
-    if nvml is not None and nvml.throttled_by:
-        found.append(
-            _advice(
-                "throttled", f"the GPU slows down now: {', '.join(nvml.throttled_by)}", "nvidia-smi -q -d PERFORMANCE"
-            )
-        )
+    if machine.nvml is not None and machine.nvml.throttled_by:
+        message = f"the GPU slows down now: {', '.join(machine.nvml.throttled_by)}"
+        found.append(advice("throttled", message, "nvidia-smi -q -d PERFORMANCE"))
     return found
 
 
@@ -94,7 +91,7 @@ def _jetson(jetson: Jetson) -> list[Problem]:
     found = []
     if jetson.l4t is None or not jetson.l4t.startswith(_TESTED_L4T):
         found.append(
-            _advice(
+            advice(
                 "l4t-untested",
                 f"L4T {jetson.l4t or 'unknown'} is none of those that this version was made for"
                 f" ({', '.join(f'{one}.x' for one in _TESTED_L4T)}: JetPack 6.1 to 6.2.2 and 7.2)",
@@ -104,7 +101,7 @@ def _jetson(jetson: Jetson) -> list[Problem]:
     fastest = next((mode for mode in jetson.power_modes if mode.name.startswith("MAXN")), None)
     if jetson.power_mode is not None and fastest is not None and jetson.power_mode.id != fastest.id:
         found.append(
-            _advice(
+            advice(
                 "power-mode",
                 f"power mode {jetson.power_mode.name}: {fastest.name} has higher clocks, if supply and cooling allow",
                 f"sudo nvpmodel -m {fastest.id}",
@@ -112,7 +109,7 @@ def _jetson(jetson: Jetson) -> list[Problem]:
         )
     if jetson.clocks_locked is False:
         found.append(
-            _advice(
+            advice(
                 "clocks-vary",
                 "clocks follow the load: measurements vary, and the first tracks are slower",
                 "sudo jetson_clocks   (until the next start)",
@@ -120,14 +117,10 @@ def _jetson(jetson: Jetson) -> list[Problem]:
         )
     if jetson.overcurrent_events:
         found.append(
-            _advice(
+            advice(
                 "overcurrent",
                 f"{jetson.overcurrent_events} over-current alarms since the start: clocks were lowered for it",
                 "use a stronger supply, or a lower mode: sudo nvpmodel -m ID   (nvpmodel -p --verbose lists them)",
             )
         )
     return found
-
-
-def _advice(code: str, message: str, mend: str) -> Problem:
-    return Problem(code, "advice", message, mend)

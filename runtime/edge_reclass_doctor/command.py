@@ -1,4 +1,4 @@
-"""``edge-reclass doctor``: one page on this machine, a bundle and its engines, and how to mend each problem.
+"""``edge-reclass doctor``: one page on this machine, a bundle and its engines, and how to fix each problem.
 
 Reads only. No session is opened and no CUDA context made, so it can be run beside a working service.
 """
@@ -17,14 +17,12 @@ import typer
 from edge_reclass.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_reclass_doctor.devices import Finding
     from edge_reclass_doctor.machine import Machine, Run
-    from edge_reclass_doctor.report import BundleState, DeviceState, Problem, Report
+    from edge_reclass_doctor.report import Report
 
 __all__ = ["diagnose", "doctor"]
 
-_DEVICES = ("auto", "cpu", "cuda", "tensorrt")
-_DAMAGE = ("bundle-invalid", "engine-damaged", "engines-unreadable")
+_TO_BUILD = ("engine-missing", "engine-stale", "engine-damaged")
 
 
 def diagnose(
@@ -52,92 +50,48 @@ def diagnose(
     from edge_reclass.bundle import starter_path
     from edge_reclass.engines import engines_folder
     from edge_reclass_doctor.advice import advise
-    from edge_reclass_doctor.devices import check_loads, judge_devices
-    from edge_reclass_doctor.report import FORMAT, Report
-    from edge_reclass_doctor.survey import engine_target, survey_bundle, survey_engines
+    from edge_reclass_doctor.bundles import survey_bundle
+    from edge_reclass_doctor.devices import judge_devices, relevant_problems
+    from edge_reclass_doctor.engines import engine_target, survey_engines
+    from edge_reclass_doctor.report import ALL_DEVICES, FORMAT, Report
+    from edge_reclass_doctor.software import check_loads, software_problems
 
-    if device not in _DEVICES:
-        raise UsageError(f"--device: expected one of {', '.join(_DEVICES)}, got {device!r}")
+    devices = ("auto", *reversed(ALL_DEVICES))
+    if device not in devices:
+        raise UsageError(f"--device: expected one of {', '.join(devices)}, got {device!r}")
     root = starter_path() if bundle is None else bundle
 
     def build(arguments: Sequence[str]) -> str:
         where = () if engines is None else ("--engines", str(engines))
         return shlex.join(("edge-reclass", "build", str(root), *arguments, *where))
 
-    loaded, bundle_state = survey_bundle(root)
+    loaded, bundle_state, problems = survey_bundle(root)
     # Without a manifest there is no digest, and so no engine to look for; the store is named all the same.
     folder = engines_folder("" if loaded is None else loaded.digest, engines)
     run = machines.run_tool if run is None else run
-    here = machines.probe(paths=(root, folder), run=run) if machine is None else machine
+    here = machines.probe(paths=(root, folder)) if machine is None else machine
     loads = check_loads(here, run)
     target, why = engine_target(here, loads.tensorrt)
-    engines_state = survey_engines(loaded, folder, target, why)
-    devices, findings = judge_devices(here, loaded, bundle_state, engines_state, loads, build)
-    chosen = _choose(device, devices)
-    problems = [*_told(device, chosen, here, findings), *_untrained(bundle_state, root)]
-    problems += advise(here, engines_state, build)
-    decisive = chosen or _last(device)
+    engines_state, wrong = survey_engines(loaded, bundle_state.stages, folder, target, why, build)
+    problems += [*software_problems(here, loads), *wrong]
+    states = judge_devices(here, problems, engines_state)
+    chosen = next((one.device for one in states if one.usable and device in ("auto", one.device)), None)
+    decisive = chosen or (ALL_DEVICES[-1] if device == "auto" else device)
+    builds = target is not None and any(one.code in _TO_BUILD for one in wrong)
+    problems = relevant_problems(device, chosen, decisive, here, problems)
+    problems += advise(here, engines_state, builds, build)
     return Report(
         format=FORMAT,
         version=__version__,
         wanted=device,
         chosen=chosen,
-        exit_code=next(one.exit_code for one in devices if one.device == decisive),
+        exit_code=next(one.exit_code for one in states if one.device == decisive),
         machine=here,
         bundle=bundle_state,
         engines=engines_state,
-        devices=tuple(devices),
+        devices=tuple(states),
         problems=tuple(sorted(problems, key=lambda problem: problem.severity != "problem")),
     )
-
-
-def _choose(wanted: str, devices: Sequence[DeviceState]) -> str | None:
-    """The first usable device of those wanted; ``devices`` stand in the order that ``auto`` tries."""
-    return next((one.device for one in devices if one.usable and wanted in ("auto", one.device)), None)
-
-
-def _last(wanted: str) -> str:
-    """The device that decides where none can be used: ``auto`` ends with the CPU."""
-    return "cpu" if wanted == "auto" else wanted
-
-
-def _told(wanted: str, chosen: str | None, machine: Machine, findings: Sequence[Finding]) -> list[Problem]:
-    """What concerns who asks: what blocks the wanted device, damage, and with ``auto`` what a better device lacks."""
-    import msgspec
-
-    told = []
-    better: Sequence[str] = ()
-    if wanted == "auto" and (machine.gpu is not None or machine.jetson is not None):
-        faster: dict[str | None, Sequence[str]] = {"tensorrt": (), "cuda": ("tensorrt",)}
-        better = faster.get(chosen, ("tensorrt", "cuda"))
-        if machine.jetson is not None:  # whose GPU is for TensorRT
-            better = [name for name in better if name == "tensorrt"]
-    for finding in findings:
-        problem = finding.problem
-        if problem.code in _DAMAGE or (chosen is None and _last(wanted) in finding.blocks):
-            told.append(msgspec.structs.replace(problem, severity="problem"))
-        elif finding.blocks:
-            if set(better) & set(finding.blocks):
-                told.append(problem)
-        elif wanted in ("auto", "tensorrt") or not problem.code.startswith("engine"):
-            told.append(problem)
-    return told
-
-
-def _untrained(bundle: BundleState, root: Path) -> list[Problem]:
-    from edge_reclass_doctor.report import Problem
-
-    if not bundle.untrained:
-        return []
-    names = ", ".join(bundle.untrained)
-    return [
-        Problem(
-            "bundle-untrained",
-            "advice",
-            f"{names}: untrained weights, whose answers mean nothing; classify refuses this bundle by default",
-            f"edge-reclass classify --bundle {shlex.quote(str(root))} --allow-random PATH   (to measure)",
-        )
-    ]
 
 
 def doctor(
@@ -149,7 +103,7 @@ def doctor(
     device: Annotated[str, typer.Option(help="The device that is wanted: auto | cpu | cuda | tensorrt.")] = "auto",
     format: Annotated[str, typer.Option("--format", "-f", help="text | json.")] = "text",
 ) -> None:
-    """Look at this machine, a bundle and its engines; say what can run, and the command that mends what cannot.
+    """Look at this machine, a bundle and its engines; say what can run, and the command that fixes what cannot.
 
     Reads only, and takes no GPU memory: it may run beside a working service. That a device computes the right numbers
     is for verify to show.

@@ -7,25 +7,49 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from edge_reclass.backends import DEVICES
 from edge_reclass_doctor.machine import Machine
 
-__all__ = ["FORMAT", "BundleState", "DeviceState", "EngineState", "EnginesState", "Problem", "Report", "Severity"]
+__all__ = [
+    "ALL_DEVICES",
+    "FORMAT",
+    "BundleState",
+    "DeviceState",
+    "EngineRow",
+    "EnginesState",
+    "Problem",
+    "Report",
+    "advice",
+]
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 
-Severity = Literal["problem", "advice"]
+ALL_DEVICES = tuple(DEVICES)
+"""In the order in which ``auto`` tries them."""
 
 
 class Problem(Struct, frozen=True):
-    """Something to mend. A ``problem`` keeps the wanted device from running the bundle, or is damage.
+    """Something to fix. A ``problem`` keeps the wanted device from running the bundle, or is damage.
 
-    ``code`` stays the same between versions; ``mend`` is the command that mends it, or what to do where none can.
+    ``code`` stays the same between versions; ``fix`` is the command that fixes it, or what to do where none can;
+    ``blocks`` are the devices that cannot run the bundle because of it.
     """
 
     code: str
-    severity: Severity
+    severity: Literal["problem", "advice"]
     message: str
-    mend: str
+    fix: str
+    blocks: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """Of a run on a device that it blocks: 4 for bundle and engines, 5 for the device."""
+        return 4 if self.code.startswith(("bundle-", "engine")) else 5
+
+
+def advice(code: str, message: str, fix: str, blocks: tuple[str, ...] = ()) -> Problem:
+    """A problem of which is not known yet whether it concerns the wanted device."""
+    return Problem(code, "advice", message, fix, blocks)
 
 
 class BundleState(Struct, frozen=True):
@@ -43,10 +67,10 @@ class BundleState(Struct, frozen=True):
     faults: tuple[str, ...]
 
 
-class EngineState(Struct, frozen=True):
-    """What lies there for one precision of one stage.
+class EngineRow(Struct, frozen=True):
+    """An ``edge_reclass.engines.EngineState``, as the page and the JSON have it.
 
-    ``other``: an intact engine that cannot be held against this machine, because it has no GPU or no TensorRT.
+    ``other``: an intact engine that cannot be compared with this machine, which has no GPU or no TensorRT.
     ``verified`` is None where there is no plan.
     """
 
@@ -74,7 +98,9 @@ class EnginesState(Struct, frozen=True):
     writable: bool
     target: str | None
     reason: str | None
-    engines: tuple[EngineState, ...]
+    engines: tuple[EngineRow, ...]
+    on_cpu: tuple[str, ...]
+    """Stages that run on the CPU because all of their engines were rejected."""
     unreadable: tuple[str, ...]
     """Records that are no record of an engine, or the folder itself."""
     onnx_bytes: int
@@ -87,7 +113,7 @@ class DeviceState(Struct, frozen=True):
     ``exit_code`` is what doctor ends with where this device is asked for: 0, 4 (bundle or engine), 5 (device).
     """
 
-    device: Literal["cpu", "cuda", "tensorrt"]
+    device: str
     usable: bool
     exit_code: int
     blockers: tuple[str, ...]
@@ -97,7 +123,7 @@ class DeviceState(Struct, frozen=True):
 class Report(Struct, frozen=True):
     """Everything. ``chosen`` is the device that would be used for ``wanted``; None where none can."""
 
-    format: Literal[1]
+    format: Literal[2]
     version: str
     wanted: str
     chosen: str | None

@@ -107,7 +107,7 @@ def _gpu(machine: Machine) -> Iterator[Row]:
     yield "name", _joined(gpu.name, f"SM {gpu.sm}", memory)
     newest = f"serves CUDA up to {gpu.cuda_driver_version}" if gpu.cuda_driver_version else None
     yield "driver", _joined(gpu.driver, newest)
-    nvml = gpu.nvml
+    nvml = machine.nvml
     if nvml is None:
         return
     state = _joined(
@@ -227,13 +227,13 @@ def _device(device: DeviceState, chosen: bool, no_gpu: str | None) -> str:
 def _problems(problems: Iterable[Problem]) -> Iterator[str]:
     problems = list(problems)
     if not problems:
-        yield "nothing to mend"
+        yield "nothing to fix"
         return
-    yield "to mend"
+    yield "to fix"
     for problem in problems:
         yield from _wrapped(problem.severity, problem.message)
         # Commands stay in one line, to be copied.
-        yield f"{'':<{2 + _LABEL}}→ {printable(problem.mend)}"
+        yield f"{'':<{2 + _LABEL}}→ {printable(problem.fix)}"
 
 
 def _outcome(report: Report) -> str:

@@ -2,7 +2,7 @@
 
 Values and formats are as JetPack 6.2 (L4T 36.4.3, 36.4.4) and JetPack 7.2 (L4T 39.2.0) print them on an Orin Nano, an
 AGX Orin and a Thor, taken from public logs. ``fake_root`` writes such a root; the tools in it are real executables, so
-``machine.probe(root)`` and shell scripts can run them. ``FakeCuda`` and ``FakeNvml`` stand for the driver's libraries.
+``machine.probe`` can run them. ``FakeCuda`` and ``FakeNvml`` stand for the driver's libraries.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_reclass_doctor.machine import Python
+from edge_reclass_doctor.machine import Host
+from edge_reclass_doctor.machine.records import Python
 
 __all__ = [
     "BOARDS",
-    "NOT_ROOT",
     "Board",
+    "Emulated",
     "FakeCuda",
     "FakeNvml",
+    "emulated",
     "fake_root",
     "libraries",
     "python_of",
     "replace_tool",
     "system_modules",
 ]
-
-NOT_ROOT = "Error: Run this script(/usr/bin/jetson_clocks) as a root user"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class Board:
     release: str
     """First line of /etc/nv_tegra_release."""
     l4t_core: str
-    jetpack: str
     os: str
     kernel: str
     python: str
@@ -61,9 +60,6 @@ class Board:
     gpu_hz: tuple[int, int, int]
     mode: tuple[int, str]
     modes: tuple[tuple[int, str], ...]
-    clocks: str
-    """What ``jetson_clocks --show`` prints for root."""
-    tegrastats: str
     temperatures: Mapping[str, int]
     """Zone → millidegrees."""
     rails: Mapping[str, tuple[int, int]]
@@ -75,13 +71,6 @@ class Board:
     cuda_name: str = "Orin"
     sm: tuple[int, int] = (8, 7)
     driver_cuda: int = 12_060
-
-
-def _cpu_lines(count: int, low: int, high: int, now: int, online: str) -> str:
-    return "\n".join(
-        f"cpu{i}:  {online}Governor=schedutil MinFreq={low} MaxFreq={high} CurrentFreq={now} IdleStates: WFI=1 c7=1 "
-        for i in range(count)
-    )
 
 
 _NANO = "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
@@ -101,7 +90,6 @@ NANO_62 = Board(
     release="# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, "
     "DATE: Wed Jan  8 01:49:37 UTC 2025",
     l4t_core="36.4.3-20250107174145",
-    jetpack="6.2+b77",
     os="Ubuntu 22.04.5 LTS",
     kernel="5.15.148-tegra",
     python="3.10",
@@ -116,15 +104,6 @@ NANO_62 = Board(
     gpu_hz=(306000000, 918000000, 306000000),
     mode=(1, "25W"),
     modes=_NANO_MODES,
-    clocks=f"SOC family:tegra234  Machine:{_NANO}\nOnline CPUs: 0-5\n"
-    + _cpu_lines(6, 729600, 1344000, 960000, "Online=1 ")
-    + "\nGPU MinFreq=306000000 MaxFreq=918000000 CurrentFreq=306000000\nActive GPU TPCs: 4\n"
-    "EMC MinFreq=204000000 MaxFreq=3199000000 CurrentFreq=2133000000 FreqOverride=0\n"
-    "FAN Dynamic Speed Control=nvfancontrol hwmon0_pwm1=65\nNV Power Mode: 25W\n",
-    tegrastats="10-08-2026 04:38:21 RAM 1343/7620MB (lfb 157x4MB) SWAP 165/3810MB (cached 3MB) "
-    "CPU [0%@1497,12%@729,off,0%@729,0%@729,0%@729] EMC_FREQ 15%@2133 GR3D_FREQ 7%@[305] NVDEC off NVJPG off "
-    "VIC off OFA off APE 200 cpu@48.562C soc2@46.593C soc0@48.625C gpu@49.625C tj@49.312C soc1@47.937C "
-    "cv0@-256C VDD_IN 5251mW/8535mW VDD_CPU_GPU_CV 512mW/1944mW VDD_SOC 2720mW/3659mW",
     temperatures=_ORIN_ZONES,
     rails={"VDD_IN": (4960, 1056), "VDD_CPU_GPU_CV": (4952, 104), "VDD_SOC": (4952, 548)},
 )
@@ -134,7 +113,6 @@ NANO_621 = dataclasses.replace(
     release="# R36 (release), REVISION: 4.4, GCID: 41062509, BOARD: generic, EABI: aarch64, "
     "DATE: Mon Jun 16 16:07:13 UTC 2025",
     l4t_core="36.4.4-20250616085344",
-    jetpack="6.2.1+b38",
     mode=(2, "MAXN_SUPER"),
 )
 
@@ -144,7 +122,6 @@ NANO_72 = Board(
     release="# R39 (release), REVISION: 2.0, GCID: 45755727, BOARD: generic, EABI: aarch64, "
     "DATE: Mon Jun  1 09:28:48 PM UTC 2026",
     l4t_core="39.2.0-20260601141650",
-    jetpack="7.2-b50",
     os="Ubuntu 24.04.4 LTS",
     kernel="6.8.12-1021-tegra",
     python="3.12",
@@ -159,17 +136,6 @@ NANO_72 = Board(
     gpu_hz=(918000000, 918000000, 918000000),
     mode=(1, "25W"),
     modes=_NANO_MODES,
-    clocks=f"SOC family:tegra234  Machine:{_NANO}\nOnline CPUs: 0-5, Offline CPUs: \n"
-    + _cpu_lines(6, 1344000, 1344000, 1344000, "")
-    + "\nGPU MinFreq=918000000 MaxFreq=918000000 CurrentFreq=918000000\nActive GPU TPCs: 4\n"
-    "EMC MinFreq=204000000 MaxFreq=3199000000 CurrentFreq=3199000000\n"
-    "FAN Dynamic Speed Control=nvfancontrol hwmon0_pwm1=60\n"
-    "FAN Dynamic Speed Control=nvfancontrol hwmon0_pwm1_enable=1\nNV Power Mode: 25W\n",
-    tegrastats="09-19-2026 13:33:02 RAM 2850/7486MB (lfb 33x4MB) CPU [2%@729,0%@729,0%@729,0%@729,1%@729,0%@729] "
-    "EMC_FREQ 5%@665 GR3D_FREQ 0%@[305] NVDEC0 off NVJPG0 off NVJPG1 off VIC off OFA off APE 200 "
-    "cpu@45.812C/45.812C soc2@44.843C/44.843C soc0@46.093C/46.093C gpu@46.843C/46.843C tj@46.843C/46.843C "
-    "soc1@46.281C/46.281C VDD_IN 3462mW/3522mW/3582mW VDD_CPU_GPU_CV 442mW/483mW/523mW "
-    "VDD_SOC 1127mW/1127mW/1127mW",
     temperatures=_ORIN_ZONES,
     rails={"VDD_IN": (4960, 698), "VDD_CPU_GPU_CV": (4952, 90), "VDD_SOC": (4952, 228)},
     driver_cuda=13_020,
@@ -192,7 +158,6 @@ THOR_72 = Board(
     release="# R39 (release), REVISION: 2.0, GCID: 45755727, BOARD: generic, EABI: aarch64, "
     "DATE: Mon Jun  1 09:28:48 PM UTC 2026",
     l4t_core="39.2.0-20260601141650",
-    jetpack="7.2-b50",
     os="Ubuntu 24.04.4 LTS",
     kernel="6.8.12-1021-tegra",
     python="3.12",
@@ -207,21 +172,6 @@ THOR_72 = Board(
     gpu_hz=(315000000, 1575000000, 314000000),
     mode=(1, "120W"),
     modes=((0, "MAXN"), (1, "120W"), (2, "90W"), (3, "70W")),
-    clocks="SOC family:tegra264  Machine:NVIDIA Jetson AGX Thor Developer Kit\nOnline CPUs: 0-13, Offline CPUs:\n"
-    + "\n".join(
-        f"{f'cpu{i}:':<6} Governor=schedutil MinFreq=972000 MaxFreq=2601000 CurrentFreq=972000 IdleStates: WFI=1 cc7=1"
-        for i in range(14)
-    )
-    + "\ngpu-gpc-0 MinFreq=315000000 MaxFreq=1575000000 CurrentFreq=314000000\n"
-    "gpu-nvd-0 MinFreq=315000000 MaxFreq=1692000000 CurrentFreq=314000000\n"
-    "EMC MinFreq=665600000 MaxFreq=4266000000 CurrentFreq=2750000000 FreqOverride=0\n"
-    "PVA0_VPS0: Online=0 MinFreq=0 MaxFreq=1215000000 CurrentFreq=1215000000\n"
-    "FAN Dynamic Speed Control=nvfancontrol hwmon1_pwm1=73\nNV Power Mode: 120W\n",
-    tegrastats="07-02-2026 13:45:44 RAM 36529/125749MB (lfb 12x4MB) SWAP 11/4096MB (cached 9MB) CPU ["
-    + ",".join(["2%@972"] * 14)
-    + "] cpu@60.406C/60.406C tj@63.281C/63.281C soc012@58.468C/58.468C gpu@62.906C/62.906C soc345@63.281C/63.281C "
-    "VDD_GPU 37528mW/37528mW/37528mW VDD_CPU_SOC_MSS 18961mW/18961mW/18961mW "
-    "VIN_SYS_5V0 18331mW/18331mW/18331mW VIN 87426mW/43713mW/87426mW",
     temperatures={"cpu-thermal": 37343, "gpu-thermal": 38875, "soc012-thermal": 37468, "tj-thermal": 38875},
     rails={"VDD_GPU": (19864, 99), "VDD_CPU_SOC_MSS": (19856, 300), "VIN_SYS_5V0": (5000, 1127)},
     input_microwatts=20_986_000,
@@ -239,12 +189,11 @@ BOARDS: Mapping[str, Board] = {
 }
 
 
-def fake_root(root: Path, board: str | Board, *, as_root: bool = False, tensorrt: bool = True) -> Path:
+def fake_root(root: Path, board: str | Board, *, tensorrt: bool = True) -> Path:
     """Write the root folder of an emulated Jetson and return it.
 
     Args:
         board: a name of :data:`BOARDS`, or a board.
-        as_root: jetson_clocks answers as it does to root; otherwise it refuses, as it does to all others.
         tensorrt: JetPack's TensorRT is installed for the system's Python.
     """
     one = BOARDS[board] if isinstance(board, str) else board
@@ -253,9 +202,6 @@ def fake_root(root: Path, board: str | Board, *, as_root: bool = False, tensorrt
     _write_cpus(write, one)
     _write_sensors(write, one)
     replace_tool(root, "usr/sbin/nvpmodel", f"NV Power Mode: {one.mode[1]}\n{one.mode[0]}\n")
-    replace_tool(root, "usr/bin/jetson_clocks", one.clocks if as_root else NOT_ROOT + "\n", status=0 if as_root else 1)
-    # The real one never ends by itself.
-    replace_tool(root, "usr/bin/tegrastats", one.tegrastats + "\n", then="exec sleep 60")
     return root
 
 
@@ -280,7 +226,6 @@ def _write_system(write: _Writer, board: Board, tensorrt: bool) -> None:
     write("usr/local/cuda/version.json", f'{{"cuda": {{"name": "CUDA SDK", "version": "{board.cuda}"}}}}')
     packages = {
         "nvidia-l4t-core": board.l4t_core,
-        "nvidia-jetpack": board.jetpack,
         f"libcudnn9-cuda-{board.cuda.split('.')[0]}": board.cudnn,
         "bash": "5.1-6",
     }
@@ -298,17 +243,14 @@ def _write_system(write: _Writer, board: Board, tensorrt: bool) -> None:
 def _write_cpus(write: _Writer, board: Board) -> None:
     count = sum(board.cpus)
     write("sys/devices/system/cpu/present", f"0-{count - 1}")
-    write("sys/devices/system/cpu/online", f"0-{count - 1}")
     first = 0
     low, high, now = board.cpu_khz
     for cpus in board.cpus:
         policy = f"sys/devices/system/cpu/cpufreq/policy{first}"
-        write(f"{policy}/affected_cpus", " ".join(str(first + i) for i in range(cpus)))
         write(f"{policy}/scaling_governor", "schedutil")
         write(f"{policy}/scaling_min_freq", low)
         write(f"{policy}/scaling_max_freq", high)
         write(f"{policy}/scaling_cur_freq", now)
-        write(f"{policy}/cpuinfo_max_freq", max(high, 1728000))
         first += cpus
     one = f"BogoMIPS\t: 62.50\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: {board.part}\n"
     write(
@@ -411,7 +353,7 @@ class FakeCuda:
         bus: str = "0000:01:00.0",
         statuses: Mapping[str, int] | None = None,
     ) -> None:
-        attributes = {75: sm[0], 76: sm[1], 16: 8, 18: int(integrated)}
+        attributes = {75: sm[0], 76: sm[1], 18: int(integrated)}
         self.called: list[str] = []
         self._statuses = statuses or {}
         self._functions: dict[str, Callable[..., object]] = {
@@ -445,7 +387,7 @@ NOT_SUPPORTED = 3
 class FakeNvml:
     """libnvidia-ml's functions that a probe calls; those in ``unsupported`` answer "not supported", as on Orin."""
 
-    def __init__(self, driver: str = "580.95.05", *, unsupported: tuple[str, ...] = (), throttle: int = 0) -> None:
+    def __init__(self, *, unsupported: tuple[str, ...] = (), throttle: int = 0) -> None:
         self.power_milliwatts = 31_500
         self.open = 0
         self._unsupported = unsupported
@@ -453,14 +395,13 @@ class FakeNvml:
         def number(value: float) -> Callable[..., object]:
             return lambda *arguments: setattr(arguments[-1]._obj, "value", int(value))
 
-        def fields(**values: int) -> Callable[..., object]:
-            return lambda device, out: [setattr(out._obj, name, value) for name, value in values.items()]
+        def memory(device: object, out: Any) -> None:
+            out._obj.total, out._obj.free, out._obj.used = 8 << 30, 6 << 30, 2 << 30
 
-        clocks = {1: 2505, 2: 8001}
+        clocks = {1: 2505}
         self._functions: dict[str, Callable[..., object]] = {
             "nvmlInit_v2": lambda: setattr(self, "open", self.open + 1),
             "nvmlShutdown": lambda: setattr(self, "open", self.open - 1),
-            "nvmlSystemGetDriverVersion": lambda buffer, size: setattr(buffer, "value", driver.encode()),
             "nvmlDeviceGetHandleByIndex_v2": lambda index, device: setattr(device._obj, "value", 1),
             "nvmlDeviceGetHandleByPciBusId_v2": lambda bus, device: setattr(device._obj, "value", 1),
             "nvmlDeviceGetEnforcedPowerLimit": number(115_000),
@@ -469,8 +410,7 @@ class FakeNvml:
             "nvmlDeviceGetTemperature": number(54),
             "nvmlDeviceGetClockInfo": lambda device, which, out: setattr(out._obj, "value", clocks[which]),
             "nvmlDeviceGetMaxClockInfo": lambda device, which, out: setattr(out._obj, "value", clocks[which] + 600),
-            "nvmlDeviceGetMemoryInfo": fields(total=8 << 30, free=6 << 30, used=2 << 30),
-            "nvmlDeviceGetUtilizationRates": fields(gpu=37, memory=12),
+            "nvmlDeviceGetMemoryInfo": memory,
             "nvmlDeviceGetCurrentClocksThrottleReasons": number(throttle),
         }
 
@@ -497,3 +437,46 @@ def libraries(cuda: FakeCuda | None = None, nvml: FakeNvml | None = None) -> Cal
         return there[name]
 
     return load
+
+
+@dataclass(frozen=True)
+class Emulated(Host):
+    """A host whose libraries, distributions, packages and interpreter are made up."""
+
+    environ: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of distributions that are installed."""
+    packages: Callable[[str], Path | None] = lambda name: None
+    modules: Mapping[str, Any] = field(default_factory=dict)
+    """What can be imported; an exception is raised."""
+    interpreter: Python | None = None
+
+    def version(self, distribution: str) -> str | None:
+        return self.versions.get(distribution)
+
+    def package(self, name: str) -> Path | None:
+        return self.packages(name)
+
+    def import_module(self, name: str) -> Any:
+        if name not in self.modules:
+            raise ModuleNotFoundError(name)
+        if isinstance(self.modules[name], Exception):
+            raise self.modules[name]
+        return self.modules[name]
+
+    def python(self) -> Python:
+        return super().python() if self.interpreter is None else self.interpreter
+
+
+def emulated(root: Path, board: str, **options: Any) -> Emulated:
+    """A Jetson of :data:`BOARDS` whose root folder :func:`fake_root` has written."""
+    one = BOARDS[board]
+    return Emulated(
+        root,
+        **{
+            "load": libraries(FakeCuda(one.cuda_name, one.sm, version=one.driver_cuda)),
+            "interpreter": python_of(board),
+            "packages": system_modules(root, board),
+            **options,
+        },
+    )

@@ -17,17 +17,12 @@ import pytest
 
 from edge_reclass.host.cpus import usable_cpus
 from edge_reclass_doctor import machine
-from edge_reclass_doctor.machine import Machine
+from edge_reclass_doctor.machine import Host, Machine
 from edge_reclass_doctor.machine.memory import probe_disks
-from edge_reclass_doctor.machine.software import (
-    installed_modules,
-    installed_version,
-    probe_cuda,
-    probe_onnxruntime,
-    probe_tensorrt,
-)
-from edge_reclass_doctor.machine.system import probe_os, probe_python
-from machine.emulator import FakeCuda, FakeNvml, libraries
+from edge_reclass_doctor.machine.records import CudaSoftware, NvmlReading
+from edge_reclass_doctor.machine.software import probe_cuda, probe_onnxruntime, probe_tensorrt
+from edge_reclass_doctor.machine.system import probe_os
+from machine.emulator import Emulated, FakeCuda, FakeNvml, libraries
 
 
 def test_this_machine() -> None:
@@ -91,24 +86,18 @@ def rtx() -> FakeCuda:
 
 def test_an_rtx_box(tmp_path: Path) -> None:
     cuda, nvml = rtx(), FakeNvml(throttle=0x04 | 0x01 | 0x40)
-    found = machine.probe(
-        rtx_root(tmp_path),
-        environ={},
-        load=libraries(cuda, nvml),
-        version={"cuda-bindings": "13.0.1"}.get,
-        modules=lambda name: None,
-    )
+    host = Emulated(rtx_root(tmp_path), load=libraries(cuda, nvml), versions={"cuda-bindings": "13.0.1"})
+    found = machine.probe(host)
     gpu = found.gpu
     assert gpu is not None
     assert (gpu.name, gpu.sm, gpu.driver) == ("NVIDIA GeForce RTX 4060", "8.9", "driver-580.95.05")
     assert (gpu.memory_bytes, gpu.integrated, gpu.cuda_driver_version) == (8 << 30, False, "13.0")
-    assert (gpu.pci_bus, gpu.multiprocessors) == ("0000:01:00.0", 8)
-    reading = gpu.nvml
+    assert gpu.pci_bus == "0000:01:00.0"
+    reading = found.nvml
     assert reading is not None
-    assert (reading.driver, reading.temperature_celsius) == ("580.95.05", 54)
+    assert reading.temperature_celsius == 54
     assert (reading.power_watts, reading.power_limit_watts, reading.energy_joules) == (31.5, 115.0, 1234.5)
-    assert (reading.sm_mhz, reading.sm_max_mhz, reading.memory_mhz) == (2505, 3105, 8001)
-    assert (reading.memory_free_bytes, reading.utilization_percent) == (6 << 30, 37)
+    assert (reading.sm_mhz, reading.sm_max_mhz, reading.memory_free_bytes) == (2505, 3105, 6 << 30)
     assert reading.throttled_by == ("power cap", "hardware thermal slowdown")
     assert nvml.open == 0
     # No context is made and no memory taken: only questions were asked.
@@ -133,7 +122,7 @@ def test_an_rtx_box(tmp_path: Path) -> None:
 
 def test_gpus_that_cannot_be_asked(tmp_path: Path) -> None:
     def gpu(load: Any) -> tuple[Any, str]:
-        found = machine.probe(tmp_path, load=load, version=lambda name: None, modules=lambda name: None)
+        found = machine.probe(Emulated(tmp_path, load=load))
         return found.gpu, found.reasons.get("gpu", "")
 
     assert gpu(libraries())[0] is None
@@ -144,7 +133,7 @@ def test_gpus_that_cannot_be_asked(tmp_path: Path) -> None:
     assert "not what was expected" in gpu(lambda name: ctypes.CDLL(None))[1]
     # What an older driver does not answer is None, the rest stands.
     older, _ = gpu(libraries(FakeCuda(statuses={"cuDeviceTotalMem_v2": 1, "cuDeviceGetPCIBusId": 1})))
-    assert (older.memory_bytes, older.pci_bus, older.name, older.nvml) == (None, None, "Orin", None)
+    assert (older.memory_bytes, older.pci_bus, older.name, older.integrated) == (None, None, "Orin", True)
 
 
 def test_nvml_that_answers_little(tmp_path: Path) -> None:
@@ -153,19 +142,19 @@ def test_nvml_that_answers_little(tmp_path: Path) -> None:
         name for name in FakeNvml()._functions if name.startswith("nvmlDeviceGet") and "Handle" not in name
     )
     nvml = FakeNvml(unsupported=unsupported)
-    found = machine.probe(tmp_path, load=libraries(FakeCuda(), nvml), version=lambda name: None)
+    found = machine.probe(Emulated(tmp_path, load=libraries(FakeCuda(), nvml)))
     assert found.gpu is not None
-    assert found.gpu.nvml == machine.NvmlReading(driver="580.95.05")
+    assert found.nvml == NvmlReading()
     failing = FakeNvml(unsupported=("nvmlDeviceGetHandleByPciBusId_v2", "nvmlDeviceGetHandleByIndex_v2"))
-    other = machine.probe(tmp_path, load=libraries(FakeCuda(integrated=False), failing), version=lambda name: None)
+    other = machine.probe(Emulated(tmp_path, load=libraries(FakeCuda(integrated=False), failing)))
     assert other.gpu is not None
-    assert other.gpu.nvml is None
+    assert other.nvml is None
     assert failing.open == 0
 
 
 def test_the_sensors_of_an_rtx_box_and_their_end(tmp_path: Path) -> None:
     nvml = FakeNvml()
-    with machine.sensors(rtx_root(tmp_path), load=libraries(nvml=nvml), pci_bus="0000:01:00.0") as sensors:
+    with machine.sensors(Emulated(rtx_root(tmp_path), load=libraries(nvml=nvml))) as sensors:
         first = sensors()
         nvml.power_milliwatts = 99_000
         second = sensors()
@@ -195,84 +184,81 @@ def test_containers(tmp_path: Path) -> None:
     ("text", "sees"),
     [("include-system-site-packages = true\n", True), ("include-system-site-packages=false\n", False), ("", None)],
 )
-def test_virtual_environments(text: str, sees: bool | None, tmp_path: Path) -> None:
+def test_virtual_environments(text: str, sees: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n" + text)
-    found = probe_python(str(tmp_path), "/usr")
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    found = Host().python()
     assert (found.virtual_environment, found.sees_system_packages) == (str(tmp_path), sees)
-    assert probe_python("/usr", "/usr").virtual_environment is None
+    monkeypatch.setattr(sys, "prefix", "/usr")
+    assert Host().python().virtual_environment is None
 
 
 def test_tensorrt_is_found_and_not_imported(tmp_path: Path) -> None:
-    python = probe_python()
-
-    def modules(**texts: str) -> Any:
+    def found(versions: dict[str, str], **texts: str) -> Any:
         for name, text in texts.items():
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "__init__.py").write_text(text)
-        return lambda name: tmp_path / name if name in texts else None
+        host = Emulated(tmp_path, versions=versions, packages=lambda name: tmp_path / name if name in texts else None)
+        return probe_tensorrt(host, host.python())
 
-    nothing = {}.get
     raising = 'raise ImportError("libnvinfer.so.10")\n__version__ = "10.13.3"\n'
-    found, _ = probe_tensorrt(tmp_path, python, modules(tensorrt=raising), nothing)
-    assert found is not None
-    assert (found.flavour, found.version) == ("tensorrt", "10.13.3")
+    first, _ = found({}, tensorrt=raising)
+    assert (first.flavour, first.version) == ("tensorrt", "10.13.3")
     # TensorRT goes before TensorRT-RTX, as in `build`.
-    both = modules(tensorrt_bindings="", tensorrt_rtx='__version__ = "1.7.1.116"\n')
-    found, _ = probe_tensorrt(tmp_path, python, both, {"tensorrt-cu12-bindings": "10.3.0"}.get)
-    assert found is not None
-    assert (found.flavour, found.module, found.version) == ("tensorrt", "tensorrt_bindings", "10.3.0")
-    found, _ = probe_tensorrt(tmp_path, python, modules(tensorrt_rtx='__version__ = "1.7.1.116"\n'), nothing)
-    assert found is not None
-    assert (found.flavour, found.version) == ("tensorrt-rtx", "1.7.1.116")
-    found, _ = probe_tensorrt(tmp_path, python, modules(tensorrt=""), nothing)
-    assert found is not None
-    assert found.version is None
-    assert probe_tensorrt(tmp_path, python, modules(), nothing) == (None, "TensorRT is not installed")
+    rtx = '__version__ = "1.7.1.116"\n'
+    first, _ = found({"tensorrt-cu12-bindings": "10.3.0"}, tensorrt_bindings="", tensorrt_rtx=rtx)
+    assert (first.flavour, first.module, first.version) == ("tensorrt", "tensorrt_bindings", "10.3.0")
+    first, _ = found({}, tensorrt_rtx=rtx)
+    assert (first.flavour, first.version) == ("tensorrt-rtx", "1.7.1.116")
+    first, _ = found({}, tensorrt="")
+    assert first.version is None
+    assert found({}) == (None, "TensorRT is not installed")
 
 
-def test_onnxruntime_with_and_without() -> None:
+def test_onnxruntime_with_and_without(tmp_path: Path) -> None:
     library = types.SimpleNamespace(
         __version__="1.26.0", get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
-    versions = {"onnxruntime": "1.26.0", "onnxruntime-gpu": "1.26.0"}
-    found, _ = probe_onnxruntime(versions.get, lambda name: library)
+    found, _ = probe_onnxruntime(Emulated(tmp_path, modules={"onnxruntime": library}))
     assert found is not None
-    assert found.distributions == ("onnxruntime", "onnxruntime-gpu")
-    assert found.providers == ("CUDAExecutionProvider", "CPUExecutionProvider")
-
-    def absent(name: str) -> Any:
-        raise ModuleNotFoundError(name)
-
-    def broken(name: str) -> Any:
-        raise ImportError("libpython is too old")
-
-    assert probe_onnxruntime({}.get, absent) == (None, "ONNX Runtime is not installed")
-    reason = probe_onnxruntime(versions.get, broken)[1] or ""
+    assert (found.version, found.providers) == ("1.26.0", ("CUDAExecutionProvider", "CPUExecutionProvider"))
+    assert probe_onnxruntime(Emulated(tmp_path)) == (None, "ONNX Runtime is not installed")
+    broken = Emulated(tmp_path, modules={"onnxruntime": ImportError("libpython is too old")})
+    reason = probe_onnxruntime(broken)[1] or ""
     assert "cannot be imported (ImportError: libpython is too old)" in reason
+    versions = {"onnxruntime": "1.26.0", "onnxruntime-gpu": "1.26.0"}
+    both = machine.probe(Emulated(tmp_path, load=libraries(), versions=versions)).libraries
+    assert (both["onnxruntime"], both["onnxruntime-gpu"], both["av"]) == ("1.26.0", "1.26.0", None)
 
 
 def test_bindings(tmp_path: Path) -> None:
+    def found(
+        versions: dict[str, str], packages: dict[str, str] | None = None, forced: str | None = None
+    ) -> CudaSoftware:
+        environ = {} if forced is None else {"EDGE_RECLASS_CUDA_MEMORY": forced}
+        return probe_cuda(Emulated(tmp_path, versions=versions, environ=environ), packages or {})
+
     both = {"pycuda": "2026.1", "cuda-bindings": "12.9.4"}
-    assert probe_cuda(tmp_path, {}, both.get).binding == "pycuda"
-    assert probe_cuda(tmp_path, {}, {"cuda-bindings": "12.9.4"}.get).binding_version == "12.9.4"
-    forced = probe_cuda(tmp_path, {}, both.get, {"EDGE_RECLASS_CUDA_MEMORY": "cuda-bindings"})
-    assert forced.binding == "cuda-bindings"
-    assert probe_cuda(tmp_path, {}, {"pycuda": "1"}.get, {"EDGE_RECLASS_CUDA_MEMORY": "cuda-bindings"}).binding is None
-    none = probe_cuda(tmp_path, {}, {}.get)
+    assert found(both).binding == "pycuda"
+    assert found({"cuda-bindings": "12.9.4"}).binding_version == "12.9.4"
+    assert found(both, forced="cuda-bindings").binding == "cuda-bindings"
+    assert found({"pycuda": "1"}, forced="cuda-bindings").binding is None
+    none = found({})
     assert (none.binding, none.binding_version, none.toolkit, none.cudnn) == (None, None, None, None)
-    by_package = probe_cuda(tmp_path, {"cuda-cudart-12-6": "12.6.68-1", "libcudnn9-cuda-12": "9.3.0.75-1"}, {}.get)
+    by_package = found({}, {"cuda-cudart-12-6": "12.6.68-1", "libcudnn9-cuda-12": "9.3.0.75-1"})
     assert (by_package.toolkit, by_package.cudnn) == ("12.6.68", "9.3.0.75")
     (tmp_path / "usr/local/cuda").mkdir(parents=True)
     (tmp_path / "usr/local/cuda/version.json").write_text('{"cuda": {}}')
-    assert probe_cuda(tmp_path, {}, {"nvidia-cudnn-cu12": "9.1.0.70"}.get).cudnn == "9.1.0.70"
+    assert found({"nvidia-cudnn-cu12": "9.1.0.70"}).cudnn == "9.1.0.70"
 
 
 def test_what_is_installed_here() -> None:
-    assert installed_version("numpy") == metadata.version("numpy")
-    assert installed_version("no-such-distribution") is None
-    assert installed_modules("numpy") == Path(numpy.__file__).parent
-    assert installed_modules("no_such_module") is None
-    assert installed_modules("types") is None
+    assert Host().version("numpy") == metadata.version("numpy")
+    assert Host().version("no-such-distribution") is None
+    assert Host().package("numpy") == Path(numpy.__file__).parent
+    assert Host().package("no_such_module") is None
+    assert Host().package("types") is None
 
 
 def test_disks_of_paths_that_are_not_there_yet(tmp_path: Path) -> None:

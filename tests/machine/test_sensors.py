@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_reclass_doctor import machine
-from machine.emulator import fake_root, libraries
+from machine.emulator import Emulated, fake_root, libraries
 
 
 def test_readings_follow_the_files(tmp_path: Path) -> None:
     root = fake_root(tmp_path, "orin-nano-6.2")
-    with machine.sensors(root, load=libraries()) as sensors:
+    with machine.sensors(Emulated(root, load=libraries())) as sensors:
         first = sensors()
         (root / "sys/class/devfreq/17000000.gpu/cur_freq").write_text("918000000\n")
         (root / "sys/class/thermal/thermal_zone1/temp").write_text("71250\n")
@@ -33,7 +33,7 @@ def test_a_part_that_loses_its_power_and_gets_it_back(tmp_path: Path) -> None:
     zone = root / "sys/class/thermal/thermal_zone1/temp"
     zone.unlink()
     clock = root / "sys/class/devfreq/gpu-gpc-0/cur_freq"
-    sensors = machine.sensors(root, load=libraries())
+    sensors = machine.sensors(Emulated(root, load=libraries()))
     idle = sensors()
     assert (idle.gpu_temperature_celsius, idle.gpu_mhz) == (None, 314.0)
     zone.write_text("38875\n")

@@ -5,26 +5,40 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge_reclass.errors import DeviceError
 
-__all__ = ["Gpu", "has_nvidia_gpu", "probe_gpu"]
+__all__ = ["Gpu", "has_nvidia_gpu", "l4t_release", "probe_gpu"]
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first NVIDIA GPU: its name, compute capability such as ``8.7``, and driver or L4T release."""
+    """The first NVIDIA GPU; what follows ``driver`` is None where the driver does not say.
+
+    Attributes:
+        sm: compute capability, such as ``8.7``.
+        driver: as in an engine's key: ``l4t-36.4.3``, ``driver-580.95.05``, ``cuda-12.6``.
+        cuda_driver_version: the newest CUDA that the driver serves, such as ``12.6``.
+        integrated: whether its memory is the CPU's.
+        pci_bus: such as ``0000:01:00.0``.
+    """
 
     name: str
     sm: str
     driver: str
+    # What no engine depends on, and so no comparison.
+    cuda_driver_version: str | None = field(default=None, compare=False)
+    memory_bytes: int | None = field(default=None, compare=False)
+    integrated: bool | None = field(default=None, compare=False)
+    pci_bus: str | None = field(default=None, compare=False)
 
 
 _TRACES = ("proc/driver/nvidia", "etc/nv_tegra_release", "dev/nvidiactl", "dev/nvhost-gpu", "dev/nvgpu")
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h
+# Of cuda.h's CUdevice_attribute: INTEGRATED, COMPUTE_CAPABILITY_MAJOR and _MINOR.
+_INTEGRATED, _MAJOR, _MINOR = 18, 75, 76
 
 
 def probe_gpu(root: Path = Path("/"), load: Callable[[str], Any] = ctypes.CDLL) -> Gpu:
@@ -47,36 +61,60 @@ def probe_gpu(root: Path = Path("/"), load: Callable[[str], Any] = ctypes.CDLL) 
         if status != 0:
             raise DeviceError(f"no NVIDIA GPU can be used: {function} gives CUDA error {status}")
 
+    def told(function: str, *arguments: Any) -> bool:
+        try:
+            ask(function, *arguments)
+        except (AttributeError, DeviceError):  # an older driver
+            return False
+        return True
+
     ask("cuInit", 0)
     device, count = ctypes.c_int(), ctypes.c_int()
     ask("cuDeviceGetCount", ctypes.byref(count))
     if count.value < 1:
         raise DeviceError("no NVIDIA GPU: the CUDA driver counts none (is CUDA_VISIBLE_DEVICES empty?)")
     ask("cuDeviceGet", ctypes.byref(device), 0)
-    major, minor, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    major, minor, version, integrated = (ctypes.c_int() for _ in range(4))
     ask("cuDeviceGetAttribute", ctypes.byref(major), _MAJOR, device)
     ask("cuDeviceGetAttribute", ctypes.byref(minor), _MINOR, device)
     ask("cuDriverGetVersion", ctypes.byref(version))
-    name = ctypes.create_string_buffer(256)
+    name, bus, memory = ctypes.create_string_buffer(256), ctypes.create_string_buffer(32), ctypes.c_size_t()
     ask("cuDeviceGetName", name, len(name), device)
-    driver = _release(root) or f"cuda-{version.value // 1000}.{version.value % 1000 // 10}"
-    return Gpu(name.value.decode(errors="replace"), f"{major.value}.{minor.value}", driver)
+    cuda_version = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return Gpu(
+        name=name.value.decode(errors="replace"),
+        sm=f"{major.value}.{minor.value}",
+        driver=_release(root) or f"cuda-{cuda_version}",
+        cuda_driver_version=cuda_version,
+        memory_bytes=memory.value if told("cuDeviceTotalMem_v2", ctypes.byref(memory), device) else None,
+        integrated=(
+            bool(integrated.value)
+            if told("cuDeviceGetAttribute", ctypes.byref(integrated), _INTEGRATED, device)
+            else None
+        ),
+        pci_bus=bus.value.decode(errors="replace") if told("cuDeviceGetPCIBusId", bus, len(bus), device) else None,
+    )
+
+
+def l4t_release(root: Path = Path("/")) -> str | None:
+    """The L4T release of a Jetson, such as ``36.4.3``; None elsewhere. ``root`` is where ``etc`` is looked for."""
+    match = _search(root / "etc/nv_tegra_release", r"# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)")
+    return f"{match[1]}.{match[2]}" if match else None
 
 
 def _release(root: Path) -> str | None:
     """The L4T release of a Jetson, else the version of the NVIDIA kernel module."""
-    patterns = {
-        "etc/nv_tegra_release": (r"# R(\d+) \(release\), REVISION: ([\d.]+)", "l4t-{0}.{1}"),
-        "proc/driver/nvidia/version": (r"NVRM version:.*?\s(\d{3,}\.[\d.]+)\s", "driver-{0}"),
-    }
-    for file, (pattern, form) in patterns.items():
-        try:
-            text = (root / file).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        if match := re.search(pattern, text):
-            return form.format(*match.groups())
-    return None
+    if l4t := l4t_release(root):
+        return f"l4t-{l4t}"
+    match = _search(root / "proc/driver/nvidia/version", r"NVRM version:.*?\s(\d{3,}\.[\d.]+)\s")
+    return f"driver-{match[1]}" if match else None
+
+
+def _search(file: Path, pattern: str) -> re.Match[str] | None:
+    try:
+        return re.search(pattern, file.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
 
 
 def has_nvidia_gpu(root: Path = Path("/")) -> bool:

@@ -6,129 +6,65 @@ memory is taken, and what is not there is None: a probe does not fail.
 
 from __future__ import annotations
 
-import ctypes
-import os
-from collections.abc import Callable, Iterable, Mapping
-from importlib import import_module
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from edge_reclass_doctor.machine.cpu import probe_cpu
 from edge_reclass_doctor.machine.gpu import probe_gpu
-from edge_reclass_doctor.machine.jetson import jetpack_of, probe_jetson
+from edge_reclass_doctor.machine.host import Host, Run, ToolResult, run_tool
+from edge_reclass_doctor.machine.jetson import probe_jetson
 from edge_reclass_doctor.machine.memory import probe_disks, probe_memory
 from edge_reclass_doctor.machine.power import probe_fans, probe_power, probe_thermal
-from edge_reclass_doctor.machine.reading import Run, ToolResult, run_tool
-from edge_reclass_doctor.machine.records import (
-    ClockRange,
-    Cpu,
-    CpuPolicy,
-    CudaSoftware,
-    Disk,
-    Fan,
-    GpuRecord,
-    Jetson,
-    JetsonClocks,
-    Machine,
-    Memory,
-    NvmlReading,
-    OnnxRuntime,
-    OperatingSystem,
-    PowerMode,
-    PowerRail,
-    PowerRecord,
-    Python,
-    Reading,
-    Tegrastats,
-    TensorRt,
-    ThermalZone,
-)
+from edge_reclass_doctor.machine.records import ClockRange, Jetson, Machine, Reading
 from edge_reclass_doctor.machine.sensors import Sensors
 from edge_reclass_doctor.machine.software import (
     CUDA_MEMORY_VARIABLE,
-    installed_modules,
-    installed_version,
+    LIBRARIES,
+    ONNXRUNTIMES,
     probe_cuda,
-    probe_libraries,
     probe_onnxruntime,
     probe_tensorrt,
 )
-from edge_reclass_doctor.machine.system import debian_versions, probe_os, probe_python
+from edge_reclass_doctor.machine.system import debian_versions, probe_os
 
 __all__ = [
+    "ONNXRUNTIMES",
     "ClockRange",
-    "Cpu",
-    "CpuPolicy",
-    "CudaSoftware",
-    "Disk",
-    "Fan",
-    "GpuRecord",
+    "Host",
     "Jetson",
-    "JetsonClocks",
     "Machine",
-    "Memory",
-    "NvmlReading",
-    "OnnxRuntime",
-    "OperatingSystem",
-    "PowerMode",
-    "PowerRail",
-    "PowerRecord",
-    "Python",
     "Reading",
     "Run",
-    "Sensors",
-    "Tegrastats",
-    "TensorRt",
-    "ThermalZone",
     "ToolResult",
-    "jetpack_of",
     "probe",
     "run_tool",
     "sensors",
 ]
 
 
-def probe(
-    root: Path = Path("/"),
-    *,
-    paths: Iterable[Path] = (),
-    tools: bool = True,
-    run: Run = run_tool,
-    environ: Mapping[str, str] = os.environ,
-    load: Callable[[str], Any] = ctypes.CDLL,
-    version: Callable[[str], str | None] = installed_version,
-    modules: Callable[[str], Path | None] = installed_modules,
-    load_module: Callable[[str], Any] = import_module,
-    python: Python | None = None,
-) -> Machine:
-    """Everything that can be read of this machine without being root; root sees a little more.
+def probe(host: Host | None = None, *, paths: Iterable[Path] = ()) -> Machine:
+    """Everything that can be read of a machine without being root; root sees a little more.
 
     Args:
-        root: where ``/sys``, ``/proc``, ``/etc``, ``/usr`` and ``/var`` are looked for.
-        paths: whose disks to report; they are not below ``root``.
-        tools: on a Jetson, also ask nvpmodel, jetson_clocks and tegrastats (about a second).
-        run, environ, load, version, modules, load_module, python: how to run a program; variables; how to open a
-            shared library; versions of distributions; packages that could be imported; how to import ONNX Runtime;
-            the interpreter. For tests.
+        host: the machine; None is this one.
+        paths: whose disks to report; they are not below the host's root.
     """
-    reasons: dict[str, str] = {}
-    os_record = probe_os(root, environ)
-    here = probe_python() if python is None else python
+    host = Host() if host is None else host
+    root = host.root
+    system, python = probe_os(root, host.environ), host.python()
     packages = debian_versions(root)
-    cpu = probe_cpu(root, os_record.architecture)
-    gpu, why = probe_gpu(root, load)
-    reasons |= {"gpu": why} if why else {}
-    tensorrt, why = probe_tensorrt(root, here, modules, version)
-    reasons |= {"tensorrt": why} if why else {}
-    onnxruntime, why = probe_onnxruntime(version, load_module)
-    reasons |= {"onnxruntime": why} if why else {}
-    jetson, why_not = probe_jetson(
-        root, run=run, environ=environ, packages=packages, policies=cpu.policies, tools=tools
-    )
-    cuda = probe_cuda(root, packages, version, environ)
-    if cuda.binding is None and (forced := environ.get(CUDA_MEMORY_VARIABLE)):
-        reasons["cuda.binding"] = f"{CUDA_MEMORY_VARIABLE} asks for {forced!r}, which is not installed"
+    cpu = probe_cpu(root, system.architecture)
+    gpu, nvml, no_gpu = probe_gpu(host)
+    tensorrt, no_tensorrt = probe_tensorrt(host, python)
+    onnxruntime, no_onnxruntime = probe_onnxruntime(host)
+    jetson, reasons = probe_jetson(host, packages, cpu.policies)
+    cuda = probe_cuda(host, packages)
     power = probe_power(root)
+    for name, why in (("gpu", no_gpu), ("tensorrt", no_tensorrt), ("onnxruntime", no_onnxruntime)):
+        if why is not None:
+            reasons[name] = why
+    if cuda.binding is None and (forced := host.environ.get(CUDA_MEMORY_VARIABLE)):
+        reasons["cuda.binding"] = f"{CUDA_MEMORY_VARIABLE} asks for {forced!r}, which is not installed"
     if power.total_watts is None:
         reasons["power.total_watts"] = (
             "no rail of this board measures the whole input, and its rails are not added up"
@@ -136,12 +72,13 @@ def probe(
             else "no power monitor"
         )
     return Machine(
-        os=os_record,
-        python=here,
+        os=system,
+        python=python,
         cpu=cpu,
         memory=probe_memory(root),
         disks=probe_disks(paths),
         gpu=gpu,
+        nvml=nvml,
         cuda=cuda,
         tensorrt=tensorrt,
         onnxruntime=onnxruntime,
@@ -149,11 +86,11 @@ def probe(
         thermal=probe_thermal(root),
         power=power,
         fans=probe_fans(root),
-        libraries=probe_libraries(version),
-        reasons=reasons | why_not,
+        libraries={name: host.version(name) for name in LIBRARIES},
+        reasons=reasons,
     )
 
 
-def sensors(root: Path = Path("/"), *, load: Callable[[str], Any] = ctypes.CDLL, pci_bus: str | None = None) -> Sensors:
+def sensors(host: Host | None = None) -> Sensors:
     """A callable that reads temperatures, clocks and power; close it when done (it is a context manager)."""
-    return Sensors(root, load=load, pci_bus=pci_bus)
+    return Sensors(Host() if host is None else host)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_reclass.host import quota_cpus, usable_cpus
 from edge_reclass_doctor.machine.reading import read_list, read_text, scaled, subfolders
-from edge_reclass_doctor.machine.records import Cpu, CpuPolicy
+from edge_reclass_doctor.machine.records import ClockRange, Cpu
 
 __all__ = ["CPUFREQ", "probe_cpu"]
 
@@ -32,13 +32,11 @@ _ARM_PARTS = {
 
 def probe_cpu(root: Path, architecture: str) -> Cpu:
     """Model and cores from /proc and /sys; clocks per cpufreq policy, where the kernel scales them."""
-    cpus = root / "sys/devices/system/cpu"
     return Cpu(
         model=_model(read_text(root / "proc/cpuinfo")),
         architecture=architecture,
         cores_usable=usable_cpus(),
-        cores_online=read_list(read_text(cpus / "online")),
-        cores_total=read_list(read_text(cpus / "present")),
+        cores_total=read_list(read_text(root / "sys/devices/system/cpu/present")),
         quota_cores=quota_cpus(root),
         policies=tuple(_policy(folder) for folder in subfolders(root / CPUFREQ, "policy*")),
     )
@@ -59,13 +57,11 @@ def _model(cpuinfo: str | None) -> str | None:
     return fields.get("model name") or None
 
 
-def _policy(folder: Path) -> CpuPolicy:
-    return CpuPolicy(
+def _policy(folder: Path) -> ClockRange:
+    return ClockRange(
         name=folder.name,
-        cpus=read_text(folder / "affected_cpus"),
-        governor=read_text(folder / "scaling_governor"),
         current_mhz=scaled(folder / "scaling_cur_freq", 1e-3),
         min_mhz=scaled(folder / "scaling_min_freq", 1e-3),
         max_mhz=scaled(folder / "scaling_max_freq", 1e-3),
-        hardware_max_mhz=scaled(folder / "cpuinfo_max_freq", 1e-3),
+        governor=read_text(folder / "scaling_governor"),
     )

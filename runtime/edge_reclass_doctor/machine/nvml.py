@@ -1,7 +1,7 @@
-"""NVIDIA's management library through ctypes: driver version, clocks, temperature, power and memory of one GPU.
+"""NVIDIA's management library through ctypes: clocks, temperature, power and memory of one GPU.
 
-Jetsons have it from JetPack 7 on, and on Orin nearly all of its functions answer "not supported": each value stands
-or is None by itself. Names and constants are those of nvml.h.
+Jetsons have it from JetPack 7 on, and on Orin nearly all of its functions answer "not supported": every value is
+optional on its own. Names and constants are those of nvml.h.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edge_reclass_doctor.machine.records import NvmlReading
 __all__ = ["Nvml", "open_nvml"]
 
 _LIBRARY = "libnvidia-ml.so.1"
-_CLOCK_SM, _CLOCK_MEM = 1, 2
+_CLOCK_SM = 1
 _TEMPERATURE_GPU = 0
 
 # nvmlClocksThrottleReasons that slow a busy GPU down; an idle GPU and clocks set by hand are none.
@@ -32,44 +32,29 @@ class _Memory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
 
-class _Utilization(ctypes.Structure):
-    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
-
-
 class Nvml:
     """The library, initialised, with the handle of one GPU. Made by :func:`open_nvml`."""
 
     def __init__(self, library: Any, device: ctypes.c_void_p) -> None:
         self._library = library
         self._device = device
-        self._driver = self._driver_version()
-        self._limits: tuple[float | None, float | None, float | None] | None = None
+        # What does not change is asked once.
+        self._power_limit = self._number("nvmlDeviceGetEnforcedPowerLimit", ctypes.c_uint, factor=1e-3)
+        self._sm_max = self._number("nvmlDeviceGetMaxClockInfo", ctypes.c_uint, _CLOCK_SM)
 
     def read(self) -> NvmlReading:
-        """All values, those that do not change from the first time."""
-        if self._limits is None:
-            self._limits = (
-                self._number("nvmlDeviceGetEnforcedPowerLimit", ctypes.c_uint, factor=1e-3),
-                self._number("nvmlDeviceGetMaxClockInfo", ctypes.c_uint, _CLOCK_SM),
-                self._number("nvmlDeviceGetMaxClockInfo", ctypes.c_uint, _CLOCK_MEM),
-            )
-        power_limit, sm_max, memory_max = self._limits
-        memory, utilization = _Memory(), _Utilization()
+        """All values of this moment."""
+        memory = _Memory()
         has_memory = self._call("nvmlDeviceGetMemoryInfo", self._device, ctypes.byref(memory))
-        has_utilization = self._call("nvmlDeviceGetUtilizationRates", self._device, ctypes.byref(utilization))
         return NvmlReading(
-            driver=self._driver,
             temperature_celsius=self._number("nvmlDeviceGetTemperature", ctypes.c_uint, _TEMPERATURE_GPU),
             power_watts=self._number("nvmlDeviceGetPowerUsage", ctypes.c_uint, factor=1e-3),
-            power_limit_watts=power_limit,
+            power_limit_watts=self._power_limit,
             energy_joules=self._number("nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong, factor=1e-3),
             sm_mhz=self._number("nvmlDeviceGetClockInfo", ctypes.c_uint, _CLOCK_SM),
-            sm_max_mhz=sm_max,
-            memory_mhz=self._number("nvmlDeviceGetClockInfo", ctypes.c_uint, _CLOCK_MEM),
-            memory_max_mhz=memory_max,
+            sm_max_mhz=self._sm_max,
             memory_total_bytes=memory.total if has_memory else None,
             memory_free_bytes=memory.free if has_memory else None,
-            utilization_percent=utilization.gpu if has_utilization else None,
             throttled_by=self._throttles(),
         )
 
@@ -78,12 +63,6 @@ class Nvml:
         if self._library is not None:
             self._call("nvmlShutdown")
             self._library = None
-
-    def _driver_version(self) -> str | None:
-        text = ctypes.create_string_buffer(96)
-        if not self._call("nvmlSystemGetDriverVersion", text, len(text)):
-            return None
-        return text.value.decode(errors="replace") or None
 
     def _throttles(self) -> tuple[str, ...]:
         bits = ctypes.c_ulonglong()
@@ -101,7 +80,7 @@ class Nvml:
         return _succeeds(self._library, function, *arguments)
 
 
-def open_nvml(load: Callable[[str], Any], pci_bus: str | None) -> Nvml | None:
+def open_nvml(load: Callable[[str], Any], pci_bus: str | None = None) -> Nvml | None:
     """The library with the GPU at ``pci_bus`` (CUDA and NVML number GPUs differently), else its first one.
 
     None where the library is not there or does not know the GPU.

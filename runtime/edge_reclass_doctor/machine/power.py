@@ -79,16 +79,12 @@ def probe_thermal(root: Path) -> tuple[ThermalZone, ...]:
     """All temperatures, with the trip points of the thermal zones."""
     found = []
     for zone in find_zones(root):
-        slow, critical = [], []
+        slow = []
         for kind in subfolders(zone.file.parent, "trip_point_*_type"):
             celsius = scaled(kind.with_name(kind.name.replace("_type", "_temp")), 1e-3)
-            if celsius is not None and celsius > 0:
-                name = read_text(kind)
-                if name == "critical":
-                    critical.append(celsius)
-                elif name == "passive":
-                    slow.append(celsius)
-        found.append(ThermalZone(zone.name, zone.read(), min(slow, default=None), min(critical, default=None)))
+            if celsius is not None and celsius > 0 and read_text(kind) == "passive":
+                slow.append(celsius)
+        found.append(ThermalZone(zone.name, zone.read(), min(slow, default=None)))
     return tuple(found)
 
 

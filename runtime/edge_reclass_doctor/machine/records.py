@@ -10,16 +10,15 @@ from typing import Literal
 
 from msgspec import Struct
 
+from edge_reclass.host import Gpu
+
 __all__ = [
     "ClockRange",
     "Cpu",
-    "CpuPolicy",
     "CudaSoftware",
     "Disk",
     "Fan",
-    "GpuRecord",
     "Jetson",
-    "JetsonClocks",
     "Machine",
     "Memory",
     "NvmlReading",
@@ -30,7 +29,6 @@ __all__ = [
     "PowerRecord",
     "Python",
     "Reading",
-    "Tegrastats",
     "TensorRt",
     "ThermalZone",
 ]
@@ -54,17 +52,21 @@ class Python(Struct, frozen=True):
     sees_system_packages: bool | None
 
 
-class CpuPolicy(Struct, frozen=True):
-    """CPUs that share one clock (a cpufreq policy)."""
+class ClockRange(Struct, frozen=True):
+    """A clock and the limits that are set for it."""
 
     name: str
-    cpus: str | None
-    governor: str | None
     current_mhz: float | None
     min_mhz: float | None
     max_mhz: float | None
-    """The limit that is set now."""
-    hardware_max_mhz: float | None
+    governor: str | None = None
+
+    @property
+    def locked(self) -> bool | None:
+        """Whether the limits leave it one value; None where they are not known."""
+        if self.min_mhz is None or self.max_mhz is None:
+            return None
+        return self.min_mhz == self.max_mhz
 
 
 class Cpu(Struct, frozen=True):
@@ -73,10 +75,10 @@ class Cpu(Struct, frozen=True):
     model: str | None
     architecture: str
     cores_usable: int
-    cores_online: int | None
     cores_total: int | None
     quota_cores: float | None
-    policies: tuple[CpuPolicy, ...]
+    policies: tuple[ClockRange, ...]
+    """The clocks of CPUs that share one (cpufreq policies)."""
 
 
 class Memory(Struct, frozen=True):
@@ -101,7 +103,6 @@ class Disk(Struct, frozen=True):
 class NvmlReading(Struct, frozen=True):
     """What NVIDIA's management library says of one GPU; much of it is None on integrated GPUs."""
 
-    driver: str | None = None
     temperature_celsius: float | None = None
     power_watts: float | None = None
     power_limit_watts: float | None = None
@@ -109,26 +110,9 @@ class NvmlReading(Struct, frozen=True):
     """Since the driver was loaded: differences tell."""
     sm_mhz: float | None = None
     sm_max_mhz: float | None = None
-    memory_mhz: float | None = None
-    memory_max_mhz: float | None = None
     memory_total_bytes: int | None = None
     memory_free_bytes: int | None = None
-    utilization_percent: int | None = None
     throttled_by: tuple[str, ...] = ()
-
-
-class GpuRecord(Struct, frozen=True):
-    """The first NVIDIA GPU. ``driver`` is an engine key's: ``l4t-36.4.3``, ``driver-580.95.05``, ``cuda-12.6``."""
-
-    name: str
-    sm: str
-    driver: str
-    cuda_driver_version: str | None
-    memory_bytes: int | None
-    integrated: bool | None
-    multiprocessors: int | None
-    pci_bus: str | None
-    nvml: NvmlReading | None
 
 
 class CudaSoftware(Struct, frozen=True):
@@ -153,37 +137,7 @@ class OnnxRuntime(Struct, frozen=True):
     """``providers`` is what the library was built with; whether one works here is another matter."""
 
     version: str
-    distributions: tuple[str, ...]
     providers: tuple[str, ...]
-
-
-class ClockRange(Struct, frozen=True):
-    """A clock and the limits that are set for it."""
-
-    name: str
-    current_mhz: float | None
-    min_mhz: float | None
-    max_mhz: float | None
-    governor: str | None = None
-
-    @property
-    def locked(self) -> bool | None:
-        """Whether the limits leave it one value; None where they are not known."""
-        if self.min_mhz is None or self.max_mhz is None:
-            return None
-        return self.min_mhz == self.max_mhz
-
-
-class JetsonClocks(Struct, frozen=True):
-    """What ``jetson_clocks --show`` prints."""
-
-    soc: str | None
-    machine: str | None
-    cpus: tuple[ClockRange, ...]
-    gpus: tuple[ClockRange, ...]
-    emc: ClockRange | None
-    fan_control: str | None
-    power_mode: str | None
 
 
 class PowerMode(Struct, frozen=True):
@@ -193,42 +147,19 @@ class PowerMode(Struct, frozen=True):
     name: str
 
 
-class Tegrastats(Struct, frozen=True):
-    """One line of tegrastats; power is the value of the moment, not the average."""
-
-    ram_used_bytes: int | None
-    ram_total_bytes: int | None
-    swap_used_bytes: int | None
-    swap_total_bytes: int | None
-    cpu_percent: tuple[int | None, ...]
-    """One per core; None is a core that is off."""
-    cpu_mhz: tuple[float | None, ...]
-    gpu_percent: int | None
-    gpu_mhz: tuple[float, ...]
-    emc_percent: int | None
-    emc_mhz: float | None
-    temperatures_celsius: dict[str, float]
-    rails_watts: dict[str, float]
-    total_watts: float | None
-    """Of the input rail, where there is one; its sub-rails are parts of it and are never added."""
-
-
 class Jetson(Struct, frozen=True):
-    """``jetpack`` follows from the L4T release; ``jetpack_package`` is what Debian's package database says."""
+    """``jetpack`` follows from the L4T release."""
 
     model: str
     soc: str | None
     l4t: str | None
     jetpack: str | None
-    jetpack_package: str | None
     power_mode: PowerMode | None
     power_modes: tuple[PowerMode, ...]
     gpu_clocks: tuple[ClockRange, ...]
     emc_mhz: float | None
     clocks_locked: bool | None
     """Whether all clocks of CPU and GPU that can be read have one value left, as after ``jetson_clocks``."""
-    jetson_clocks: JetsonClocks | None
-    tegrastats: Tegrastats | None
     overcurrent_events: int | None
     """Since the start of the machine: the supply was too weak and clocks were lowered."""
 
@@ -239,7 +170,6 @@ class ThermalZone(Struct, frozen=True):
     name: str
     celsius: float | None
     trip_celsius: float | None
-    critical_celsius: float | None
 
 
 class PowerRail(Struct, frozen=True):
@@ -273,7 +203,9 @@ class Machine(Struct, frozen=True):
     cpu: Cpu
     memory: Memory
     disks: tuple[Disk, ...]
-    gpu: GpuRecord | None
+    gpu: Gpu | None
+    """The first NVIDIA GPU."""
+    nvml: NvmlReading | None
     cuda: CudaSoftware
     tensorrt: TensorRt | None
     onnxruntime: OnnxRuntime | None

@@ -1,19 +1,16 @@
 """What changes while a program runs, read often and cheaply: temperatures, clocks, power.
 
-Files are found once; a reading opens some twenty small ones (under a millisecond on a server) and asks NVML where
+Files are found once; a reading reads about 20 small ones (under a millisecond on a server) and asks NVML where
 there is a discrete GPU. No process is started.
 """
 
 from __future__ import annotations
 
-import ctypes
 import time
-from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from edge_reclass_doctor.machine.cpu import CPUFREQ
+from edge_reclass_doctor.machine.host import Host
 from edge_reclass_doctor.machine.jetson import gpu_clock_files
 from edge_reclass_doctor.machine.nvml import open_nvml
 from edge_reclass_doctor.machine.power import (
@@ -32,15 +29,9 @@ __all__ = ["Sensors"]
 class Sensors:
     """Call it for a :class:`Reading`. Not safe for several threads at a time; close it when done."""
 
-    def __init__(
-        self, root: Path = Path("/"), *, load: Callable[[str], Any] = ctypes.CDLL, pci_bus: str | None = None
-    ) -> None:
-        """Find what there is to read.
-
-        Args:
-            pci_bus: of the GPU that is used (``GpuRecord.pci_bus``); None is NVML's first.
-            load: opens a shared library by name.
-        """
+    def __init__(self, host: Host) -> None:
+        """Find what there is to read."""
+        root = host.root
         # A zone that gives nothing now may do so later: an idle GPU has its power taken away.
         self._zones = find_zones(root)
         self._rails = find_rails(root)
@@ -49,7 +40,7 @@ class Sensors:
         self._cpus = [file for file in cpus if read_int(file) is not None]
         self._gpus = gpu_clock_files(root)
         self._counters = overcurrent_counters(root)
-        self._nvml = open_nvml(load, pci_bus)
+        self._nvml = open_nvml(host.load)
 
     def __call__(self) -> Reading:
         """Read everything now; what cannot be read this time is left out or None."""

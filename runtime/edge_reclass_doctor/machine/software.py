@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
-from collections.abc import Callable, Mapping
-from importlib import import_module, metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from edge_reclass_doctor.machine.host import Host
 from edge_reclass_doctor.machine.reading import read_text, subfolders
 from edge_reclass_doctor.machine.records import CudaSoftware, OnnxRuntime, Python, TensorRt
 
 __all__ = [
     "CUDA_MEMORY_VARIABLE",
     "LIBRARIES",
-    "Modules",
-    "installed_modules",
-    "installed_version",
+    "ONNXRUNTIMES",
     "probe_cuda",
-    "probe_libraries",
     "probe_onnxruntime",
     "probe_tensorrt",
 ]
 
-LIBRARIES = ("numpy", "scipy", "soundfile", "soxr", "msgspec", "pyyaml", "typer", "rich", "av")
+ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+"""Distributions of ONNX Runtime; they overwrite each other's files."""
+
+LIBRARIES = ("numpy", "soundfile", "soxr", "msgspec", "pyyaml", "typer", "rich", "av", *ONNXRUNTIMES)
 """Distributions that the runtime imports; versions of these belong to every measurement."""
-
-Modules = Callable[[str], "Path | None"]
-"""Gives the folder of a package that could be imported, without importing it."""
-
-Versions = Callable[[str], "str | None"]
-"""Gives the version of an installed distribution."""
 
 CUDA_MEMORY_VARIABLE = "EDGE_RECLASS_CUDA_MEMORY"
 
 _BINDINGS: tuple[Literal["pycuda", "cuda-bindings"], ...] = ("pycuda", "cuda-bindings")
 """The first that is installed is taken, unless EDGE_RECLASS_CUDA_MEMORY names one."""
-
-_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
 # Module and the distributions that may bring it. The second module is the bindings' wheel without its renaming package.
 _TENSORRT_MODULES: dict[str, tuple[str, ...]] = {
@@ -52,49 +42,21 @@ _TENSORRT_MODULES: dict[str, tuple[str, ...]] = {
 }
 
 
-def installed_version(distribution: str) -> str | None:
-    """Version of a distribution that this Python sees."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-    except Exception:  # metadata that somebody damaged: then nothing is known of it
-        return None
-
-
-def installed_modules(name: str) -> Path | None:
-    """Folder of a top-level package, found but not imported."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def probe_libraries(version: Versions = installed_version) -> dict[str, str | None]:
-    """Versions of :data:`LIBRARIES`."""
-    return {name: version(name) for name in LIBRARIES}
-
-
-def probe_tensorrt(
-    root: Path, python: Python, modules: Modules = installed_modules, version: Versions = installed_version
-) -> tuple[TensorRt | None, str | None]:
+def probe_tensorrt(host: Host, python: Python) -> tuple[TensorRt | None, str | None]:
     """The TensorRT that ``build`` and the runtime would take, or None and why there is none.
 
     The version is the one that the package itself says in its source, as engines are keyed by it, else its metadata's.
     """
     for module, distributions in _TENSORRT_MODULES.items():
-        folder = modules(module)
+        folder = host.package(module)
         if folder is None:
             continue
         said = re.search(
             r"^__version__\s*=\s*[\"']([0-9][^\"']*)[\"']", read_text(folder / "__init__.py") or "", re.MULTILINE
         )
-        found = said[1] if said else next(filter(None, map(version, distributions)), None)
+        found = said[1] if said else next(filter(None, map(host.version, distributions)), None)
         return TensorRt("tensorrt-rtx" if "rtx" in module else "tensorrt", found, module, str(folder)), None
-    return None, _why_no_tensorrt(root, python)
+    return None, _why_no_tensorrt(host.root, python)
 
 
 def _why_no_tensorrt(root: Path, python: Python) -> str:
@@ -124,35 +86,27 @@ def _absolute(root: Path, path: Path) -> str:
     return "/" + str(path.relative_to(root))
 
 
-def probe_onnxruntime(
-    version: Versions = installed_version, load: Callable[[str], Any] = import_module
-) -> tuple[OnnxRuntime | None, str | None]:
+def probe_onnxruntime(host: Host) -> tuple[OnnxRuntime | None, str | None]:
     """ONNX Runtime, imported to ask which providers it was built with; or None and why it cannot be used."""
-    distributions = tuple(name for name in _ONNXRUNTIMES if version(name))
     try:
-        library = load("onnxruntime")
+        library = host.import_module("onnxruntime")
         providers = tuple(str(name) for name in library.get_available_providers())
-        return OnnxRuntime(str(library.__version__), distributions, providers), None
+        return OnnxRuntime(str(library.__version__), providers), None
     except ModuleNotFoundError:
         return None, "ONNX Runtime is not installed"
     except Exception as error:  # a broken install fails with ImportError, OSError, AttributeError, ...
         return None, f"ONNX Runtime cannot be imported ({type(error).__name__}: {error})"
 
 
-def probe_cuda(
-    root: Path,
-    packages: Mapping[str, str],
-    version: Versions = installed_version,
-    environ: Mapping[str, str] = os.environ,
-) -> CudaSoftware:
+def probe_cuda(host: Host, packages: Mapping[str, str]) -> CudaSoftware:
     """Toolkit, cuDNN, and the Python binding to CUDA's memory that the runtime would take."""
-    forced = environ.get(CUDA_MEMORY_VARIABLE)
-    binding = next((name for name in _BINDINGS if forced in (None, "", name) and version(name)), None)
+    forced = host.environ.get(CUDA_MEMORY_VARIABLE)
+    binding = next((name for name in _BINDINGS if forced in (None, "", name) and host.version(name)), None)
     return CudaSoftware(
-        toolkit=_toolkit(root, packages),
-        cudnn=_cudnn(root, packages, version),
+        toolkit=_toolkit(host.root, packages),
+        cudnn=_cudnn(host, packages),
         binding=binding,
-        binding_version=version(binding) if binding else None,
+        binding_version=host.version(binding) if binding else None,
     )
 
 
@@ -174,14 +128,14 @@ def _toolkit(root: Path, packages: Mapping[str, str]) -> str | None:
     return None
 
 
-def _cudnn(root: Path, packages: Mapping[str, str], version: Versions) -> str | None:
+def _cudnn(host: Host, packages: Mapping[str, str]) -> str | None:
     for name, package in sorted(packages.items(), reverse=True):
         if re.fullmatch(r"libcudnn\d+(-cuda-\d+)?", name):
             return package.partition("-")[0]
     for name in ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"):
-        if found := version(name):
+        if found := host.version(name):
             return found
     for folder in ("usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/local/cuda/lib64"):
-        for file in reversed(subfolders(root / folder, "libcudnn.so.[0-9]*")):
+        for file in reversed(subfolders(host.root / folder, "libcudnn.so.[0-9]*")):
             return file.name.removeprefix("libcudnn.so.")
     return None

@@ -1,17 +1,16 @@
-"""Operating system and Python."""
+"""Operating system and its packages."""
 
 from __future__ import annotations
 
 import platform
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from edge_reclass_doctor.machine.reading import read_text
-from edge_reclass_doctor.machine.records import OperatingSystem, Python
+from edge_reclass_doctor.machine.records import OperatingSystem
 
-__all__ = ["debian_versions", "probe_os", "probe_python"]
+__all__ = ["debian_versions", "probe_os"]
 
 
 def probe_os(root: Path, environ: Mapping[str, str]) -> OperatingSystem:
@@ -37,18 +36,6 @@ def _container(root: Path, environ: Mapping[str, str]) -> str | None:
     groups = read_text(root / "proc/1/cgroup") or ""
     match = re.search(r"\b(docker|kubepods|lxc|containerd)\b", groups)
     return match[1] if match else None
-
-
-def probe_python(prefix: str = sys.prefix, base_prefix: str = sys.base_prefix) -> Python:
-    """This interpreter and its virtual environment."""
-    settings = read_text(Path(prefix) / "pyvenv.cfg") if prefix != base_prefix else None
-    match = re.search(r"^include-system-site-packages\s*=\s*(\w+)", settings or "", re.MULTILINE | re.IGNORECASE)
-    return Python(
-        version=platform.python_version(),
-        executable=sys.executable or "",
-        virtual_environment=prefix if prefix != base_prefix else None,
-        sees_system_packages=match[1].lower() == "true" if match else None,
-    )
 
 
 def debian_versions(root: Path) -> dict[str, str]:

@@ -571,7 +571,7 @@ def test_a_page_that_cannot_be_written_is_one_message(command: str) -> None:
 
 
 def _codes_in_source() -> set[str]:
-    calls = re.compile(r"advice\(\s*f?\"([a-z0-9-]+?)(?:-\{[^\"]*)?\"")
+    calls = re.compile(r"Problem\(\s*f?\"([a-z0-9-]+?)(?:-\{[^\"]*)?\"")
     found = {code for file in SOURCE.glob("*.py") for code in calls.findall(file.read_text(encoding="utf-8"))}
     return (found - {"engine"}) | {"engine-missing", "engine-stale"}
 

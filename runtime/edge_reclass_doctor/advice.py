@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_reclass_doctor.engines import Build
 from edge_reclass_doctor.machine import Jetson, Machine
-from edge_reclass_doctor.report import EnginesState, Problem, advice
+from edge_reclass_doctor.report import EnginesState, Problem
 
 __all__ = ["advise"]
 
@@ -41,7 +41,7 @@ def _memory(machine: Machine) -> list[Problem]:
     if machine.jetson is not None:
         fix = "sudo systemctl isolate multi-user.target   (stops the desktop; set-default keeps it off)"
     return [
-        advice("memory-low", f"only {available / GIB:.1f} GiB of memory are available: an encoder may not fit", fix)
+        Problem("memory-low", f"only {available / GIB:.1f} GiB of memory are available: an encoder may not fit", fix)
     ]
 
 
@@ -51,7 +51,7 @@ def _space(machine: Machine, engines: EnginesState, builds: bool, build: Build) 
     room = max(_LOW_DISK, engines.onnx_bytes * _PLAN_PER_ONNX if builds else 0)
     if disk is not None and disk.free_bytes < room:
         found.append(
-            advice(
+            Problem(
                 "disk-low",
                 f"{disk.free_bytes / GIB:.1f} GiB are free at {disk.looked_at}, and"
                 f" {'a build wants about' if builds else 'less than'} {room / GIB:.1f} GiB",
@@ -60,7 +60,7 @@ def _space(machine: Machine, engines: EnginesState, builds: bool, build: Build) 
         )
     if builds and not engines.writable:
         found.append(
-            advice(
+            Problem(
                 "engines-not-writable",
                 f"{engines.folder} cannot be written by this user, so no engine can be built there",
                 f"sudo {build(())}   (or name another folder with --engines DIR, for all commands)",
@@ -75,7 +75,7 @@ def _heat(machine: Machine) -> list[Problem]:
         limit = _HOT_CELSIUS if zone.trip_celsius is None else zone.trip_celsius
         if zone.celsius is not None and zone.celsius >= limit:
             found.append(
-                advice(
+                Problem(
                     "hot",
                     f"{zone.name} is at {zone.celsius:.0f} °C and slows down from {limit:.0f} °C on",
                     "free the air's way and clean the fan, or choose a lower power mode",
@@ -83,7 +83,7 @@ def _heat(machine: Machine) -> list[Problem]:
             )
     if machine.nvml is not None and machine.nvml.throttled_by:
         message = f"the GPU slows down now: {', '.join(machine.nvml.throttled_by)}"
-        found.append(advice("throttled", message, "nvidia-smi -q -d PERFORMANCE"))
+        found.append(Problem("throttled", message, "nvidia-smi -q -d PERFORMANCE"))
     return found
 
 
@@ -91,7 +91,7 @@ def _jetson(jetson: Jetson) -> list[Problem]:
     found = []
     if jetson.l4t is None or not jetson.l4t.startswith(_TESTED_L4T):
         found.append(
-            advice(
+            Problem(
                 "l4t-untested",
                 f"L4T {jetson.l4t or 'unknown'} is none of those that this version was made for"
                 f" ({', '.join(f'{one}.x' for one in _TESTED_L4T)}: JetPack 6.1 to 6.2.2 and 7.2)",
@@ -101,7 +101,7 @@ def _jetson(jetson: Jetson) -> list[Problem]:
     fastest = next((mode for mode in jetson.power_modes if mode.name.startswith("MAXN")), None)
     if jetson.power_mode is not None and fastest is not None and jetson.power_mode.id != fastest.id:
         found.append(
-            advice(
+            Problem(
                 "power-mode",
                 f"power mode {jetson.power_mode.name}: {fastest.name} has higher clocks, if supply and cooling allow",
                 f"sudo nvpmodel -m {fastest.id}",
@@ -109,7 +109,7 @@ def _jetson(jetson: Jetson) -> list[Problem]:
         )
     if jetson.clocks_locked is False:
         found.append(
-            advice(
+            Problem(
                 "clocks-vary",
                 "clocks follow the load: measurements vary, and the first tracks are slower",
                 "sudo jetson_clocks   (until the next start)",
@@ -117,7 +117,7 @@ def _jetson(jetson: Jetson) -> list[Problem]:
         )
     if jetson.overcurrent_events:
         found.append(
-            advice(
+            Problem(
                 "overcurrent",
                 f"{jetson.overcurrent_events} over-current alarms since the start: clocks were lowered for it",
                 "use a stronger supply, or a lower mode: sudo nvpmodel -m ID   (nvpmodel -p --verbose lists them)",

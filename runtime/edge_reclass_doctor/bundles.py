@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_reclass.bundle import Bundle, load
 from edge_reclass.cascade import choose_policy, untrained
 from edge_reclass.errors import BundleError
-from edge_reclass_doctor.report import ALL_DEVICES, BundleState, Problem, advice
+from edge_reclass_doctor.report import ALL_DEVICES, BundleState, Problem
 
 __all__ = ["survey_bundle"]
 
@@ -46,10 +46,10 @@ def survey_bundle(path: Path) -> tuple[Bundle | None, BundleState, list[Problem]
             " classify refuses this bundle by default"
         )
         fix = f"edge-reclass classify --bundle {shlex.quote(str(path))} --allow-random PATH   (to measure)"
-        problems.append(advice("bundle-untrained", message, fix))
+        problems.append(Problem("bundle-untrained", message, fix))
     return bundle, state, problems
 
 
 def _invalid(fault: str) -> Problem:
     fix = "restore the bundle from its source, or export it again: edge-reclass export --help"
-    return advice("bundle-invalid", fault, fix, ALL_DEVICES)
+    return Problem("bundle-invalid", fault, fix, ALL_DEVICES)

@@ -27,7 +27,7 @@ from edge_reclass.engines import (
 )
 from edge_reclass.errors import DeviceError, EngineError, UsageError
 from edge_reclass_doctor.machine import Machine
-from edge_reclass_doctor.report import EngineRow, EnginesState, Problem, advice
+from edge_reclass_doctor.report import EngineRow, EnginesState, Problem
 
 __all__ = ["Build", "engine_target", "survey_engines"]
 
@@ -74,7 +74,7 @@ def survey_engines(
         unreadable = [entry for entry in stored if isinstance(entry, str)]
         for entry in unreadable:
             broken = entry.partition(f"/{RECORD}: ")[0]  # the folder of the engine whose record this is
-            problems.append(advice("engines-unreadable", entry, f"rm -r {shlex.quote(broken)} && {build(())}"))
+            problems.append(Problem("engines-unreadable", entry, f"rm -r {shlex.quote(broken)} && {build(())}"))
         if bundle is not None and target is None:
             others = [_other(bundle, folder, entry) for entry in stored if isinstance(entry, StoredEngine)]
             rows = [_other_row(bundle, state) for state in others]
@@ -93,13 +93,13 @@ def survey_engines(
                     else:
                         on_cpu.append(stage)
                         command = build(("--stage", stage, "--rebuild"))
-                        problems.append(advice("engine-rejected", f"stage {stage} {choice.note}", command))
+                        problems.append(Problem("engine-rejected", f"stage {stage} {choice.note}", command))
                     problems += _remarks(states, used, build)
                 rows += [_row(state, state.precision == used) for state in states]
     except (UsageError, EngineError) as error:
         readable, unreadable = False, [str(error)]
         fix = f"ls -ld {shlex.quote(str(folder))}   (it has to be a folder that this user may read)"
-        problems.append(advice("engines-unreadable", str(error), fix, ("tensorrt",)))
+        problems.append(Problem("engines-unreadable", str(error), fix, ("tensorrt",)))
     return EnginesState(
         folder=str(folder),
         readable=readable,
@@ -121,7 +121,7 @@ def _unusable(states: Sequence[EngineState], error: str, blocks: tuple[str, ...]
             yield from _damage(state, build, blocks)
     else:
         code = "engine-stale" if "stale" in found else "engine-missing"
-        yield advice(code, error.partition("; next: ")[0], build(("--stage", states[0].stage)), blocks)
+        yield Problem(code, error.partition("; next: ")[0], build(("--stage", states[0].stage)), blocks)
 
 
 def _remarks(states: Sequence[EngineState], used: str | None, build: Build) -> Iterator[Problem]:
@@ -132,13 +132,13 @@ def _remarks(states: Sequence[EngineState], used: str | None, build: Build) -> I
         if state.precision == used and engine is not None and engine.record.verification is None:
             verify = build(("--stage", state.stage)).replace("edge-reclass build", "edge-reclass verify", 1)
             message = f"engine of {state.stage} {used}: {state.found.reason}"
-            yield advice("engine-unverified", message, f"{verify} --device tensorrt")
+            yield Problem("engine-unverified", message, f"{verify} --device tensorrt")
 
 
 def _damage(state: EngineState, build: Build, blocks: tuple[str, ...] = ()) -> Iterator[Problem]:
     if state.found.status == "damaged":
         message = f"engine of {state.stage} {state.precision}: {state.found.reason}"
-        yield advice("engine-damaged", message, build(("--stage", state.stage)), blocks)
+        yield Problem("engine-damaged", message, build(("--stage", state.stage)), blocks)
 
 
 def _other(bundle: Bundle, folder: Path, entry: StoredEngine) -> EngineState:

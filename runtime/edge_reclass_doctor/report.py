@@ -19,7 +19,6 @@ __all__ = [
     "EnginesState",
     "Problem",
     "Report",
-    "advice",
 ]
 
 FORMAT: Literal[2] = 2
@@ -36,20 +35,15 @@ class Problem(Struct, frozen=True):
     """
 
     code: str
-    severity: Literal["problem", "advice"]
     message: str
     fix: str
     blocks: tuple[str, ...] = ()
+    severity: Literal["problem", "advice"] = "advice"
 
     @property
     def exit_code(self) -> int:
         """Of a run on a device that it blocks: 4 for bundle and engines, 5 for the device."""
         return 4 if self.code.startswith(("bundle-", "engine")) else 5
-
-
-def advice(code: str, message: str, fix: str, blocks: tuple[str, ...] = ()) -> Problem:
-    """A problem of which is not known yet whether it concerns the wanted device."""
-    return Problem(code, "advice", message, fix, blocks)
 
 
 class BundleState(Struct, frozen=True):

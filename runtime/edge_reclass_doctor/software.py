@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge_reclass.engines import Flavour
 from edge_reclass_doctor.machine import ONNXRUNTIMES, Machine, Run
-from edge_reclass_doctor.report import ALL_DEVICES, Problem, advice
+from edge_reclass_doctor.report import ALL_DEVICES, Problem
 
 __all__ = ["CUDA_PROVIDER", "Loads", "check_loads", "software_problems"]
 
@@ -74,7 +74,7 @@ def software_problems(machine: Machine, loads: Loads) -> list[Problem]:
             if machine.jetson
             else "nvidia-smi   (has to list the GPU: install its driver; or use --device cpu)"
         )
-        found.append(advice("gpu-absent", machine.reasons.get("gpu", "no NVIDIA GPU"), fix, ("tensorrt", "cuda")))
+        found.append(Problem("gpu-absent", machine.reasons.get("gpu", "no NVIDIA GPU"), fix, ("tensorrt", "cuda")))
     return [*found, *_tensorrt(machine, loads), *_binding(machine, loads)]
 
 
@@ -86,16 +86,16 @@ def _onnxruntime(machine: Machine) -> Iterator[Problem]:
     anew = f"pip uninstall -y {' '.join(installed)} && pip install {install}" if installed else f"pip install {install}"
     if runtime is None:
         reason = machine.reasons.get("onnxruntime", "no ONNX Runtime")
-        yield advice("onnxruntime-missing", f"{reason}; on every device it computes the heads", anew, ALL_DEVICES)
+        yield Problem("onnxruntime-missing", f"{reason}; on every device it computes the heads", anew, ALL_DEVICES)
     elif CUDA_PROVIDER not in runtime.providers:
         message = f"ONNX Runtime {runtime.version} was built without CUDA (it has {', '.join(runtime.providers)})"
         fix = "pip uninstall -y onnxruntime && pip install 'edge-reclass[gpu]'"
         if machine.jetson is not None:
             fix = "use --device tensorrt: PyPI's onnxruntime-gpu has no code for Orin's GPU"
-        yield advice("cuda-provider-missing", message, fix, ("cuda",))
+        yield Problem("cuda-provider-missing", message, fix, ("cuda",))
     if len(installed) > 1:
         message = f"{' and '.join(installed)} are both installed and overwrite each other's files"
-        yield advice("onnxruntime-twice", message, anew)
+        yield Problem("onnxruntime-twice", message, anew)
 
 
 def _tensorrt(machine: Machine, loads: Loads) -> Iterator[Problem]:
@@ -108,7 +108,7 @@ def _tensorrt(machine: Machine, loads: Loads) -> Iterator[Problem]:
                 if machine.jetson
                 else "pip install --force-reinstall 'edge-reclass[tensorrt-rtx]'"
             )
-            yield advice("tensorrt-broken", message, fix, ("tensorrt",))
+            yield Problem("tensorrt-broken", message, fix, ("tensorrt",))
         return
     reason = machine.reasons.get("tensorrt", "TensorRT is not installed")
     other = re.search(r"installed for Python (\d+\.\d+)", reason)
@@ -125,7 +125,7 @@ def _tensorrt(machine: Machine, loads: Loads) -> Iterator[Problem]:
         fix = "sudo apt-get install python3-libnvinfer"
     else:
         fix = "pip install 'edge-reclass[tensorrt-rtx]'"
-    yield advice("tensorrt-missing", reason, fix, ("tensorrt",))
+    yield Problem("tensorrt-missing", reason, fix, ("tensorrt",))
 
 
 def _binding(machine: Machine, loads: Loads) -> Iterator[Problem]:
@@ -138,14 +138,14 @@ def _binding(machine: Machine, loads: Loads) -> Iterator[Problem]:
             if forced
             else "pip install 'edge-reclass[tensorrt]'"
         )
-        yield advice("binding-missing", message, fix, ("tensorrt",))
+        yield Problem("binding-missing", message, fix, ("tensorrt",))
         return
     if loads.binding_error is not None:
         message = f"{name} {version} cannot be imported: {loads.binding_error}"
-        yield advice("binding-broken", message, f"pip install --force-reinstall {name}", ("tensorrt",))
+        yield Problem("binding-broken", message, f"pip install --force-reinstall {name}", ("tensorrt",))
     # A driver serves programs made for its own CUDA and older ones.
     serves = machine.gpu.cuda_driver_version if machine.gpu is not None else None
     mine, most = (version or "").split(".")[0], (serves or "").split(".")[0]
     if name == "cuda-bindings" and mine.isdigit() and most.isdigit() and int(mine) > int(most):
         message = f"cuda-bindings {version} is made for CUDA {mine}, and the driver serves CUDA up to {serves}"
-        yield advice("binding-newer", message, f"pip install 'cuda-bindings=={most}.*'")
+        yield Problem("binding-newer", message, f"pip install 'cuda-bindings=={most}.*'")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a flashed board to a classified library, offline. Every step looks first and changes only what differs; a step that
-# fails leaves what was there before, and names the command that mends it. docs/jetson.md tells the whole way.
+# fails leaves what was there before, and names the command that fixes it. docs/jetson.md tells the whole way.
 set -Eeuo pipefail
 umask 022 # the service, which is another user, reads what is made here
 
@@ -15,13 +15,10 @@ usage: provision.sh [--check] [--yes] [OPTION…]
   --music DIR            the library                 [default: /srv/music]
   --results DIR          where verdicts.jsonl goes   [default: /var/lib/edge-reclass/results]
   --calendar WHEN        when the library is run, as systemd writes it   [default: *-*-* 02:30:00]
-  --power-mode N|NAME|profile|keep   nvpmodel's mode at boot             [default: keep]
-  --clocks max|keep      jetson_clocks at boot                           [default: keep]
-  --device-profile NAME  jetson/devices/NAME.yaml    [default: by the device tree's model and the memory]
   --user NAME            whom the service runs as    [default: edge-reclass]
   --prefix DIR           where the program goes      [default: /opt/edge-reclass]
   --no-units             no systemd units (containers, chroots)
-  --root DIR             work on this folder as if it were / (tests; also EDGE_RECLASS_ROOT)
+  --root DIR             work on this folder as if it were / (tests)
 
 Options are remembered in /etc/edge-reclass/provision.conf; a later run needs only what changes.
 
@@ -31,19 +28,17 @@ END
 }
 
 HERE=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
-ROOT=${EDGE_RECLASS_ROOT:-}
+ROOT=''
 CHECK=0
 YES=0
 WITH_UNITS=1
-WHEELHOUSE='' BUNDLE='' DEVICE_PROFILE='' PREFIX='' SERVICE_USER='' MUSIC='' RESULTS='' CALENDAR='' POWER_MODE='' CLOCKS=''
+WHEELHOUSE='' BUNDLE='' PREFIX='' SERVICE_USER='' MUSIC='' RESULTS='' CALENDAR=''
 WHEELS='' BUNDLE_ID='' UNFINISHED='' LOCKED=0
 
 # shellcheck source=SCRIPTDIR/lib/common.sh
 . "$HERE/lib/common.sh"
 # shellcheck source=SCRIPTDIR/lib/detect.sh
 . "$HERE/lib/detect.sh"
-# shellcheck source=SCRIPTDIR/lib/profile.sh
-. "$HERE/lib/profile.sh"
 # shellcheck source=SCRIPTDIR/lib/program.sh
 . "$HERE/lib/program.sh"
 # shellcheck source=SCRIPTDIR/lib/bundles.sh
@@ -61,7 +56,7 @@ parse() {
         usage
         exit 0
         ;;
-      --wheelhouse | --bundle | --music | --results | --calendar | --power-mode | --clocks | --device-profile | --user | --prefix | --root)
+      --wheelhouse | --bundle | --music | --results | --calendar | --user | --prefix | --root)
         if [ $# -lt 2 ] || [ -z "$2" ]; then die 2 "$1 needs a value" "provision.sh --help"; fi
         case $1 in
           --wheelhouse) WHEELHOUSE=$(realpath -m -- "$2") ;;
@@ -69,9 +64,6 @@ parse() {
           --music) MUSIC=$2 ;;
           --results) RESULTS=$2 ;;
           --calendar) CALENDAR=$2 ;;
-          --power-mode) POWER_MODE=$2 ;;
-          --clocks) CLOCKS=$2 ;;
-          --device-profile) DEVICE_PROFILE=$2 ;;
           --user) SERVICE_USER=$2 ;;
           --prefix) PREFIX=$2 ;;
           --root) ROOT=$2 ;;
@@ -113,9 +105,6 @@ settle() {
   remembered MUSIC /srv/music
   remembered RESULTS "$STATE/results"
   remembered CALENDAR '*-*-* 02:30:00'
-  remembered POWER_MODE keep
-  remembered CLOCKS keep
-  remembered DEVICE_PROFILE ''
   local name
   for name in PREFIX MUSIC RESULTS; do require_plain_path "--${name,,}" "${!name}"; done
   case $PREFIX in *' '*) die 2 "--prefix: '$PREFIX' has a blank, which the scripts' first lines cannot hold" ;; esac
@@ -127,9 +116,6 @@ settle() {
   if [ "$WITH_UNITS" = 1 ] && command -v systemd-analyze > /dev/null && ! systemd-analyze calendar -- "$CALENDAR" > /dev/null 2>&1; then
     die 2 "--calendar: systemd does not understand '$CALENDAR'" "systemd-analyze calendar '*-*-* 02:30:00'"
   fi
-  [[ $POWER_MODE =~ ^[A-Za-z0-9_.-]+$ ]] || die 2 "--power-mode: expected a number, a name, profile or keep, got '$POWER_MODE'"
-  case $CLOCKS in max | keep) ;; *) die 2 "--clocks: expected max or keep, got '$CLOCKS'" ;; esac
-  [[ $DEVICE_PROFILE =~ ^[A-Za-z0-9-]*$ ]] || die 2 "--device-profile: expected a name, got '$DEVICE_PROFILE'" "ls $HERE/devices"
   [ "$PREFIX" = /opt/edge-reclass ] || require_ours --prefix "$PREFIX" venvs share/jetson/provision.sh
   [ "$RESULTS" = "$STATE/results" ] || require_ours --results "$RESULTS" verdicts.jsonl verdicts.jsonl.partial
 }
@@ -196,7 +182,7 @@ step_folders() {
 
 step_settings() {
   local name text=''
-  for name in PREFIX SERVICE_USER MUSIC RESULTS CALENDAR POWER_MODE CLOCKS DEVICE_PROFILE; do text+="$name=${!name}"$'\n'; done
+  for name in PREFIX SERVICE_USER MUSIC RESULTS CALENDAR; do text+="$name=${!name}"$'\n'; done
   text=${text%$'\n'}
   if [ "$text" = "$(cat "$ROOT$SETTINGS" 2> /dev/null)" ]; then
     step same settings "$SETTINGS"
@@ -209,7 +195,7 @@ step_settings() {
 }
 
 # What a smoke test holds for. It runs again when any of it changes.
-smoke_key() { printf '%s bundle=%s user=%s jobs=%s batch=%s' "$(verified_for)" "$(bundle_named current)" "$SERVICE_USER" "$PROFILE_JOBS" "$PROFILE_BATCH"; }
+smoke_key() { printf '%s bundle=%s user=%s jobs=%s batch=%s' "$(verified_for)" "$(bundle_named current)" "$SERVICE_USER" "$JOBS" "$BATCH"; }
 
 # As the service: its user with the groups that gpu.conf gives it, without which the driver's device nodes stay shut.
 # The user of a --root folder is not one of the machine that runs this: there, the smoke test runs as the caller.
@@ -245,11 +231,11 @@ step_smoke() {
   step 'done' smoke "$said"
 }
 
-# What this machine was when it was provisioned, for people and for `doctor`.
+# What this machine was when it was provisioned.
 step_state() {
   local text before
-  text=$(printf 'TARGET=%s\nJETPACK=%s\nL4T=%s\nTENSORRT=%s\nPYTHON=%s\nPROGRAM=%s\nPROFILE=%s\nBUNDLE=%s' \
-    "$TARGET" "$JETPACK" "$L4T" "$TENSORRT" "$PYTHON" "$(installed_key)" "$PROFILE" "$(bundle_named current)")
+  text=$(printf 'TARGET=%s\nJETPACK=%s\nL4T=%s\nTENSORRT=%s\nPYTHON=%s\nPROGRAM=%s\nBUNDLE=%s' \
+    "$TARGET" "$JETPACK" "$L4T" "$TENSORRT" "$PYTHON" "$(installed_key)" "$(bundle_named current)")
   before=$(cat "$ROOT$STATE/state" 2> /dev/null || true)
   if [ "$text" = "$before" ]; then
     step same state "$STATE/state"
@@ -302,10 +288,10 @@ main() {
   settle
   detect
   describe_machine
+  set_limits
+  say "limits: engines up to batch $BATCH, $JOBS jobs, memory $MEMORY_MAX; reckoned from memory and cores, not measured"
   require_tensorrt
   SYSTEM_PYTHON=$(find_python) || exit
-  load_profile
-  check_power_mode
   agree
   if ! checking; then
     take_lock
@@ -317,18 +303,13 @@ main() {
   step_program
   step_share "$HERE"
   step_command
-  [ -n "$PROFILE" ] || load_profile
-  show_profile
-  if [ -z "$PROFILE" ]; then
-    checking || die 1 "PyYAML, which the program brings, cannot be imported" "provision.sh --yes --wheelhouse …   again, after rm $PREFIX/venv"
-    step todo rest "bundle, power, units and smoke test follow the program"
+  if [ -z "$(installed_key)" ]; then
+    step todo rest "bundle, units and smoke test follow the program"
     finish
   fi
-  check_power_mode
   step_bundle
   step_settings
   if [ "$WITH_UNITS" = 1 ]; then step_units; else step note units "left out (--no-units)"; fi
-  step_power
   step_smoke
   step_state
   finish

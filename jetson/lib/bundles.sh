@@ -34,7 +34,7 @@ intact() {
 
 # What a verification holds for: another program, JetPack or TensorRT makes it void. So does what was compared: before
 # "of=cascade", it was encoders alone.
-verified_for() { printf 'of=cascade device=%s l4t=%s tensorrt=%s program=%s max_batch=%s' "$DEVICE" "${L4T:-none}" "${TENSORRT:-none}" "$(installed_key)" "$PROFILE_MAX_BATCH"; }
+verified_for() { printf 'of=cascade device=%s l4t=%s tensorrt=%s program=%s max_batch=%s' "$DEVICE" "${L4T:-none}" "${TENSORRT:-none}" "$(installed_key)" "$BATCH"; }
 
 # Whether only the program is another one: its engines' keys are still those of this machine.
 same_machine() {
@@ -82,7 +82,7 @@ unpack_bundle() {
 # engines_in_place FOLDER: whether `build` would have nothing to do.
 engines_in_place() {
   [ "$DEVICE" = tensorrt ] || return 0
-  program build "$1" --engines "$ROOT$ENGINES" --max-batch "$PROFILE_MAX_BATCH" --dry-run --format json 2> /dev/null | venv_python -c '
+  program build "$1" --engines "$ROOT$ENGINES" --max-batch "$BATCH" --dry-run --format json 2> /dev/null | venv_python -c '
 import json, sys
 sys.exit(any(stage["action"] not in ("keep", "cpu") for stage in json.load(sys.stdin)))' 2> /dev/null
 }
@@ -93,7 +93,7 @@ prepare_bundle() {
   local folder=$1 graphs=$2 on=(--device cpu)
   shift 2
   if [ "$DEVICE" = tensorrt ] && [ "$graphs" = 1 ]; then
-    program build "$folder" --engines "$ROOT$ENGINES" --max-batch "$PROFILE_MAX_BATCH" --workspace "$PROFILE_WORKSPACE_MIB" --format json "$@" > /dev/null || return 1
+    program build "$folder" --engines "$ROOT$ENGINES" --max-batch "$BATCH" --workspace "$WORKSPACE_MIB" --format json "$@" > /dev/null || return 1
     on=(--device tensorrt --engines "$ROOT$ENGINES")
   fi
   program verify "$folder" "${on[@]}" >&2
@@ -112,7 +112,7 @@ switch_bundle() {
   switch_link "$BUNDLES/current" "$1"
 }
 
-# refuse_bundle INCOMING MESSAGE MEND: nothing of it stays, and what is in use is not touched.
+# refuse_bundle INCOMING MESSAGE FIX: nothing of it stays, and what is in use is not touched.
 refuse_bundle() {
   case $1 in */.incoming.*) rm -rf "$1" "$1.inner" ;; esac
   die 4 "$2; the bundle in use stays: $(bundle_named current | grep . || echo none)" "$3"
@@ -148,7 +148,7 @@ install_bundle() {
     say "checking bundle $id on this device"
     prepare_bundle "$incoming" "$graphs" || refuse_bundle "$incoming" \
       "bundle $id was not built, or did not agree with its reference vectors on this device (see above)" \
-      "edge-reclass-bundle install $source   again, after what is said above was mended"
+      "edge-reclass-bundle install $source   again, after what is said above was fixed"
     if [ "$incoming" != "$ROOT$BUNDLES/$id" ]; then
       sync -f "$incoming" # a power cut after the link was switched must not find empty files
       # damaged, or it would have been taken as it is
@@ -181,7 +181,7 @@ step_bundle() {
     fi
     local rebuild=()
     if [ "$DEVICE" = tensorrt ] && ! same_machine "$current"; then
-      say "JetPack, TensorRT or the profile changed since bundle $current was verified: engines are built again, none is reused"
+      say "JetPack, TensorRT or the limits changed since bundle $current was verified: engines are built again, none is reused"
       rebuild=(--rebuild)
     fi
     found=$(inspect_bundle "$source")

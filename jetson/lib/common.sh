@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Saying what happens, failing with the command that mends it, and writing files whole. Sourced, never run.
+# Saying what happens, failing with the command that fixes it, and writing files whole. Sourced, never run.
 
 # Set by whoever sources this: ROOT is empty on a device, a folder in tests; CHECK is 1 where nothing may be written.
 : "${ROOT:=}" "${CHECK:=0}"
@@ -29,12 +29,12 @@ step() {
   printf '%-9s  %-9s %s\n' "$words" "$2" "$3" >&2
 }
 
-# die CODE MESSAGE [MEND]: what was wrong, and the command that mends it. Its code is 100 higher until the script ends, so
+# die CODE MESSAGE [FIX]: what was wrong, and the command that fixes it. Its code is 100 higher until the script ends, so
 # that what a command such as tar ends with is never taken for something that was said.
 die() {
   local code=$1
   say "error: $2"
-  [ -z "${3:-}" ] || say "  to mend it: $3"
+  [ -z "${3:-}" ] || say "  to fix it: $3"
   exit $((100 + code))
 }
 
@@ -42,7 +42,7 @@ die() {
 unexpected() {
   UNFORESEEN=1
   say "error: $2 failed (line $3 of ${4##*/}, exit code $1); what was in use before is still in use"
-  say "  to mend it: df -h; then run this again"
+  say "  to fix it: df -h; then run this again"
 }
 
 tidy() { :; } # whoever sources this says what is to be removed at the end

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# What machine this is: reads only. Sets TARGET, DEVICE, JETPACK, L4T, PYTHON, TENSORRT, MODEL, MEMORY_GIB, MACHINE.
+# What machine this is: reads only. Sets TARGET, DEVICE, JETPACK, L4T, PYTHON, TENSORRT, MODEL, MEMORY_GIB, MACHINE,
+# and with set_limits BATCH, JOBS, WORKSPACE_MIB, MEMORY_MAX.
 
 KNOWN="known: JetPack 6.1 (L4T 36.4.0), 6.2 (36.4.3), 6.2.1 (36.4.4, 36.4.7), 6.2.2 (36.5.0), 7.2 (39.2.x), and Debian 12 or Raspberry Pi OS 12 (64 bit) without a GPU"
 
@@ -100,6 +101,22 @@ describe_machine() {
   else
     say "machine: ${MODEL:-$MACHINE}; $(os_release PRETTY_NAME), no Jetson, so no GPU; $MEMORY_GIB GiB; target $TARGET"
   fi
+}
+
+# What the machine can bear, reckoned from its memory and cores; measured on none of them.
+# shellcheck disable=SC2034  # read by whoever sources this
+set_limits() {
+  local cores
+  # One track of 30 s is 6 windows of 5 s. The largest encoder (MERT-330M, FP16) takes 1.1 GB and 0.2 GB per window: 2.3
+  # GB of 8 for one track, and a track more for every 8 GB.
+  BATCH=$(awk -v gib="$MEMORY_GIB" 'BEGIN { tracks = int(gib / 8 + 0.5); print 6 * (tracks < 1 ? 1 : tracks > 8 ? 8 : tracks) }')
+  # A track at a time on every other core: the rest decode, and feed the GPU.
+  cores=$(grep -c '^processor' "$ROOT/proc/cpuinfo" 2> /dev/null || true)
+  JOBS=$((${cores:-0} > 3 ? cores / 2 : 1))
+  WORKSPACE_MIB=$(awk -v gib="$MEMORY_GIB" 'BEGIN { print gib < 1 ? 256 : int(gib * 128) }') # an eighth, for TensorRT's builder
+  # The service's own memory. A Jetson's GPU takes the same memory, and is probably not counted by the control group.
+  MEMORY_MAX=75%
+  [ "$DEVICE" = cpu ] || MEMORY_MAX=40%
 }
 
 # A missing TensorRT ends everything on a Jetson, before anything is written.

@@ -114,8 +114,8 @@ install_program() {
   UNFINISHED=
 }
 
-# The scripts, units and profiles that the device needs afterwards, without the checkout.
-SHARED=(provision.sh bin devices lib units)
+# The scripts, units that the device needs afterwards, without the checkout.
+SHARED=(provision.sh bin lib units)
 
 shared_is_same() {
   local name
@@ -131,7 +131,7 @@ step_share() {
     return
   fi
   if checking; then
-    step todo scripts "copy units, profiles and scripts to $PREFIX/share/jetson"
+    step todo scripts "copy units and scripts to $PREFIX/share/jetson"
     return
   fi
   rm -rf "$folder.next" "$folder.old"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# systemd units with every @NAME@ replaced, and the power mode.
+# systemd units with every @NAME@ replaced.
 
 UNITS=/etc/systemd/system
 
@@ -38,8 +38,8 @@ group_lines() {
 
 device_arguments() {
   case $DEVICE in
-    tensorrt) printf -- '--device tensorrt --engines %s --jobs %s --batch %s' "$ENGINES" "$PROFILE_JOBS" "$PROFILE_BATCH" ;;
-    *) printf -- '--device %s --jobs %s' "$DEVICE" "$PROFILE_JOBS" ;;
+    tensorrt) printf -- '--device tensorrt --engines %s --jobs %s --batch %s' "$ENGINES" "$JOBS" "$BATCH" ;;
+    *) printf -- '--device %s --jobs %s' "$DEVICE" "$JOBS" ;;
   esac
 }
 
@@ -49,7 +49,7 @@ render() {
   text=$(< "$1")
   local -A values=(
     [SHARE]=$PREFIX/share/jetson [VENV]=$PREFIX/venv [BUNDLES]=$BUNDLES [ENGINES]=$ENGINES [STATE]=$STATE [ETC]=$ETC
-    [USER]=$SERVICE_USER [MUSIC]=$MUSIC [RESULTS]=$RESULTS [CALENDAR]=$CALENDAR [MEMORY_MAX]=$PROFILE_MEMORY_MAX
+    [USER]=$SERVICE_USER [MUSIC]=$MUSIC [RESULTS]=$RESULTS [CALENDAR]=$CALENDAR [MEMORY_MAX]=$MEMORY_MAX
   )
   case $text in
     *@DEVICE_NODES@*) values+=([DEVICE_NODES]=$(device_lines) [DEVICE_GROUPS]=$(group_lines)) ;;
@@ -60,15 +60,11 @@ render() {
   printf '%s\n' "$text"
 }
 
-systemd_version() { systemctl --version 2> /dev/null | awk 'NR == 1 { print $2 + 0 }'; }
-
 # Which units this machine gets: "SOURCE INSTALLED-AS".
 unit_files() {
   echo "edge-reclass.service edge-reclass.service"
   echo "edge-reclass.timer edge-reclass.timer"
-  echo "edge-reclass-power.service edge-reclass-power.service"
   [ "$DEVICE" = cpu ] || echo "gpu.conf edge-reclass.service.d/10-gpu.conf"
-  [ "$(systemd_version)" -lt 254 ] || echo "backoff.conf edge-reclass.service.d/20-backoff.conf"
 }
 
 # What a run that was broken off did not tell systemd any more: units that it has not read, a timer that does not run.
@@ -91,13 +87,12 @@ step_units() {
       if write_file "$UNITS/$target" 0644 "$text"; then changed+=("$target"); fi
     fi
   done <<< "$known"
-  # A drop-in of another machine or systemd, such as 10-gpu.conf on a card that moved to a Raspberry Pi.
-  for target in edge-reclass.service.d/10-gpu.conf edge-reclass.service.d/20-backoff.conf; do
-    if [ -f "$ROOT$UNITS/$target" ] && ! grep -qF " $target" <<< "$known"; then
-      checking || rm -f "$ROOT$UNITS/$target"
-      changed+=("$target (removed)")
-    fi
-  done
+  # A drop-in of another machine, as on a card that moved to a Raspberry Pi.
+  target=edge-reclass.service.d/10-gpu.conf
+  if [ -f "$ROOT$UNITS/$target" ] && ! grep -qF " $target" <<< "$known"; then
+    checking || rm -f "$ROOT$UNITS/$target"
+    changed+=("$target (removed)")
+  fi
   if ! unit_enabled edge-reclass.timer; then changed+=("timer enabled"); fi
   if [ "${#changed[@]}" = 0 ] && systemd_is_behind; then changed+=("systemd reloaded"); fi
   if [ "${#changed[@]}" = 0 ]; then
@@ -124,68 +119,3 @@ system() {
 }
 
 unit_enabled() { systemctl ${ROOT:+--root="$ROOT"} is-enabled "$1" > /dev/null 2>&1; }
-
-# power_mode_id WORD: the number of a mode's name in nvpmodel.conf, or the number itself where the file has it.
-power_mode_id() {
-  local wanted=$1 conf=$ROOT/etc/nvpmodel.conf modes
-  modes=$(sed -nE 's/^<[[:space:]]*POWER_MODEL[[:space:]]+ID=([0-9]+)[[:space:]]+NAME=([^[:space:]>]+).*/\1 \2/p' "$conf" 2> /dev/null || true)
-  awk -v wanted="$wanted" '$1 == wanted || $2 == wanted { print $1; found = 1; exit } END { exit !found }' <<< "$modes" ||
-    die 2 "--power-mode $wanted: this machine has no such mode; it has: $(tr '\n' ';' <<< "${modes:-none (no $conf)}")" "provision.sh --power-mode keep …   leaves it as it is"
-}
-
-# wanted_mode: the number of the mode that was asked for; its name where there is no nvpmodel; or keep.
-wanted_mode() {
-  local mode=$POWER_MODE
-  [ "$mode" != profile ] || mode=$PROFILE_POWER_MODE
-  if [ "$mode" = keep ] || ! command -v nvpmodel > /dev/null; then printf '%s' "$mode"; else power_mode_id "$mode"; fi
-}
-
-# A mode that this machine has not is refused before it is remembered.
-check_power_mode() {
-  [ "$WITH_UNITS" = 1 ] || return 0
-  if [ "$POWER_MODE" = profile ] && [ -z "$PROFILE" ]; then return 0; fi
-  wanted_mode > /dev/null
-}
-
-step_power() {
-  local mode text wanted=no changed=()
-  if [ "$WITH_UNITS" = 0 ]; then
-    step note power "left out (--no-units)"
-    return
-  fi
-  mode=$(wanted_mode)
-  if [ "$mode" != keep ]; then
-    if ! command -v nvpmodel > /dev/null; then
-      step note power "nvpmodel was not found: power mode $mode is left out"
-      mode=keep
-    fi
-  fi
-  if [ "$mode" != keep ] || [ "$CLOCKS" = max ]; then wanted=yes; fi
-  text=$(printf 'POWER_MODE=%s\nCLOCKS=%s' "$mode" "$CLOCKS")
-  if checking; then
-    [ "$text" = "$(cat "$ROOT$ETC/power.conf" 2> /dev/null)" ] || changed+=(power.conf)
-  else
-    if write_file "$ETC/power.conf" 0644 "$text"; then changed+=(power.conf); fi
-  fi
-  if [ $wanted = yes ]; then
-    unit_enabled edge-reclass-power.service || changed+=("service enabled")
-  elif unit_enabled edge-reclass-power.service; then
-    changed+=("service disabled")
-  fi
-  if [ "${#changed[@]}" = 0 ]; then
-    step same power "mode $mode, clocks $CLOCKS"
-    return
-  fi
-  if checking; then
-    step todo power "mode $mode, clocks $CLOCKS: ${changed[*]}"
-    return
-  fi
-  if [ $wanted = yes ]; then
-    system enable edge-reclass-power.service
-    [ -n "$ROOT" ] || systemctl restart edge-reclass-power.service || die 1 "the power mode could not be set" "journalctl -u edge-reclass-power -n 20"
-  elif unit_enabled edge-reclass-power.service; then
-    [ -n "$ROOT" ] || systemctl stop edge-reclass-power.service
-    system disable edge-reclass-power.service
-  fi
-  step 'done' power "mode $mode, clocks $CLOCKS"
-}

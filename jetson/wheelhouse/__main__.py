@@ -75,7 +75,7 @@ def _pack(target: Target, arguments: argparse.Namespace) -> int:
         for fault in found:
             print(f"  {fault}", file=sys.stderr)
         if not arguments.new_lock:
-            print(f"mend it with: jetson/make_wheelhouse.sh {target.name} --update", file=sys.stderr)
+            print(f"fix it with: jetson/make_wheelhouse.sh {target.name} --update", file=sys.stderr)
         return 1
     if arguments.new_lock:
         arguments.new_lock.write_text(lock_text(target, locked), encoding="utf-8")

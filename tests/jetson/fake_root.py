@@ -1,8 +1,8 @@
 """A folder that looks like a Jetson's or a Raspberry Pi's root, with fake tools on the PATH, for provision.sh.
 
-Real: provision.sh with all its libraries, the device profiles, bundles' files, links, units, tar, flock. Fake: the
+Real: provision.sh with all its libraries, bundles' files, links, units, tar, flock. Fake: the
 Python of the device (this one says it is another version), its virtual environments, pip (it writes a fake
-``edge-reclass``), useradd, systemctl, uname and nvpmodel. Every call of a fake is a line in ``calls``.
+``edge-reclass``), useradd, systemctl and uname. Every call of a fake is a line in ``calls``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Kind:
     tensorrt: str = ""
     model: str = ""
     memory_kib: int = 0
-    modes: tuple[str, ...] = ()
+    cores: int = 4
     nodes: tuple[str, ...] = ()
     machine: str = "aarch64"
 
@@ -49,7 +49,7 @@ JETPACK6 = Kind(
     tensorrt="10.3.0.30-1+cuda12.5",
     model="NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super",
     memory_kib=7_650_336,
-    modes=("15W", "25W", "MAXN_SUPER", "7W"),
+    cores=6,
     nodes=(
         "nvmap",
         "nvhost-ctrl-gpu",
@@ -68,7 +68,7 @@ JETPACK7 = Kind(
     tensorrt="10.16.0.72-1+cuda13.2",
     model="NVIDIA Jetson AGX Thor Developer Kit",
     memory_kib=128_800_000,
-    modes=("MAXN", "120W", "90W", "70W"),
+    cores=14,
     nodes=(
         "nvmap",
         "nvidia0",
@@ -113,7 +113,7 @@ class Device:
     def bundle(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """The installed command, not the checkout's."""
         command = self.root / "opt/edge-reclass/bin/edge-reclass-bundle"
-        return self._run([str(command), *arguments], {"EDGE_RECLASS_ROOT": str(self.root), **environ})
+        return self._run([str(command), "--root", str(self.root), *arguments], environ)
 
     def _run(self, command: Sequence[str], environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
         given = {
@@ -198,6 +198,7 @@ def write_system(root: Path, kind: Kind) -> None:
     for name in ("passwd", "group"):
         (root / "etc" / name).touch()
     (root / "proc/meminfo").write_text(f"MemTotal:       {kind.memory_kib} kB\nMemFree:         1000 kB\n")
+    (root / "proc/cpuinfo").write_text("".join(f"processor\t: {i}\n\n" for i in range(kind.cores)))
     (root / "proc/device-tree/model").write_bytes(kind.model.encode() + b"\0")
     packages = {"base-files": "12"} | ({"python3-libnvinfer": kind.tensorrt} if kind.tensorrt else {})
     (root / "var/lib/dpkg/status").write_text(
@@ -209,10 +210,6 @@ def write_system(root: Path, kind: Kind) -> None:
     )
     if kind.l4t:
         (root / "etc/nv_tegra_release").write_text(kind.l4t + "\n# KERNEL_VARIANT: oot\n")
-        modes = "".join(
-            f"< POWER_MODEL ID={n} NAME={mode} >\nCPU_ONLINE CORE_0 1\n" for n, mode in enumerate(kind.modes)
-        )
-        (root / "etc/nvpmodel.conf").write_text(f"# comment\n{modes}< PM_CONFIG DEFAULT=1 >\n")
     for node in kind.nodes:
         (root / "dev" / node).parent.mkdir(parents=True, exist_ok=True)
         (root / "dev" / node).touch()
@@ -249,8 +246,7 @@ exec "$FAKE_PYTHON" -S "$@"
     + """name="${*: -1}"
 echo "$name:x:990:990::/var/lib/edge-reclass:/usr/sbin/nologin" >> "$FAKE_ROOT/etc/passwd"
 """,
-    "systemctl": """if [ "$1" = --version ]; then echo "systemd ${FAKE_SYSTEMD:-249} (249.11-0ubuntu3)"; exit; fi
-arguments=()
+    "systemctl": """arguments=()
 for word in "$@"; do case $word in --quiet | --root=*) ;; *) arguments+=("$word") ;; esac; done
 mark="$FAKE_ROOT/etc/systemd/system/.enabled-${arguments[1]:-}"
 case ${arguments[0]} in
@@ -264,21 +260,6 @@ case ${arguments[0]} in
 esac
 printf '%s\\n' "systemctl ${arguments[*]}" >> "$FAKE_CALLS"
 """,
-    "nvpmodel": _LOG
-    + """[ "${FAKE_FAIL:-}" != nvpmodel ] || exit 1
-mode="$FAKE_ROOT/mode"
-case $1 in
-  -q) echo "NV Power Mode: MODE"; cat "$mode" 2> /dev/null || echo 0 ;;
-  -m)
-    if [ "${FAKE_REBOOT:-}" = "$2" ]; then
-      read -r -p "NVPM WARN: Reboot required for changing to this power mode: $2. Reboot now? yes/no: " answer
-      printf '%s\\n' "answered $answer" >> "$FAKE_CALLS"
-      exit 1
-    fi
-    echo "$2" > "$mode" ;;
-esac
-""",
-    "jetson_clocks": _LOG + 'if [ "${1:-}" = --store ]; then echo stored > "$2"; fi\n',
 }
 
 
@@ -290,9 +271,6 @@ def write_tools(base: Path, kind: Kind) -> None:
         path = folder / name.replace("@PYTHON@", kind.python)
         path.write_text("#!/bin/bash\n" + text.replace("@PYTHON@", kind.python).replace("@MACHINE@", kind.machine))
         path.chmod(0o755)
-    if not kind.l4t:
-        for name in ("nvpmodel", "jetson_clocks"):
-            (folder / name).unlink()
 
 
 _FAKE_PIP = """

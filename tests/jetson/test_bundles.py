@@ -176,7 +176,7 @@ def test_what_is_no_bundle_is_refused(device: Device, tmp_path: Path, evil: str)
         archive.write_text("not a tar")
     done = device.bundle("install", str(archive))
     assert done.returncode == 4, done.stderr
-    assert "to mend it:" in done.stderr
+    assert "to fix it:" in done.stderr
     assert (names(device), device.current()) == (before, current)
     assert not list(device.base.rglob("outside"))
 

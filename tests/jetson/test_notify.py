@@ -98,8 +98,8 @@ def test_how_long_the_watchdog_waits() -> None:
 
 def test_the_real_environment_is_read_when_it_is_called(listener: tuple[socket.socket, dict[str, str]]) -> None:
     channel, environ = listener
-    script = "from edge_reclass import notify; raise SystemExit(not notify.ready('up'))"
-    runtime = Path(notify.__file__).parents[1]
+    script = "from edge_reclass.run import notify; raise SystemExit(not notify.ready('up'))"
+    runtime = Path(notify.__file__).parents[2]
     subprocess.run(
         [sys.executable, "-c", script],
         check=True,

@@ -13,7 +13,7 @@ import pytest
 from jetson import fake_root
 from jetson.fake_root import DEBIAN12, JETPACK6, JETPACK7, Device, Kind
 
-STEPS = ("user", "folders", "program", "scripts", "command", "bundle", "settings", "units", "power", "smoke", "state")
+STEPS = ("user", "folders", "program", "scripts", "command", "bundle", "settings", "units", "smoke", "state")
 
 
 def fresh(tmp_path: Path, kind: Kind) -> Device:
@@ -70,7 +70,7 @@ def test_what_an_orin_nano_gets(device: Device, installed: Device) -> None:
         " --device tensorrt --engines /var/lib/edge-reclass/engines --jobs 3 --batch 6"
         ' --format jsonl --output "/var/lib/edge-reclass/results/verdicts.jsonl"\n'
     ) in service
-    assert "\nMemoryMax=3G\n" in service
+    assert "\nMemoryMax=40%\n" in service
     assert re.findall(r"^DeviceAllow=(\S+) rw$", gpu, re.MULTILINE) == [
         "/dev/nvmap",
         "/dev/nvhost-ctrl-gpu",
@@ -80,11 +80,10 @@ def test_what_an_orin_nano_gets(device: Device, installed: Device) -> None:
         "/dev/dri/renderD128",
     ]
     assert "@" not in re.sub(r"(?m)^#.*|@system-service|@privileged", "", service + gpu)
-    assert (device.root / "etc/edge-reclass/power.conf").read_text() == "POWER_MODE=1\nCLOCKS=keep\n"  # 25W is mode 1
     assert (device.state / "state").read_text() == (
         "TARGET=jetpack6\nJETPACK=6.2\nL4T=36.4.3\nTENSORRT=10.3.0\nPYTHON=3.10\n"
         f"PROGRAM={(device.root / 'opt/edge-reclass/venv').readlink().name}\n"
-        f"PROFILE=orin-nano-8gb\nBUNDLE={device.current()}\n"
+        f"BUNDLE={device.current()}\n"
     )
     log = installed.calls()
     assert [call.split()[0] for call in log if call.split()[0] in {"venv", "pip", "build", "verify", "classify"}] == [
@@ -92,24 +91,21 @@ def test_what_an_orin_nano_gets(device: Device, installed: Device) -> None:
     ]
     assert "--system-site-packages" in installed.calls("venv")[0]
     assert "--max-batch 6" in installed.calls("build")[0]
-    assert any("--workspace 1024" in call for call in installed.calls("build"))
+    assert any("--workspace 934" in call for call in installed.calls("build"))
     assert "--device tensorrt" in installed.calls("verify")[0]
     assert not (device.state / "bundles/current/engines").exists()
 
 
-def test_thor_and_a_new_systemd(tmp_path: Path, bundle: Path) -> None:
+def test_thor(tmp_path: Path, bundle: Path) -> None:
     device = fresh(tmp_path, JETPACK7)
-    done = device.install("--bundle", str(bundle), FAKE_SYSTEMD="255")
+    done = device.install("--bundle", str(bundle))
     assert done.returncode == 0, done.stderr
     gpu = device.unit("edge-reclass.service.d/10-gpu.conf")
     nodes = re.findall(r"^DeviceAllow=(\S+) rw$", gpu, re.MULTILINE)
     assert "/dev/nvgpu/igpu-0000:01:00.0/ctrl" in nodes
     assert "/dev/nvidia0" in nodes and "/dev/nvidia-uvm" in nodes and "/dev/dri/card1" not in nodes
-    assert "RestartSteps=3" in device.unit("edge-reclass.service.d/20-backoff.conf")
-    assert "PROFILE=thor\n" in (device.state / "state").read_text()
-    older = device.provision("--yes", FAKE_SYSTEMD="249")
-    assert "20-backoff.conf (removed)" in older.stderr
-    assert not (device.root / "etc/systemd/system/edge-reclass.service.d/20-backoff.conf").exists()
+    assert "--jobs 7 --batch 48 " in device.unit("edge-reclass.service")
+    assert "--max-batch 48 --workspace 15722 " in device.calls("build")[0]
 
 
 def test_a_raspberry_pi_runs_on_the_cpu(tmp_path: Path, bundle: Path) -> None:
@@ -144,7 +140,7 @@ def test_another_l4t_is_refused_with_what_is_known(tmp_path: Path, release: str,
     for done in (device.install(), device.provision("--check")):
         assert done.returncode == 5
         assert says in done.stderr
-        assert "  to mend it: " in done.stderr
+        assert "  to fix it: " in done.stderr
         assert release == "damaged" or "known: JetPack 6.1 (L4T 36.4.0), 6.2 (36.4.3)" in done.stderr
     assert device.tree() == before
 
@@ -174,7 +170,6 @@ def test_the_release_is_found_without_its_file(tmp_path: Path) -> None:
         (DEBIAN12, {"os_release": 'ID=debian\nVERSION_ID="11"\n'}, "'debian 11' is not supported"),
         (DEBIAN12, {"os_release": ""}, "'unknown ' is not supported"),
         (DEBIAN12, {"machine": "armv7l"}, "needs the 64-bit system"),
-        (JETPACK6, {"model": "NVIDIA Jetson Orin Nano", "memory_kib": 3_900_000}, "no device profile suits"),
     ],
 )
 def test_another_userland_or_board_is_refused(tmp_path: Path, kind: Kind, changes: dict[str, Any], says: str) -> None:
@@ -189,7 +184,7 @@ def test_a_missing_tensorrt_is_explained_before_anything_is_written(tmp_path: Pa
     for done in (device.install(), device.provision("--check")):
         assert done.returncode == 5
         assert "the package python3-libnvinfer is not installed" in done.stderr
-        assert "to mend it: sudo apt-get install nvidia-tensorrt python3-libnvinfer" in done.stderr
+        assert "to fix it: sudo apt-get install nvidia-tensorrt python3-libnvinfer" in done.stderr
     assert device.tree() == before
 
 
@@ -268,7 +263,7 @@ def test_a_bundle_that_disagrees_is_not_used(tmp_path: Path, bundle: Path) -> No
     assert failed.returncode == 4
     assert "the bundle in use stays: none" in failed.stderr
     assert [path.name for path in (device.state / "bundles").iterdir()] == []
-    assert "power" not in states(failed.stderr)
+    assert "units" not in states(failed.stderr)
     killed = device.install("--bundle", str(bundle), FAKE_FAIL="verify-killed")
     assert killed.returncode == -9
     assert [path.name[:9] for path in (device.state / "bundles").iterdir()] == [".incoming"]
@@ -307,7 +302,7 @@ def test_after_a_jetpack_upgrade_engines_are_built_again(device: Device) -> None
 
 
 def test_after_an_upgrade_to_jetpack_7_the_program_is_another_one(device: Device) -> None:
-    kind = dataclasses.replace(JETPACK7, model=JETPACK6.model, memory_kib=JETPACK6.memory_kib, modes=JETPACK6.modes)
+    kind = dataclasses.replace(JETPACK7, model=JETPACK6.model, memory_kib=JETPACK6.memory_kib)
     device.become(kind)
     refused = device.provision("--yes")
     assert refused.returncode == 2
@@ -319,22 +314,20 @@ def test_after_an_upgrade_to_jetpack_7_the_program_is_another_one(device: Device
     assert "TARGET=jetpack7\nJETPACK=7.2\nL4T=39.2.0\nTENSORRT=10.16.0\n" in (device.state / "state").read_text()
 
 
-def test_power_modes(device: Device) -> None:
-    conf = device.root / "etc/edge-reclass/power.conf"
-    enabled = device.root / "etc/systemd/system/.enabled-edge-reclass-power.service"
-    assert enabled.exists()
-    assert device.provision("--yes", "--power-mode", "MAXN_SUPER", "--clocks", "max").returncode == 0
-    assert conf.read_text() == "POWER_MODE=2\nCLOCKS=max\n"
-    unknown = device.provision("--yes", "--power-mode", "MAXN")
-    assert unknown.returncode == 2
-    assert "it has: 0 15W;1 25W;2 MAXN_SUPER;3 7W;" in unknown.stderr
-    assert device.provision("--yes", "--power-mode", "keep", "--clocks", "keep").returncode == 0
-    assert conf.read_text() == "POWER_MODE=keep\nCLOCKS=keep\n"
-    assert not enabled.exists()
-    (device.base / "bin/nvpmodel").unlink()
-    left_out = device.provision("--yes", "--power-mode", "3")
-    assert left_out.returncode == 0
-    assert "nvpmodel was not found: power mode 3 is left out" in left_out.stderr
+@pytest.mark.parametrize(
+    ("gib", "cores", "says"),
+    [
+        (3.7, 4, "batch 6, 2 jobs, memory 40%"),
+        (7.3, 6, "batch 6, 3 jobs, memory 40%"),
+        (15.3, 8, "batch 12, 4 jobs, memory 40%"),
+        (29.9, 8, "batch 24, 4 jobs, memory 40%"),
+        (61.4, 12, "batch 48, 6 jobs, memory 40%"),
+        (122.8, 14, "batch 48, 7 jobs, memory 40%"),
+    ],
+)
+def test_limits_follow_memory_and_cores(tmp_path: Path, gib: float, cores: int, says: str) -> None:
+    device = fresh(tmp_path, dataclasses.replace(JETPACK6, memory_kib=int(gib * (1 << 20)), cores=cores))
+    assert f"limits: engines up to {says}; reckoned" in device.provision("--check").stderr
 
 
 @pytest.mark.parametrize(
@@ -350,11 +343,6 @@ def test_power_modes(device: Device) -> None:
         (["--user", "root"], "does not run as root"),
         (["--user", "a b"], "expected a user's name"),
         (["--calendar", "daily\nOnBootSec=1"], "--calendar"),
-        (["--power-mode", "$(reboot)"], "--power-mode"),
-        (["--clocks", "fast"], "expected max or keep"),
-        (["--device-profile", "../secret"], "expected a name"),
-        (["--device-profile", "none"], "there are agx-orin-64gb, cpu"),
-        (["--device-profile", "cpu"], "profile cpu is for device cpu"),
         (["--music"], "--music needs a value"),
         (["--colour"], "unknown option --colour"),
     ],
@@ -388,10 +376,10 @@ def test_only_one_at_a_time(device: Device) -> None:
 
 def test_settings_are_read_never_run(device: Device) -> None:
     conf = device.root / "etc/edge-reclass/provision.conf"
-    conf.write_text(conf.read_text().replace("CLOCKS=keep", "CLOCKS=$(touch pwned)"))
+    conf.write_text(re.sub("CALENDAR=.*", "CALENDAR=$(touch pwned)", conf.read_text()))
     done = device.provision("--yes")
     assert done.returncode == 2
-    assert "expected max or keep, got '$(touch pwned)'" in done.stderr
+    assert "--calendar: expected a time as systemd writes it, got '$(touch pwned)'" in done.stderr
     assert not list(device.base.rglob("pwned"))
 
 
@@ -401,4 +389,4 @@ def test_what_no_step_foresaw_ends_with_a_message(tmp_path: Path) -> None:
     done = device.install()
     assert done.returncode == 1
     assert re.search(r"error: mkdir .* failed \(line \d+ of (provision|common)\.sh", done.stderr), done.stderr
-    assert "to mend it: df -h; then run this again" in done.stderr
+    assert "to fix it: df -h; then run this again" in done.stderr

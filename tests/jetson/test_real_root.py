@@ -167,7 +167,6 @@ def test_the_smoke_test_opens_what_only_the_units_groups_may(tmp_path: Path) -> 
         device,
         f"/srv/checkout/{JETSON.name}/provision.sh",
         *("--yes", "--wheelhouse", f"/srv/base/{device.wheelhouse.name}", "--bundle", "/srv/base/bundle"),
-        *("--device-profile", "orin-nano-8gb"),
         bind={node: "/dev/nvmap", device.root / _TENSORRT[1:]: _TENSORRT},
         FAKE_NODE="/dev/nvmap",
     )

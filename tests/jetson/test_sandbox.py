@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import importlib.util
 import json
 import shlex
@@ -143,29 +142,6 @@ def test_real_audio_has_the_same_verdict_as_outside(appliance: Appliance, data: 
     assert "musicnn" in {stage["name"] for one in inside for stage in one["stages"]}
 
 
-def test_what_killed_runs_left_is_removed_and_nothing_else(appliance: Appliance) -> None:
-    for name in ("verdicts.jsonl", "verdicts.jsonl.partial", ".verdicts.jsonl.k2_8x.tmp", "notes.tmp"):
-        (appliance.results / name).write_text("{}\n")
-    (appliance.results / "old").mkdir()
-    (appliance.results / "old" / ".verdicts.jsonl.abc.tmp").touch()
-    done = appliance.run(shlex.split(last(appliance.unit, "Service", "ExecStartPre").removeprefix("-")))
-    assert done.returncode == 0, done.stderr
-    left = sorted(path.name for path in appliance.results.rglob("*"))
-    assert left == [".verdicts.jsonl.abc.tmp", "notes.tmp", "old", "verdicts.jsonl", "verdicts.jsonl.partial"]
-
-
-def test_what_a_run_writes_is_never_removed(tmp_path: Path) -> None:
-    """The partial file holds the verdicts of a run that was killed; edge-reclass.service must leave it alone."""
-    from edge_reclass.run.output import open_output
-
-    with open_output(tmp_path / "verdicts.jsonl") as write:
-        write("{}\n")
-        (name,) = (path.name for path in tmp_path.iterdir())
-    assert name == "verdicts.jsonl.partial"
-    pattern = shlex.split(last(parse(render("edge-reclass.service", {})), "Service", "ExecStartPre"))
-    assert not fnmatch.fnmatchcase(name, pattern[pattern.index("-name") + 1])
-
-
 def test_nothing_else_is_possible(appliance: Appliance, listening: int) -> None:
     forbidden = [
         "/etc",
@@ -232,10 +208,6 @@ def test_a_directive_that_is_not_translated_is_an_error(appliance: Appliance) ->
 
 @needs_program
 def test_the_watchdog_is_told(appliance: Appliance, tmp_path: Path) -> None:
-    from edge_reclass.cli import commands as cli
-
-    if "notify" not in Path(cli.__file__).read_text(encoding="utf-8"):
-        pytest.skip("edge-reclass classify does not call edge_reclass.run.notify yet")
     for name in ("one.wav", "two.wav"):
         write_tone(appliance.music / name)
     address = appliance.results / "notify"  # a path that is visible in there, as /run/systemd/notify is on a device

@@ -14,7 +14,7 @@ import pytest
 from jetson.unit_file import JETSON
 
 DOCUMENT = JETSON.parent / "docs" / "jetson.md"
-COMMANDS = [JETSON / "provision.sh", JETSON / "bin/edge-reclass-bundle", JETSON / "bin/edge-reclass-power"]
+COMMANDS = [JETSON / "provision.sh", JETSON / "bin/edge-reclass-bundle"]
 GATE = JETSON.parent / ".ci/run"
 LIBRARIES = sorted((JETSON / "lib").glob("*.sh"))
 

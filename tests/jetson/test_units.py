@@ -11,8 +11,8 @@ import pytest
 
 from jetson.unit_file import JETSON, last, parse, render, words
 
-UNITS = ("edge-reclass.service", "edge-reclass.timer", "edge-reclass-power.service")
-EXPOSURE = {"edge-reclass.service": 0.4, "edge-reclass.service with a GPU": 0.8, "edge-reclass-power.service": 2.6}
+UNITS = ("edge-reclass.service", "edge-reclass.timer")
+EXPOSURE = {"edge-reclass.service": 0.4, "edge-reclass.service with a GPU": 0.8}
 """The most that `systemd-analyze security` may say (0 safe, 10 exposed); docs/jetson.md has what it does say."""
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -30,8 +30,6 @@ def root(tmp_path: Path) -> Path:
     for program in (
         "opt/edge-reclass/venv/bin/edge-reclass",
         "opt/edge-reclass/venv/bin/python",
-        "opt/edge-reclass/share/jetson/bin/edge-reclass-power",
-        "usr/bin/find",
     ):
         (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / program).write_text("#!/bin/sh\n")
@@ -78,7 +76,6 @@ def exposure(root: Path, name: str) -> float:
 @needs_systemd
 def test_exposure(root: Path) -> None:
     assert exposure(root, "edge-reclass.service") <= EXPOSURE["edge-reclass.service"]
-    assert exposure(root, "edge-reclass-power.service") <= EXPOSURE["edge-reclass-power.service"]
     drop_in = root / "etc/systemd/system/edge-reclass.service.d"
     drop_in.mkdir()
     (drop_in / "10-gpu.conf").write_text(
@@ -102,7 +99,6 @@ def test_a_service_that_runs_for_years() -> None:
     assert {"0", "2", "3", "4"} == set(words(unit, "Service", "RestartPreventExitStatus"))
     assert last(unit, "Unit", "StartLimitBurst") == "4"
     assert last(unit, "Service", "MemoryMax") == "75%"
-    assert "Requires" not in unit["Unit"]  # without a power mode it runs all the same
     assert last(unit, "Service", "User") == "edge-reclass"
 
 
@@ -116,8 +112,6 @@ def test_no_directive_is_newer_than_ubuntu_22_04() -> None:
         text = (JETSON / "units" / name).read_text()
         unit = parse(text.replace("@DEVICE_NODES@", "").replace("@DEVICE_GROUPS@", ""))
         assert not newer & {key for section in unit.values() for key in section}, name
-    backoff = parse((JETSON / "units/backoff.conf").read_text())
-    assert newer & set(backoff["Service"])
 
 
 def test_values_are_put_in_as_they_are() -> None:

@@ -59,9 +59,9 @@ def render(name: str, variables: Mapping[str, str]) -> str:
         "RESULTS": "/var/lib/edge-reclass/results",
         "CALENDAR": "*-*-* 02:30:00",
         "DEVICE": "cpu",
-        "PROFILE_JOBS": "2",
-        "PROFILE_BATCH": "6",
-        "PROFILE_MEMORY_MAX": "75%",
+        "JOBS": "2",
+        "BATCH": "6",
+        "MEMORY_MAX": "75%",
         **variables,
     }
     assignments = "\n".join(f"{key}={shlex.quote(value)}" for key, value in given.items())

@@ -303,10 +303,6 @@ main() {
   step_program
   step_share "$HERE"
   step_command
-  if [ -z "$(installed_key)" ]; then
-    step todo rest "bundle, units and smoke test follow the program"
-    finish
-  fi
   step_bundle
   step_settings
   if [ "$WITH_UNITS" = 1 ]; then step_units; else step note units "left out (--no-units)"; fi

@@ -86,7 +86,8 @@ def survey_engines(
                 try:
                     choice = choose_engines(bundle, {stage: batch}, target, folder)[stage]
                 except EngineError as error:
-                    problems += _unusable(states, str(error), ("tensorrt",) if stage in runs else (), build)
+                    blocks = ("tensorrt",) if stage in runs else ()
+                    problems += _unusable(stage, states, str(error), blocks, build)
                 else:
                     if choice.device is None:
                         used = choice.precision
@@ -113,7 +114,9 @@ def survey_engines(
     ), problems
 
 
-def _unusable(states: Sequence[EngineState], error: str, blocks: tuple[str, ...], build: Build) -> Iterator[Problem]:
+def _unusable(
+    stage: str, states: Sequence[EngineState], error: str, blocks: tuple[str, ...], build: Build
+) -> Iterator[Problem]:
     """Why ``choose_engines`` refuses a stage."""
     found = {state.found.status for state in states}
     if "damaged" in found:
@@ -121,7 +124,7 @@ def _unusable(states: Sequence[EngineState], error: str, blocks: tuple[str, ...]
             yield from _damage(state, build, blocks)
     else:
         code = "engine-stale" if "stale" in found else "engine-missing"
-        yield Problem(code, error.partition("; next: ")[0], build(("--stage", states[0].stage)), blocks)
+        yield Problem(code, error.partition("; next: ")[0], build(("--stage", stage)), blocks)
 
 
 def _remarks(states: Sequence[EngineState], used: str | None, build: Build) -> Iterator[Problem]:

@@ -242,7 +242,7 @@ def test_removing(device: Device, tmp_path: Path) -> None:
 
 def test_the_installed_copy_is_whole(device: Device) -> None:
     share = device.root / "opt/edge-reclass/share/jetson"
-    assert sorted(path.name for path in share.iterdir()) == ["bin", "devices", "lib", "provision.sh", "units"]
+    assert sorted(path.name for path in share.iterdir()) == ["bin", "lib", "provision.sh", "units"]
     for path in share.rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (fake_root.JETSON / path.relative_to(share)).read_bytes()

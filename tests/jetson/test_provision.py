@@ -105,7 +105,7 @@ def test_thor(tmp_path: Path, bundle: Path) -> None:
     assert "/dev/nvgpu/igpu-0000:01:00.0/ctrl" in nodes
     assert "/dev/nvidia0" in nodes and "/dev/nvidia-uvm" in nodes and "/dev/dri/card1" not in nodes
     assert "--jobs 7 --batch 48 " in device.unit("edge-reclass.service")
-    assert "--max-batch 48 --workspace 15722 " in device.calls("build")[0]
+    assert "--max-batch 48 --workspace 15718 " in device.calls("build")[0]
 
 
 def test_a_raspberry_pi_runs_on_the_cpu(tmp_path: Path, bundle: Path) -> None:

@@ -119,7 +119,7 @@ def test_the_whole_way(device: Device) -> None:
     before = device.tree()
     checked = run(device, provision, "--check", *options)
     assert checked.returncode == 3, checked.stderr
-    assert "11 to do" in checked.stderr
+    assert "10 to do" in checked.stderr
     assert device.tree() == before
 
     done = run(device, provision, "--yes", *options)

@@ -1,6 +1,6 @@
-"""Writes the README's performance section from the records in benchmarks/results/.
+"""Writes the speed section of docs/notes/performance.md from the records in benchmarks/results/.
 
-    python benchmarks/readme_table.py [--check] [--readme README.md] [--results benchmarks/results]
+    python benchmarks/readme_table.py [--check] [--page docs/notes/performance.md] [--results benchmarks/results]
 
 ``--check`` writes nothing and exits with 1 where the section is not what the records say.
 """
@@ -21,11 +21,11 @@ def main() -> int:
     """Parse the command line, then write or check."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="only say whether the section is up to date")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "notes" / "performance.md")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     try:
-        old = options.readme.read_text(encoding="utf-8")
+        old = options.page.read_text(encoding="utf-8")
         new = with_section(old, performance_section(stored_records(options.results)))
     except EdgeReclassError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -33,9 +33,9 @@ def main() -> int:
     if old == new:
         return 0
     if options.check:
-        print(f"{options.readme}: not what the records say; run python benchmarks/readme_table.py", file=sys.stderr)
+        print(f"{options.page}: not what the records say; run python benchmarks/readme_table.py", file=sys.stderr)
         return 1
-    options.readme.write_text(new, encoding="utf-8")
+    options.page.write_text(new, encoding="utf-8")
     return 0
 
 

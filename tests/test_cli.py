@@ -298,8 +298,8 @@ def test_names_that_are_not_utf8_are_not_lost(bundle: Path, tmp_path: Path) -> N
     assert name in table.stdout
 
 
-def test_the_example_of_the_readme_is_what_the_program_prints(bundle: Path, music: Path) -> None:
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+def test_the_example_of_the_docs_is_what_the_program_prints(bundle: Path, music: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "verdicts.md").read_text(encoding="utf-8")
     examples = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
     (example,) = [one for one in examples if "genre" in one]
     assert list(example) == KEYS

@@ -1,4 +1,4 @@
-"""What the wheel holds: three packages, the starter bundle, the licence; and that the README's words are true."""
+"""What the wheel holds: four packages, the starter bundle, the licences; and that README and docs are true."""
 
 from __future__ import annotations
 
@@ -29,12 +29,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(file)
 
 
-def test_the_wheel_has_three_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_has_four_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
     info = f"edge_reclass-{edge_reclass.__version__}.dist-info"
-    assert tops == {"edge_reclass", "edge_reclass_export", "edge_reclass_bench", info}
+    assert tops == {"edge_reclass", "edge_reclass_doctor", "edge_reclass_export", "edge_reclass_bench", info}
     assert {f"{package}/py.typed" for package in tops - {info}} <= set(wheel.namelist())
-    assert f"{info}/licenses/LICENSE" in wheel.namelist()
+    licences = {name.removeprefix(f"{info}/licenses/") for name in wheel.namelist() if "/licenses/" in name}
+    assert licences == {"LICENSE", "runtime/edge_reclass/bundles/starter/LICENSE.musicnn"}
+    metadata = wheel.read(f"{info}/METADATA").decode()
+    assert "License-Expression: Apache-2.0 AND ISC" in metadata
+    assert "\nAuthor: edge-reclass developers\n" in metadata
+    assert {"Homepage", "Source", "Issues"} <= set(re.findall(r"^Project-URL: (\w+),", metadata, re.MULTILINE))
     assert not [name for name in wheel.namelist() if Path(name).suffix in {".wav", ".ogg", ".mp3", ".flac", ".pyc"}]
 
 
@@ -75,15 +80,15 @@ def test_the_readme_links_to_files_that_exist() -> None:
 
 
 def test_no_document_has_a_placeholder() -> None:
-    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), starter_path() / "README.md"):
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), starter_path() / "README.md"):
         text = path.read_text(encoding="utf-8")
         for placeholder in ("@@", "TODO", "PERFORMANCE", "XXX", "TBD"):
             assert placeholder not in text, (path, placeholder)
 
 
-def test_the_readme_names_every_status_and_exit_code() -> None:
+def test_the_docs_name_every_status_and_exit_code() -> None:
     from edge_reclass.errors import ANSWER_STATUSES, FAILURE_STATUSES
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
     for status in (*ANSWER_STATUSES, *FAILURE_STATUSES):
         assert f"`{status}`" in text, status

@@ -1,4 +1,4 @@
-"""The README's performance section is what the stored records say."""
+"""The speed section of the docs is what the stored records say."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def stored(tmp_path) -> Path:
     other = make_record({"fma": 12.0, "musicnn": 80.0}, bundle="starter", without=("cold-start", "peers"))
     save(msgspec.structs.replace(other, warnings=[]), folder / "a.json")
     (folder / "another_kind.json").write_text('{"kind": "gpu-check"}')
-    (tmp_path / "README.md").write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nEnd.\n")
+    (tmp_path / "page.md").write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nEnd.\n")
     return folder
 
 
 def run(stored: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), "--readme", str(stored.parent / "README.md"), "--results", str(stored)]
+    command = [sys.executable, str(SCRIPT), "--page", str(stored.parent / "page.md"), "--results", str(stored)]
     return subprocess.run([*command, *options], capture_output=True, text=True, check=False)
 
 
 def test_one_command_writes_the_section_and_says_when_it_is_out_of_date(stored):
-    readme = stored.parent / "README.md"
+    page = stored.parent / "page.md"
     assert run(stored, "--check").returncode == 1
-    assert "old" in readme.read_text()
+    assert "old" in page.read_text()
     assert run(stored).returncode == 0
-    assert readme.read_text() == f"# Title\n\n{BEGIN}\n{performance_section(stored_records(stored))}\n{END}\n\nEnd.\n"
+    assert page.read_text() == f"# Title\n\n{BEGIN}\n{performance_section(stored_records(stored))}\n{END}\n\nEnd.\n"
     assert run(stored, "--check").returncode == 0
     save(make_record(seed=9), stored / "b.json")
     assert run(stored, "--check").returncode == 1, "another record is another section"
@@ -84,16 +84,12 @@ def test_no_records_make_an_empty_section_and_broken_ones_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, END + BEGIN, BEGIN + END + END], ids=["none", "one", "turned", "twice"])
-def test_a_readme_without_its_markers_is_refused(text):
+def test_a_page_without_its_markers_is_refused(text):
     with pytest.raises(UsageError, match="performance: begin"):
         with_section(text, "x")
 
 
-def test_the_readme_says_what_the_stored_records_say():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_says_what_the_stored_records_say():
+    page = (ROOT / "docs" / "notes" / "performance.md").read_text(encoding="utf-8")
     records = stored_records(ROOT / "benchmarks" / "results")
-    if BEGIN not in readme:
-        # Until somebody puts the markers there, nothing that was stored may go unsaid.
-        assert records == []
-        return
-    assert with_section(readme, performance_section(records)) == readme, "run python benchmarks/readme_table.py"
+    assert with_section(page, performance_section(records)) == page, "run python benchmarks/readme_table.py"

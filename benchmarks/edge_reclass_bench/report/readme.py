@@ -1,4 +1,4 @@
-"""The README's performance section, from stored records alone: what was measured, on what machine, by which command."""
+"""The tables of docs/notes/performance.md, from stored records alone: what was measured, where, by which command."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def performance_section(records: Sequence[Named]) -> str:
     return "\n\n".join(blocks)
 
 
-def with_section(readme: str, section: str) -> str:
-    """``readme`` with ``section`` between its markers. Raises ``UsageError`` unless each marker stands there once."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise UsageError(f"the README needs the lines {BEGIN} and {END}, once each and in this order")
-    before, rest = readme.split(BEGIN)
+def with_section(page: str, section: str) -> str:
+    """``page`` with ``section`` between its markers. Raises ``UsageError`` unless each marker stands there once."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise UsageError(f"the page needs the lines {BEGIN} and {END}, once each and in this order")
+    before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n{section}\n{END}{after}"
 

@@ -1,4 +1,4 @@
-"""Measures what docs/export.md states: parity on real audio, latency, and the scaler folded against explicit.
+"""Measures what docs/notes/musicnn.md states: parity on real audio, latency, and the scaler folded against explicit.
 
 PYTHONPATH=tests python -m export.measure parity  WHEEL DATA
 PYTHONPATH=tests python -m export.measure latency WHEEL

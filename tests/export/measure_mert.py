@@ -1,4 +1,4 @@
-"""Measures what docs/export.md states of MERT: a full-size export with untrained weights, then its latency.
+"""Measures what docs/notes/mert.md states: a full-size export with untrained weights, then its latency.
 
 PYTHONPATH=tests python -m export.measure_mert 330m BUNDLE [THREADS]
 """

@@ -24,6 +24,7 @@ from edge_reclass.bundle.limits import MANIFEST_BYTES
 from edge_reclass.bundle.loading import MANIFEST, load
 from edge_reclass.bundle.onnx_external import refuse_external_data
 from edge_reclass.bundle.reference import ReferenceVectors, load_reference
+from edge_reclass.cascade import choose_policy
 from edge_reclass.cascade.plan import choose_policy
 from edge_reclass.cascade.policy import Policy, Step
 from edge_reclass.errors import BundleError, EngineError, UsageError
@@ -121,7 +122,6 @@ NAMES = {
     "a genre without end": {"genres": ["B" * 201, "A"]},
     "a bundle with escapes": {"name": "b\x9b2J"},
     "a bundle that reverses": {"name": "b\u202e"},
-    "a preset's policy": {"policies": {"fmj-ev": bundles.POLICY}, "default_policy": "fmj-ev"},
 }
 
 
@@ -131,6 +131,12 @@ def test_names_that_cannot_be_printed_are_refused(root: Path, case: str) -> None
     with pytest.raises(BundleError) as refused:
         load(root)
     assert str(refused.value).isprintable()
+
+
+def test_a_policy_must_not_hide_a_preset(root: Path) -> None:
+    bundles.edit_manifest(root, policies={"fmj-ev": bundles.POLICY}, default_policy="fmj-ev")
+    with pytest.raises(BundleError, match="'fmj-ev' is the name of a preset"):
+        choose_policy(load(root))
 
 
 def test_joiners_inside_of_words_are_names(root: Path) -> None:

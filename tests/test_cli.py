@@ -42,6 +42,12 @@ KEYS = [
     "bundle",
     "policy",
     "error",
+    "format",
+    "bundle_digest",
+    "program",
+    "at",
+    "size",
+    "mtime_ns",
 ]
 STAGE_KEYS = ["name", "genre", "confidence", "milliseconds", "excerpt", "outside", "distance"]
 

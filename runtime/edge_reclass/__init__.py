@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from edge_reclass._lazy import lazy
+from edge_reclass._version import __version__
 
 # From 1.29 on, ONNX Runtime writes an identifier below ~/.cache/Microsoft when a session is opened, and sends events
 # to Microsoft over the network. We promise neither to happen; it looks for this variable when it starts.
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from edge_reclass.run import CascadePool
     from edge_reclass.verdict import Verdict
 
-__version__ = "0.1.0"
 __all__ = [
     "Bundle",
     "Cascade",

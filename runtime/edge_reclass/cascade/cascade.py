@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass import __version__
+from edge_reclass._version import __version__
 from edge_reclass.audio import Decoded, Decoder, Limits, Resampler, mix_excerpt
 from edge_reclass.audio.loudness import SILENCE_DB
 from edge_reclass.backends import Backend

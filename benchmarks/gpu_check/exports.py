@@ -19,9 +19,9 @@ import torch
 from edge_reclass.bundle import MANIFEST, load
 from edge_reclass.features import fma518
 from edge_reclass_export.bundle_writer import put_encoder
-from edge_reclass_export.commands.common import FMA_GENRES
-from edge_reclass_export.fma_mlp_export import export_fma_mlp
-from edge_reclass_export.mert_export import HEAD_WIDTHS, random_head
+from edge_reclass_export.heads import RANDOM_WIDTHS, random_head
+from edge_reclass_export.recipe import FMA_GENRES
+from edge_reclass_export.recipes.fma_mlp_stage import export_fma_mlp
 from gpu_check.geometry import Encoder, encoders
 from gpu_check.journal import Journal
 from gpu_check.settings import Settings
@@ -84,7 +84,7 @@ def _features_stage(settings: Settings) -> dict[str, Any]:
     ).astype(np.float64)
     random = np.random.default_rng(518)
     state = {}
-    for number, (inputs, outputs) in enumerate(pairwise((rows.shape[1], *HEAD_WIDTHS, len(FMA_GENRES)))):
+    for number, (inputs, outputs) in enumerate(pairwise((rows.shape[1], *RANDOM_WIDTHS, len(FMA_GENRES)))):
         weight = random.standard_normal((outputs, inputs)) / np.sqrt(inputs)
         state[f"net.{3 * number}.weight"] = torch.from_numpy(weight.astype(np.float32))
         state[f"net.{3 * number}.bias"] = torch.zeros(outputs)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import typer
 
-from edge_reclass_export.commands import assemble, fma_mlp, mert, musicnn, openjmla, reference, starter
+from edge_reclass_export.commands.assemble import assemble
+from edge_reclass_export.commands.reference import reference
+from edge_reclass_export.recipe import Recipe, command
+from edge_reclass_export.recipes import RECIPES
 
-__all__ = ["app"]
-
-app = typer.Typer(
-    name="export",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Turn checkpoints into ONNX encoders: waveform to embedding, the front end inside.",
-)
+__all__ = ["app", "export_app"]
 
 
-@app.callback()
-def _root() -> None:
-    """Keeps the commands' names, however many there are."""
+def export_app(recipes: Mapping[str, Recipe] = RECIPES) -> typer.Typer:
+    """The commands of ``edge-reclass export``: ``all``, one for each of ``recipes``, ``reference``."""
+    made = typer.Typer(
+        name="export",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        help="Turn checkpoints into ONNX encoders: waveform to embedding, the front end inside.",
+    )
+    made.command(name="all")(assemble)
+    for name, recipe in recipes.items():
+        made.command(name=name, help=recipe.help)(command(recipe))
+    made.command()(reference)
+    return made
 
 
-for command in (assemble, fma_mlp, mert, openjmla, musicnn, starter, reference):
-    command.register(app)
+app = export_app()

@@ -2,7 +2,7 @@
 
 EdgeReclassError
 ├── CheckpointError     exit 4   a checkpoint is truncated, altered, or not of the expected geometry
-├── ContractError       exit 1   a recipe built a graph that breaks the file contract: a defect of the recipe
+├── GraphError          exit 1   a recipe built a graph that breaks the rules of its file: a defect of the recipe
 └── ParityError         exit 4   an exported graph does not give the numbers that its reference gives
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from edge_reclass.errors import EdgeReclassError
 
-__all__ = ["CheckpointError", "ContractError", "ParityError"]
+__all__ = ["CheckpointError", "GraphError", "ParityError"]
 
 
 class CheckpointError(EdgeReclassError):
@@ -19,8 +19,8 @@ class CheckpointError(EdgeReclassError):
     exit_code = 4
 
 
-class ContractError(EdgeReclassError):
-    """A graph breaks the contract that every ONNX file keeps (see ``onnx_writer``)."""
+class GraphError(EdgeReclassError):
+    """A graph breaks the rules that every ONNX file keeps (see ``onnx_writer``)."""
 
     exit_code = 1
 

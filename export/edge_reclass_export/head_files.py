@@ -24,8 +24,8 @@ from edge_reclass_export.heads import (
     Scaler,
     Step,
     agreed_activation,
-    head_contract,
     head_graph,
+    head_interface,
     linear_layers,
     read_npz,
 )
@@ -138,7 +138,7 @@ def head_file(
         raise CheckpointError(f"{path}: the head takes {head.inputs} values, the encoder gives {features}")
     names = agreed_genres(head, genres)
     model = head_graph(head.steps, head.scaler)
-    return head, model_bytes(model, expect=head_contract(head.steps), notice=head_notice(head)), names
+    return head, model_bytes(model, expect=head_interface(head.steps), notice=head_notice(head)), names
 
 
 def head_notice(head: TrainedHead) -> str:

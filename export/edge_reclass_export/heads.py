@@ -12,6 +12,7 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from numpy.typing import NDArray
 
 from edge_reclass.errors import UsageError
 from edge_reclass_export.activations import ACTIVATIONS, FORMULAS, GRAPHS, Activation, parse_activation
-from edge_reclass_export.errors import CheckpointError, ContractError
+from edge_reclass_export.errors import CheckpointError, GraphError
 from edge_reclass_export.graph import GraphBuilder
-from edge_reclass_export.onnx_writer import BATCH, GraphContract, model_bytes
+from edge_reclass_export.onnx_writer import BATCH, GraphInterface, model_bytes
 
 __all__ = [
+    "RANDOM_WIDTHS",
     "BatchNorm",
     "HeadParts",
     "LayerNorm",
@@ -35,16 +37,22 @@ __all__ = [
     "Step",
     "agreed_activation",
     "head_answer",
-    "head_contract",
     "head_graph",
+    "head_interface",
     "head_mlp",
     "head_shape",
     "linear_layers",
+    "random_head",
     "read_head",
     "read_npz",
     "two_classes",
     "with_activation",
 ]
+
+RANDOM_WIDTHS = (256, 128)
+"""Hidden layers of the older project's heads, and so of an untrained one."""
+
+_RANDOM_SEED = 20_231_016
 
 
 @dataclass(frozen=True)
@@ -98,15 +106,26 @@ def with_activation(layers: Sequence[LinearLayer], activation: Activation) -> li
     return steps
 
 
-def head_contract(steps: Sequence[Step]) -> GraphContract:
+def head_interface(steps: Sequence[Step]) -> GraphInterface:
     """Inputs and outputs of the head that ``steps`` make."""
     layers = linear_layers(steps)
-    return GraphContract.head(layers[0].kernel.shape[0], layers[-1].kernel.shape[1])
+    return GraphInterface.head(layers[0].kernel.shape[0], layers[-1].kernel.shape[1])
 
 
 def head_mlp(layers: Sequence[LinearLayer], scaler: Scaler | None = None) -> onnx.ModelProto:
     """``head_graph`` of an MLP with relu between its layers; one layer makes a linear head."""
     return head_graph(with_activation(layers, Activation("relu")), scaler)
+
+
+def random_head(features: int, classes: int) -> bytes:
+    """An untrained head features → 256 → 128 → classes as ONNX bytes, for measurements."""
+    random = np.random.default_rng(_RANDOM_SEED)
+    widths = (features, *RANDOM_WIDTHS, classes)
+    layers = [
+        LinearLayer(random.standard_normal((inputs, outputs)) / np.sqrt(inputs), np.zeros(outputs))
+        for inputs, outputs in pairwise(widths)
+    ]
+    return model_bytes(head_mlp(layers), expect=head_interface(layers))
 
 
 def head_graph(steps: Sequence[Step], scaler: Scaler | None = None) -> onnx.ModelProto:
@@ -171,10 +190,10 @@ def head_answer(steps: Sequence[Step], scaler: Scaler | None, features: NDArray[
 def read_head(path: Path, features: int, classes: int) -> bytes:
     """A head file as the bytes of an ONNX head that takes ``features`` values and gives ``classes`` logits.
 
-    ``path`` is an ONNX file that keeps the contract, or an .npz as ``read_npz`` takes it. Raises ``UsageError`` where
-    it cannot be read and ``CheckpointError`` where it does not fit.
+    ``path`` is an ONNX file that keeps the rules of ``onnx_writer``, or an .npz as ``read_npz`` takes it. Raises
+    ``UsageError`` where it cannot be read and ``CheckpointError`` where it does not fit.
     """
-    expect = GraphContract.head(features, classes)
+    expect = GraphInterface.head(features, classes)
     try:
         if path.suffix.lower() == ".npz":
             head = read_npz(path)
@@ -188,7 +207,7 @@ def read_head(path: Path, features: int, classes: int) -> bytes:
         raise UsageError(f"cannot read the head {path}: {error.strerror or error}") from error
     except DecodeError as error:
         raise CheckpointError(f"{path}: no ONNX file: {error}") from error
-    except ContractError as error:
+    except GraphError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 

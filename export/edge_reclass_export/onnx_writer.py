@@ -1,6 +1,6 @@
 """The one way in which an ONNX file gets onto the disk.
 
-Every file keeps the same contract, whatever built the graph: opset 18 of ``ai.onnx`` and nothing else, IR
+Every file keeps the same rules, whatever built the graph: opset 18 of ``ai.onnx`` and nothing else, IR
 version 10 (onnxruntime 1.23.2, the last one for JetPack 6's Python 3.10, refuses IR 12 and newer), float32
 inputs and outputs of agreed names, only the batch dynamic, weights inside the file and finite. The bytes are
 a function of the graph alone: no producer version, no doc strings, no exporter's stack traces.
@@ -8,7 +8,6 @@ a function of the graph alone: no producer version, no doc strings, no exporter'
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -21,19 +20,17 @@ from onnx import TensorProto, numpy_helper
 
 from edge_reclass.bundle import refuse_external_data
 from edge_reclass.errors import EngineError, UsageError
-from edge_reclass_export.errors import ContractError
+from edge_reclass_export.errors import GraphError
 
 __all__ = [
     "BATCH",
     "IR_VERSION",
     "OPSET",
-    "GraphContract",
+    "GraphInterface",
     "TensorSpec",
-    "WrittenFile",
-    "check_contract",
+    "check_interface",
     "model_bytes",
     "write_bytes",
-    "write_model",
 ]
 
 OPSET = 18
@@ -53,14 +50,14 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
-class GraphContract:
+class GraphInterface:
     """What a graph must take and give."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     @classmethod
-    def encoder(cls, window_samples: int, dim: int, *extra_outputs: TensorSpec) -> GraphContract:
+    def encoder(cls, window_samples: int, dim: int, *extra_outputs: TensorSpec) -> GraphInterface:
         """``waveform[batch, window_samples] → embedding[batch, dim]``, then optional further outputs."""
         return cls(
             (TensorSpec("waveform", (window_samples,)),),
@@ -68,47 +65,35 @@ class GraphContract:
         )
 
     @classmethod
-    def head(cls, features: int, classes: int) -> GraphContract:
+    def head(cls, features: int, classes: int) -> GraphInterface:
         """``features[batch, features] → logits[batch, classes]``."""
         return cls((TensorSpec("features", (features,)),), (TensorSpec("logits", (classes,)),))
 
 
-@dataclass(frozen=True)
-class WrittenFile:
-    """A file that was written completely."""
+def model_bytes(model: onnx.ModelProto, *, expect: GraphInterface, notice: str = "", consume: bool = False) -> bytes:
+    """The file of ``model``, a function of graph and notice alone, checked against the rules and ``expect``.
 
-    path: Path
-    sha256: str
-    bytes: int
+    Args:
+        model: stays as it is, unless ``consume`` allows it to be cleaned in place, which spares a copy of the weights.
+        expect: its inputs and outputs.
+        notice: copyright and licence of the weights, which then travel inside the file.
+        consume: see ``model``.
 
-
-def write_model(model: onnx.ModelProto, path: Path, *, expect: GraphContract, notice: str = "") -> WrittenFile:
-    """Checks ``model`` against the file contract and ``expect``, then writes it to ``path`` in one step.
-
-    ``notice`` is the copyright and licence of the weights, which then travel inside the file. Raises
-    ``ContractError`` where the graph breaks the contract and ``UsageError`` where the file cannot be written;
-    in both cases nothing is left at or beside ``path``.
-    """
-    return write_bytes(model_bytes(model, expect=expect, notice=notice), path)
-
-
-def model_bytes(model: onnx.ModelProto, *, expect: GraphContract, notice: str = "", consume: bool = False) -> bytes:
-    """What ``write_model`` writes, a function of graph and notice alone.
-
-    ``model`` stays as it is, unless ``consume`` allows it to be cleaned in place, which spares a copy of the weights.
+    Raises:
+        GraphError: the graph breaks the rules.
     """
     clean = model if consume else _copied(model)
     _clean(clean, notice)
-    check_contract(clean, expect)
+    check_interface(clean, expect)
     content: bytes = clean.SerializeToString(deterministic=True)
     try:
         refuse_external_data(content, f"graph {clean.graph.name!r}")
     except EngineError as error:
-        raise ContractError(str(error)) from error
+        raise GraphError(str(error)) from error
     return content
 
 
-def write_bytes(content: bytes, path: Path) -> WrittenFile:
+def write_bytes(content: bytes, path: Path) -> None:
     """Writes ``content`` to a temporary file beside ``path`` and renames it: there is never half a file."""
     temporary: str | None = None
     try:
@@ -125,35 +110,34 @@ def write_bytes(content: bytes, path: Path) -> WrittenFile:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)  # renamed away where all went well
-    return WrittenFile(path, hashlib.sha256(content).hexdigest(), len(content))
 
 
-def check_contract(model: onnx.ModelProto, expect: GraphContract) -> None:
-    """Raises ``ContractError`` where ``model`` breaks the file contract or differs from ``expect``."""
+def check_interface(model: onnx.ModelProto, expect: GraphInterface) -> None:
+    """Raises ``GraphError`` where ``model`` breaks the rules or differs from ``expect``."""
     name = model.graph.name
     opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     if opsets != {"ai.onnx": OPSET}:
-        raise ContractError(f"graph {name!r} imports the operator sets {opsets}, expected {{'ai.onnx': {OPSET}}}")
+        raise GraphError(f"graph {name!r} imports the operator sets {opsets}, expected {{'ai.onnx': {OPSET}}}")
     if model.ir_version != IR_VERSION:
-        raise ContractError(f"graph {name!r} has IR version {model.ir_version}, expected {IR_VERSION}")
+        raise GraphError(f"graph {name!r} has IR version {model.ir_version}, expected {IR_VERSION}")
     if model.functions:
-        raise ContractError(f"graph {name!r} has {len(model.functions)} local functions, expected none: inline them")
+        raise GraphError(f"graph {name!r} has {len(model.functions)} local functions, expected none: inline them")
     _check_io(name, "inputs", model.graph.input, expect.inputs)
     _check_io(name, "outputs", model.graph.output, expect.outputs)
     _check_weights(name, model.graph)
     if model.ByteSize() > _MAX_BYTES:
-        raise ContractError(f"graph {name!r} has {model.ByteSize()} bytes, one file holds at most {_MAX_BYTES}")
+        raise GraphError(f"graph {name!r} has {model.ByteSize()} bytes, one file holds at most {_MAX_BYTES}")
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ContractError(f"graph {name!r} is not valid ONNX: {error}") from error
+        raise GraphError(f"graph {name!r} is not valid ONNX: {error}") from error
 
 
 def _check_io(graph: str, kind: str, found: object, expected: tuple[TensorSpec, ...]) -> None:
     got = [_describe(value) for value in found]  # type: ignore[attr-defined]
     want = [f"{spec.name}: float32[{', '.join([BATCH, *map(str, spec.shape)])}]" for spec in expected]
     if got != want:
-        raise ContractError(f"graph {graph!r} has the {kind} {got}, expected {want}")
+        raise GraphError(f"graph {graph!r} has the {kind} {got}, expected {want}")
 
 
 def _describe(value: onnx.ValueInfoProto) -> str:
@@ -166,11 +150,11 @@ def _describe(value: onnx.ValueInfoProto) -> str:
 def _check_weights(name: str, graph: onnx.GraphProto) -> None:
     for tensor in _tensors(graph):
         if tensor.data_location == TensorProto.EXTERNAL:
-            raise ContractError(f"graph {name!r}: weight {tensor.name!r} lies in another file, expected it inside")
+            raise GraphError(f"graph {name!r}: weight {tensor.name!r} lies in another file, expected it inside")
         if tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
             values = numpy_helper.to_array(tensor)
             if not np.isfinite(values).all():
-                raise ContractError(f"graph {name!r}: weight {tensor.name!r} holds NaN or infinity")
+                raise GraphError(f"graph {name!r}: weight {tensor.name!r} holds NaN or infinity")
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

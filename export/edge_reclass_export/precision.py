@@ -1,4 +1,4 @@
-"""Half precision inside the graph: the network's middle in float16, its two ends and chosen islands in float32.
+"""Half precision inside the graph: the network's middle in float16, its two ends and chosen regions in float32.
 
 An encoder for export is an ``EncoderModule``: ``front`` (waveform → features: normalisation, log-mel, whatever
 sums over thousands of samples), ``body`` (the network), ``pool`` (tokens → embedding). In half precision only
@@ -20,9 +20,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from edge_reclass_export.errors import ContractError, ParityError
+from edge_reclass_export.errors import GraphError, ParityError
 
-__all__ = ["FLOAT16_MAX", "EncoderModule", "Float32Island", "half_precision", "largest_value"]
+__all__ = ["FLOAT16_MAX", "EncoderModule", "Float32Region", "half_precision", "largest_value"]
 
 FLOAT16_MAX = 65_504.0
 
@@ -51,7 +51,7 @@ class HalfEncoderModule(EncoderModule):
         return embedding
 
 
-class Float32Island(nn.Module):
+class Float32Region(nn.Module):
     """A float32 module inside a float16 network: casts what comes in and what goes out."""
 
     def __init__(self, inner: nn.Module) -> None:
@@ -69,14 +69,14 @@ class Float32Island(nn.Module):
         return _cast(result, torch.float16)
 
 
-def half_precision(module: EncoderModule, islands: Sequence[str] = ()) -> EncoderModule:
+def half_precision(module: EncoderModule, regions: Sequence[str] = ()) -> EncoderModule:
     """A copy of ``module`` whose body computes in float16; ``module`` stays as it is.
 
-    ``islands``: patterns (``fnmatch``) of names of the body's submodules that stay float32, e.g.
-    ``layers.*.attention``. Raises ``ContractError`` where a pattern matches none, and ``ParityError`` where a weight
+    ``regions``: patterns (``fnmatch``) of names of the body's submodules that stay float32, e.g.
+    ``layers.*.attention``. Raises ``GraphError`` where a pattern matches none, and ``ParityError`` where a weight
     does not fit float16.
     """
-    outermost = _outermost(module.body, islands)
+    outermost = _outermost(module.body, regions)
     kept = {id(tensor) for name in outermost for tensor in _tensors(module.body.get_submodule(name))}
     # The memo makes deepcopy take the float16 tensors: no float32 copy of a large body ever exists.
     memo: dict[int, Any] = {}
@@ -92,21 +92,21 @@ def half_precision(module: EncoderModule, islands: Sequence[str] = ()) -> Encode
     body = copy.deepcopy(module.body, memo)
     for name in outermost:
         parent, _, last = name.rpartition(".")
-        setattr(body.get_submodule(parent), last, Float32Island(body.get_submodule(name)))
+        setattr(body.get_submodule(parent), last, Float32Region(body.get_submodule(name)))
     return HalfEncoderModule(module.front, body, module.pool)
 
 
 def largest_value(
-    module: EncoderModule, features: torch.Tensor, islands: Sequence[str] = ()
+    module: EncoderModule, features: torch.Tensor, regions: Sequence[str] = ()
 ) -> tuple[torch.Tensor, float]:
-    """What the float32 body makes of ``features``, and the largest magnitude that it met outside ``islands``.
+    """What the float32 body makes of ``features``, and the largest magnitude that it met outside ``regions``.
 
     Above ``FLOAT16_MAX`` the float16 body would overflow. That ONNX Runtime's CPU graph agrees proves nothing here: it
     computes float16 graphs in float32. NaN counts as infinite.
     """
     with (
         _Peak() as peak,
-        peak.paused_in([module.body.get_submodule(name) for name in _outermost(module.body, islands)]),
+        peak.paused_in([module.body.get_submodule(name) for name in _outermost(module.body, regions)]),
     ):
         result: torch.Tensor = module.body(features)
     return result, float(peak.value)
@@ -148,13 +148,13 @@ class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 hook.remove()
 
 
-def _outermost(body: nn.Module, islands: Sequence[str]) -> list[str]:
+def _outermost(body: nn.Module, regions: Sequence[str]) -> list[str]:
     """Names of the submodules that match a pattern and lie in no other that does."""
     names = [name for name, _ in body.named_modules() if name]
-    for pattern in islands:
+    for pattern in regions:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise ContractError(f"no submodule of the body matches the island {pattern!r}; it has {names[:20]}")
-    matching = [name for name in names if any(fnmatchcase(name, pattern) for pattern in islands)]
+            raise GraphError(f"no submodule of the body matches the float32 region {pattern!r}; it has {names[:20]}")
+    matching = [name for name in names if any(fnmatchcase(name, pattern) for pattern in regions)]
     return [name for name in matching if not any(name.startswith(other + ".") for other in matching)]
 
 

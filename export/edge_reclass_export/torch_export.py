@@ -1,6 +1,6 @@
 """From a torch module to checked ONNX bytes: opset 18, dynamic batch, float32 at both ends.
 
-``export_module`` makes one graph; ``export_precisions`` makes the graphs of an encoder and proves each against
+``export_module`` makes one graph; ``export_encoder`` makes the graphs of an encoder and proves each against
 torch in float32, on the inputs of the reference vectors and on steady tones, at a batch of 1, of 3 and of the maximum.
 """
 
@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -24,19 +24,18 @@ from torch import nn
 from edge_reclass.bundle import ReferenceVectors, synthesise
 from edge_reclass.cascade import DEFAULT_BATCH
 from edge_reclass.host import usable_cpus
-from edge_reclass_export.errors import ContractError, ParityError
-from edge_reclass_export.onnx_writer import BATCH, OPSET, GraphContract, model_bytes
+from edge_reclass_export.errors import GraphError, ParityError
+from edge_reclass_export.exported import ExportedEncoder
+from edge_reclass_export.onnx_writer import BATCH, OPSET, GraphInterface, model_bytes
 from edge_reclass_export.parity import SEED, Agreement, Tolerance, open_graph, require_parity
 from edge_reclass_export.precision import FLOAT16_MAX, EncoderModule, half_precision, largest_value
 
 __all__ = [
-    "FP16",
-    "FP32",
+    "TOLERANCES",
     "Precision",
     "Progress",
-    "TorchExport",
+    "export_encoder",
     "export_module",
-    "export_precisions",
     "mute",
     "plain_agreement",
     "steady_tones",
@@ -55,25 +54,14 @@ TONES_HZ = (220.0, 1_000.0, 3_000.0)
 """Steady tones at full scale: in a trained network they drive single channels a hundred times beyond the others."""
 
 
-FP32 = Tolerance(cosine=0.999_999, relative=1e-3, max_abs=float("inf"))
-FP16 = Tolerance(cosine=0.999_9, relative=2e-2, max_abs=float("inf"))
-"""What every torch recipe has to keep; a recipe may ask for more."""
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(cosine=0.999_999, relative=1e-3),
+    "fp16": Tolerance(cosine=0.999_9, relative=2e-2),
+}
+"""What every torch recipe has to keep."""
 
 _UNWANTED = ("IsNaN", "IsInf", "Attention", "STFT", "If", "Loop")
 """Guards that cost and prove nothing, operators that TensorRT or a CUDA provider lacks, and control flow."""
-
-
-@dataclass(frozen=True)
-class TorchExport:
-    """The graphs of one encoder by precision, its reference vectors (of the float32 graph), and what was proved.
-
-    ``parity`` is plain data for a manifest's provenance: per precision and batch the cosine, relative and
-    absolute error against torch in float32; for fp16 also the largest value inside its body and its islands.
-    """
-
-    models: Mapping[Precision, bytes]
-    reference: ReferenceVectors
-    parity: Mapping[str, Mapping[str, object]]
 
 
 def export_module(
@@ -83,99 +71,133 @@ def export_module(
     window_samples: int,
     dim: int,
     precision: Precision = "fp32",
-    islands: Sequence[str] = (),
+    float32_regions: Sequence[str] = (),
     notice: str = "",
 ) -> bytes:
     """One graph ``waveform[batch, window_samples] → embedding[batch, dim]`` of a float32 ``module``.
 
-    ``islands``: see ``precision.half_precision``; only for fp16. ``notice``: copyright and licence of the weights.
-    Raises ``ContractError`` where the graph breaks the writer's contract, has control flow, NaN guards or an
+    ``float32_regions``: see ``precision.half_precision``; only for fp16. ``notice``: copyright and licence of the
+    weights. Raises ``GraphError`` where the graph breaks the writer's rules, has control flow, NaN guards or an
     operator that is unwanted, or not exactly one LayerNormalization per ``torch.nn.LayerNorm`` of the module.
     """
-    chosen = half_precision(module, islands) if precision == "fp16" else module
+    chosen = half_precision(module, float32_regions) if precision == "fp16" else module
     model = _convert(chosen, name, window_samples)
     found = Counter(node.op_type for node in model.graph.node)
     if unwanted := {op: found[op] for op in _UNWANTED if found[op]}:
-        raise ContractError(f"graph {name!r} has the unwanted operators {unwanted}")
+        raise GraphError(f"graph {name!r} has the unwanted operators {unwanted}")
     norms = sum(isinstance(part, nn.LayerNorm) for part in chosen.modules())
     if found["LayerNormalization"] != norms:
-        raise ContractError(
+        raise GraphError(
             f"graph {name!r} has {found['LayerNormalization']} LayerNormalization operators, the module has {norms}"
         )
-    return model_bytes(model, expect=GraphContract.encoder(window_samples, dim), notice=notice, consume=True)
+    return model_bytes(model, expect=GraphInterface.encoder(window_samples, dim), notice=notice, consume=True)
 
 
-def export_precisions(
+def export_encoder(
     module: EncoderModule,
     *,
     name: str,
     rate: int,
     window_samples: int,
     dim: int,
-    precisions: Sequence[Precision] = ("fp32", "fp16"),
-    islands: Sequence[str] = (),
-    wider_islands: Sequence[Sequence[str]] = (),
-    tolerances: Mapping[Precision, Tolerance] | None = None,
+    stage: str = "",
+    short: Literal["repeat", "repeat_centered"] = "repeat",
+    provenance: Mapping[str, object] | None = None,
+    title: str = "",
+    licence: str = "",
+    float32_regions: Sequence[Sequence[str]] = (),
     max_batch: int = DEFAULT_BATCH,
-    notice: str = "",
     progress: Progress = mute,
-) -> TorchExport:
-    """All graphs of an encoder, each proved against torch in float32.
+) -> ExportedEncoder:
+    """An encoder in float32 and float16, each graph proved against torch in float32; windows do not overlap.
 
-    The inputs are those of reference vectors and ``steady_tones``. ``precisions`` begins with fp32, whose outputs are
-    the reference vectors. Where fp16 with ``islands`` does not hold, each of ``wider_islands`` is tried in turn. Raises
-    what ``export_module`` raises, ``ParityError`` where a graph is outside its tolerance or would overflow in float16,
-    and ``EngineError`` where ONNX Runtime refuses it.
+    The inputs are those of reference vectors and ``steady_tones``; the float32 graph's outputs are the reference
+    vectors. Provenance gets ``parity``: per precision and batch the cosine, relative and absolute error; for fp16 also
+    the largest value inside its body outside of its float32 regions.
+
+    Args:
+        module: the network in float32.
+        name: of the graph and the recipe.
+        rate: Hz of the input.
+        window_samples: length of the input.
+        dim: width of the embedding.
+        stage: the stage's name by default, where it is not ``name``.
+        short: what the runtime does with less than a window.
+        provenance: where the weights are from (``source``, ``licence``), and the network's options.
+        title: the network and its authors, for the notice inside the graphs.
+        licence: text that has to travel with the weights, if any.
+        float32_regions: Patterns of the body's submodules that stay float32 (``precision.half_precision``): each entry
+            is tried in turn where plain float16 does not hold.
+        max_batch: the largest batch that is proved.
+        progress: gets a line after each step.
+
+    Raises:
+        GraphError: as ``export_module`` raises it, or the module gives another width than ``dim``.
+        ParityError: a graph is outside its tolerance or would overflow in float16.
+        EngineError: ONNX Runtime refuses a graph.
     """
-    if not precisions or precisions[0] != "fp32":
-        raise ValueError(f"expected fp32 first, got {list(precisions)}")
-    bounds: dict[Precision, Tolerance] = {"fp32": FP32, "fp16": FP16, **(tolerances or {})}
+    provenance = dict(provenance or {})
+    terms = licence or provenance.get("licence", "")
+    notice = f"{title}, weights from {provenance.get('source')}\n\n{terms}" if title else ""
     made = synthesise(rate, window_samples, SEED)
     inputs = np.concatenate([made, steady_tones(rate, window_samples)])
-    expected, peak = _torch_answers(module, inputs, islands)
+    expected, peak = _torch_answers(module, inputs, ())
     if expected.shape != (len(inputs), dim):
-        raise ContractError(f"module {name!r} gives {list(expected.shape)}, expected {[len(inputs), dim]}")
+        raise GraphError(f"module {name!r} gives {list(expected.shape)}, expected {[len(inputs), dim]}")
     if not np.isfinite(expected).all():
         raise ParityError(f"{name}: the network gives NaN or infinity for a reference input: the weights are damaged")
 
-    def make(precision: Precision, kept: Sequence[str]) -> tuple[bytes, dict[int, Agreement], NDArray[np.float32]]:
+    def prove(precision: Precision, kept: Sequence[str]) -> tuple[bytes, dict[str, object], NDArray[np.float32]]:
         model = export_module(
             module,
             name=name,
             window_samples=window_samples,
             dim=dim,
             precision=precision,
-            islands=kept,
+            float32_regions=kept,
             notice=notice,
         )
         progress(f"{precision} graph made, {len(model) / 1e6:.0f} MB")
-        return model, *_prove(model, inputs, expected, bounds[precision], max_batch, precision)
+        found, answers = _prove(model, inputs, expected, TOLERANCES[precision], max_batch, precision)
+        worst = min(figures.cosine for figures in found.values())
+        region = f", in float32: {', '.join(kept)}" if kept else ""
+        progress(f"{precision} proved at a batch of {', '.join(map(str, found))}: cosine {worst:.7f}{region}")
+        return model, {f"batch_{batch}": plain_agreement(figures) for batch, figures in found.items()}, answers
 
-    models: dict[Precision, bytes] = {}
-    parity: dict[str, dict[str, object]] = {}
-    embedding = expected
-    for precision in precisions:
-        extra: dict[str, object] = {}
-        choices = [islands, *wider_islands] if precision == "fp16" else [()]
-        for kept in choices:
-            try:
-                if precision == "fp16":
-                    value = peak if kept is islands else _torch_answers(module, inputs, kept)[1]
-                    _require_range(value)
-                    extra = {"largest_value": float(f"{value:.4g}")}
-                    extra |= {"float32_islands": list(kept)} if kept else {}
-                models[precision], figures, answers = make(precision, kept)
-                break
-            except ParityError:
-                if kept is choices[-1]:
-                    raise
-        parity[precision] = {f"batch_{batch}": plain_agreement(found) for batch, found in figures.items()} | extra
-        worst = min(found.cosine for found in figures.values())
-        kept_float32 = f", in float32: {', '.join(map(str, kept))}" if kept else ""
-        progress(f"{precision} proved at a batch of {', '.join(map(str, figures))}: cosine {worst:.7f}{kept_float32}")
-        if precision == "fp32":
-            embedding = answers
-    return TorchExport(models, ReferenceVectors(rate, window_samples, SEED, embedding[: len(made)]), parity)
+    model, figures, embedding = prove("fp32", ())
+    batches = [int(key.removeprefix("batch_")) for key in figures]
+    choices: list[Sequence[str]] = [(), *float32_regions]
+    for kept in choices:
+        try:
+            value = _torch_answers(module, inputs, kept)[1] if kept else peak
+            _require_range(value)
+            half, half_figures, _ = prove("fp16", kept)
+            break
+        except ParityError:
+            if kept is choices[-1]:
+                raise
+    half_figures["largest_value"] = float(f"{value:.4g}")
+    if kept:
+        half_figures["float32_islands"] = list(kept)
+    return ExportedEncoder(
+        name=stage or name,
+        model=model,
+        rate=rate,
+        window_samples=window_samples,
+        hop_samples=window_samples,
+        short=short,
+        dim=dim,
+        provenance={
+            **provenance,
+            "tools": {"torch": torch.__version__.partition("+")[0], "onnx": onnx.__version__},
+            "parity": {"fp32": figures, "fp16": half_figures},
+            "batches_proved": batches,
+        },
+        licence_file=f"LICENSE.{name}" if licence else "",
+        licence=licence,
+        others={"fp16": half},
+        reference=ReferenceVectors(rate, window_samples, SEED, embedding[: len(made)]),
+    )
 
 
 def steady_tones(rate: int, samples: int) -> NDArray[np.float32]:
@@ -220,13 +242,13 @@ def _prove(
 
 
 def _torch_answers(
-    module: EncoderModule, inputs: NDArray[np.float32], islands: Sequence[str]
+    module: EncoderModule, inputs: NDArray[np.float32], float32_regions: Sequence[str]
 ) -> tuple[NDArray[np.float32], float]:
-    """The module's embeddings, and the largest value inside its body outside ``islands``."""
+    """The module's embeddings, and the largest value inside its body outside ``float32_regions``."""
     rows, peak = [], 0.0
     with torch.inference_mode():
         for row in inputs:  # one at a time: memory, and no effect of the batch
-            tokens, largest = largest_value(module, module.front(torch.from_numpy(row[None])), islands)
+            tokens, largest = largest_value(module, module.front(torch.from_numpy(row[None])), float32_regions)
             rows.append(module.pool(tokens))
             peak = max(peak, largest)
     answers: NDArray[np.float32] = torch.cat(rows).numpy()
@@ -254,11 +276,11 @@ def _convert(module: EncoderModule, name: str, window_samples: int) -> onnx.Mode
             verbose=False,
         )
     if program is None:
-        raise ContractError(f"torch.onnx.export gave no program for {name!r}")
+        raise GraphError(f"torch.onnx.export gave no program for {name!r}")
     model: onnx.ModelProto = program.model_proto
     # Asked for one opset, the exporter may silently stay at another.
     if versions := [entry.version for entry in model.opset_import if entry.domain == "" and entry.version != OPSET]:
-        raise ContractError(f"torch {torch.__version__} exported {name!r} with opset {versions[0]}, expected {OPSET}")
+        raise GraphError(f"torch {torch.__version__} exported {name!r} with opset {versions[0]}, expected {OPSET}")
     model.graph.name = name
     used = {node.domain for node in model.graph.node}
     for entry in [entry for entry in model.opset_import if entry.domain not in used | {""}]:

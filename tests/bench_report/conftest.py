@@ -61,11 +61,10 @@ def synthetic(audio: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Sy
     """Stages fma, mert-95m and openjmla with networks of a few layers in place of the published sizes."""
     for package in ("torch", "transformers", "onnxscript"):
         pytest.importorskip(package, reason=f"{package} is not installed: nothing can be exported")
-    from edge_reclass_export import mert_export, openjmla_export
-    from edge_reclass_export.recipes import mert as mert_recipe
-    from edge_reclass_export.recipes.openjmla import Geometry
+    from edge_reclass_export.recipes import mert, mert_checkpoint, openjmla
+    from edge_reclass_export.recipes.openjmla_checkpoint import Geometry
 
-    tiny_mert = mert_recipe.MertConfig(
+    tiny_mert = mert_checkpoint.MertConfig(
         hidden_size=48,
         num_hidden_layers=1,
         num_attention_heads=4,
@@ -75,12 +74,12 @@ def synthetic(audio: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Sy
         num_conv_pos_embedding_groups=4,
     )
     tiny_vit = Geometry(width=64, layers=1, hidden=128, patch=16, rows=5, columns=6)
-    full_source = openjmla_export.random_source
+    full_source = openjmla.random_source
     exports, said = Exports(), []
     folder = tmp_path_factory.mktemp("synthetic")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(mert_recipe.RANDOM_CONFIGS, "95m", tiny_mert)
-        patch.setattr(mert_export, "proved_batch", lambda seconds: 2)  # 16 windows of 5 s would take most of the time
-        patch.setattr(openjmla_export, "random_source", lambda: full_source(tiny_vit))
+        patch.setitem(mert_checkpoint.RANDOM_CONFIGS, "95m", tiny_mert)
+        patch.setattr(mert, "proved_batch", lambda seconds: 2)  # 16 windows of 5 s would take most of the time
+        patch.setattr(openjmla, "random_source", lambda: full_source(tiny_vit))
         root = make(NAMES, folder, audio=audio, run=exports, say=said.append)
     return Synthetic(root, folder, exports, said)

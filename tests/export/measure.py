@@ -15,12 +15,12 @@ import numpy as np
 import onnxruntime
 
 from edge_reclass.bundle.reference import synthesise
-from edge_reclass_export.heads import LinearLayer, Scaler, head_contract, head_mlp
-from edge_reclass_export.musicnn_export import musicnn_encoder
+from edge_reclass_export.heads import LinearLayer, Scaler, head_interface, head_mlp
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.parity import agreement, run_graph
-from edge_reclass_export.recipes.musicnn import SAMPLE_RATE, VARIANTS, WINDOW_SAMPLES, MusicnnOptions
+from edge_reclass_export.recipes.musicnn import musicnn_encoder
+from edge_reclass_export.recipes.musicnn_model import SAMPLE_RATE, VARIANTS, WINDOW_SAMPLES, MusicnnOptions
 from export.musicnn_reference import answer, log_mel, patches
 from export.test_musicnn import decode, windows
 
@@ -85,7 +85,7 @@ def scaler() -> None:
         expected = (features.astype(np.float64) - mean) / scale @ layer.kernel + layer.bias
         folded = LinearLayer(layer.kernel / scale[:, None], layer.bias - (mean / scale) @ layer.kernel)
         for name, model in (("explicit", head_mlp([layer], Scaler(mean, scale))), ("folded", head_mlp([folded]))):
-            got = run_graph(model_bytes(model, expect=head_contract([layer])), features)[0]
+            got = run_graph(model_bytes(model, expect=head_interface([layer])), features)[0]
             print(f"{label}, {name}: largest difference {agreement(expected, got).max_abs:.1e}")
 
 

@@ -16,9 +16,10 @@ import torch
 
 from edge_reclass.bundle.reference import synthesise
 from edge_reclass_export.bundle_writer import put_encoder
-from edge_reclass_export.commands.common import FMA_GENRES
-from edge_reclass_export.mert_export import MertOptions, mert_encoder, random_head, random_source
+from edge_reclass_export.heads import random_head
 from edge_reclass_export.parity import open_graph
+from edge_reclass_export.recipe import FMA_GENRES
+from edge_reclass_export.recipes.mert import MertOptions, mert_encoder, random_source
 from edge_reclass_export.recipes.mert_model import build
 
 RUNS = {1: 7, 6: 3}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -15,11 +14,11 @@ from typer.testing import CliRunner
 
 from edge_reclass.bundle.loading import load
 from edge_reclass.errors import UsageError
-from edge_reclass_export import musicnn_export
 from edge_reclass_export.cli import app
 from edge_reclass_export.commands import assemble
-from edge_reclass_export.commands.common import Planned
 from edge_reclass_export.errors import CheckpointError, ParityError
+from edge_reclass_export.recipe import Planned, Recipe
+from edge_reclass_export.recipes import musicnn as musicnn_export
 from export.test_bundle_writer import contents, head_file
 
 
@@ -100,10 +99,10 @@ def test_every_stage_is_planned_before_the_first_is_exported(
 ) -> None:
     seen: list[str] = []
 
-    def recorder(plan: Callable[..., Planned]) -> Callable[..., Planned]:
-        @wraps(plan)
+    def recorder(recipe: Recipe) -> Recipe:
+        @wraps(recipe.plan)
         def record(**arguments: Any) -> Planned:
-            made = plan(**arguments)
+            made = recipe.plan(**arguments)
             seen.append(f"plan {made.stage}")
 
             def export(root: Path, progress: Any) -> Any:
@@ -112,9 +111,9 @@ def test_every_stage_is_planned_before_the_first_is_exported(
 
             return replace(made, run=export)
 
-        return record
+        return replace(recipe, plan=record)
 
-    monkeypatch.setattr(assemble, "RECIPES", {name: recorder(plan) for name, plan in assemble.RECIPES.items()})
+    monkeypatch.setattr(assemble, "RECIPES", {name: recorder(recipe) for name, recipe in assemble.RECIPES.items()})
     run(written(wheel_beside, two_stages()))
     assert seen == ["plan first", "plan second", "export first", "export second"]
 

@@ -21,7 +21,7 @@ from edge_reclass_export.bundle_writer import check_bundle, put_encoder, put_sta
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.graph import GraphBuilder
-from edge_reclass_export.onnx_writer import BATCH, GraphContract, WrittenFile, model_bytes, write_bytes
+from edge_reclass_export.onnx_writer import BATCH, GraphInterface, model_bytes, write_bytes
 from edge_reclass_export.parity import run_graph
 
 GENRES = ["Blues", "No", "Rock"]
@@ -34,7 +34,7 @@ def small_encoder(dim: int = 4, name: str = "small") -> ExportedEncoder:
     graph.output(value, "embedding", (BATCH, dim))
     return ExportedEncoder(
         name=name,
-        model=model_bytes(graph.model(), expect=GraphContract.encoder(2000, dim)),
+        model=model_bytes(graph.model(), expect=GraphInterface.encoder(2000, dim)),
         rate=16_000,
         window_samples=2000,
         hop_samples=1000,
@@ -192,13 +192,11 @@ def test_a_head_can_be_refused_before_the_export(tmp_path: Path) -> None:
 
 def test_a_stage_of_features(tmp_path: Path) -> None:
     root = tmp_path / "mine"
-    head = write_bytes(
-        stage_head(root, head_file(tmp_path / "head.npz", features=518), 518, GENRES).content, tmp_path / "h"
-    )
+    head = stage_head(root, head_file(tmp_path / "head.npz", features=518), 518, GENRES).content
     stage = StageEntry(
         name="fma", encoder=Fma518Entry(rate=44_100), head=HeadEntry(file="heads/fma.onnx", inputs=["fma"])
     )
-    contents = {"heads/fma.onnx": head.path.read_bytes()}
+    contents = {"heads/fma.onnx": head}
     with pytest.raises(UsageError, match="--genres"):
         put_stage(root, stage, contents, provenance={})
     change = put_stage(root, stage, contents, provenance={"recipe": "x"}, genres=GENRES)
@@ -250,11 +248,11 @@ def failing_write(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """The write of that number fails, as on a full disk."""
     seen: list[Path] = []
 
-    def write(content: bytes, path: Path) -> WrittenFile:
+    def write(content: bytes, path: Path) -> None:
         seen.append(path)
         if len(seen) == number:
             raise UsageError(f"cannot write {path}: No space left on device")
-        return write_bytes(content, path)
+        write_bytes(content, path)
 
     monkeypatch.setattr(bundle_files, "write_bytes", write)
 
@@ -271,7 +269,7 @@ def test_an_export_that_fails_midway_leaves_the_old_bundle_whole(
     kernel = graph.weight(np.ones((2000, 4)), "kernel")
     value = graph.op("MatMul", graph.input("waveform", (BATCH, 2000)), kernel, name="product")
     graph.output(value, "embedding", (BATCH, 4))
-    other = model_bytes(graph.model(), expect=GraphContract.encoder(2000, 4))
+    other = model_bytes(graph.model(), expect=GraphInterface.encoder(2000, 4))
     with pytest.raises(UsageError, match="No space left"):
         put_encoder(root, replace(small_encoder(), model=other))
     assert contents(root) == before, "nothing changed, nothing beside"

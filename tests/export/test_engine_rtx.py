@@ -23,10 +23,10 @@ from edge_reclass_export.bundle_writer import put_encoder
 from edge_reclass_export.engine.library import open_library
 from edge_reclass_export.engine.process import BuildFailure, BuildJob, Built, build_engine
 from edge_reclass_export.exported import ExportedEncoder
-from edge_reclass_export.musicnn_export import musicnn_encoder
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
-from edge_reclass_export.onnx_writer import GraphContract, model_bytes
-from edge_reclass_export.recipes.musicnn import MusicnnOptions
+from edge_reclass_export.onnx_writer import GraphInterface, model_bytes
+from edge_reclass_export.recipes.musicnn import musicnn_encoder
+from edge_reclass_export.recipes.musicnn_model import MusicnnOptions
 from export.test_bundle_writer import head_file
 from export.test_engine_cli import Cli
 from export.tiny_transformer import DIM, WINDOW, tiny_transformer
@@ -80,8 +80,8 @@ def test_the_graph_alone_says_what_is_float16(tmp_path: Path) -> None:
 
 
 def mert(folder: Path, architecture: Any) -> ExportedEncoder:
-    from edge_reclass_export.mert_export import MertOptions, mert_encoder
-    from edge_reclass_export.recipes.mert import read_source
+    from edge_reclass_export.recipes.mert import MertOptions, mert_encoder
+    from edge_reclass_export.recipes.mert_checkpoint import read_source
     from export import mert_maker
 
     source = read_source(mert_maker.write(folder, mert_maker.config(architecture)))
@@ -89,7 +89,7 @@ def mert(folder: Path, architecture: Any) -> ExportedEncoder:
 
 
 def openjmla(folder: Path) -> ExportedEncoder:
-    from edge_reclass_export.openjmla_export import openjmla_encoder, read_source
+    from edge_reclass_export.recipes.openjmla import openjmla_encoder, read_source
     from export import openjmla_maker
 
     return openjmla_encoder(read_source(openjmla_maker.write_encoder_file(folder / "epoch_20.pth")))
@@ -168,8 +168,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    single = model_bytes(tiny_transformer(half=False), expect=GraphContract.encoder(WINDOW, DIM))
-    half = model_bytes(tiny_transformer(), expect=GraphContract.encoder(WINDOW, DIM))
+    single = model_bytes(tiny_transformer(half=False), expect=GraphInterface.encoder(WINDOW, DIM))
+    half = model_bytes(tiny_transformer(), expect=GraphInterface.encoder(WINDOW, DIM))
     encoder = ExportedEncoder(
         name="tiny",
         model=single,
@@ -221,7 +221,7 @@ def test_the_tiny_transformer_is_a_network(tmp_path: Path) -> None:
     audio = np.random.default_rng(0).standard_normal((3, WINDOW)).astype(np.float32)
     got = []
     for half in (False, True):
-        model = model_bytes(tiny_transformer(half=half), expect=GraphContract.encoder(WINDOW, DIM))
+        model = model_bytes(tiny_transformer(half=half), expect=GraphInterface.encoder(WINDOW, DIM))
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         got.append(session.run(None, {"waveform": audio})[0])
     assert np.abs(got[0] - got[1]).max() < 0.02 * np.abs(got[0]).max()

@@ -22,12 +22,12 @@ from edge_reclass_export.parity import agreement, run_graph
 
 torch = pytest.importorskip("torch", reason="reading checkpoints needs torch")
 
-from edge_reclass_export import fma_mlp_export
 from edge_reclass_export.cli import app
 from edge_reclass_export.excerpt_option import parse_excerpt
-from edge_reclass_export.fma_mlp_export import export_fma_mlp
 from edge_reclass_export.head_files import parse_head_options
-from edge_reclass_export.recipes.fma_mlp import RMSE_COLUMNS, RMSE_RATIO, Features
+from edge_reclass_export.recipes import fma_mlp_stage
+from edge_reclass_export.recipes.fma_mlp_model import RMSE_COLUMNS, RMSE_RATIO, Features
+from edge_reclass_export.recipes.fma_mlp_stage import export_fma_mlp
 
 GENRES = (
     *("Blues", "Classical", "Country", "Easy Listening", "Electronic", "Experimental", "Folk", "Hip-Hop"),
@@ -365,7 +365,7 @@ def test_a_bundle_that_cannot_be_is_refused_first(tmp_path: Path, monkeypatch: p
     def never(*_: object, **__: object) -> None:
         pytest.fail("the checkpoint was read")
 
-    monkeypatch.setattr(fma_mlp_export, "read_trained_head", never)
+    monkeypatch.setattr(fma_mlp_stage, "read_trained_head", never)
     path = msd_model(tmp_path / "msd_model.pth")
     with pytest.raises(UsageError, match="is no directory"):
         run(path, "--bundle", path)

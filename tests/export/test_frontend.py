@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from edge_reclass.bundle.reference import synthesise
 from edge_reclass_export.frontend import LogAmplitude, LogMel, add_log_mel, hann, mel_filters
 from edge_reclass_export.graph import GraphBuilder
-from edge_reclass_export.onnx_writer import BATCH, GraphContract, TensorSpec, model_bytes
+from edge_reclass_export.onnx_writer import BATCH, GraphInterface, TensorSpec, model_bytes
 from edge_reclass_export.parity import run_graph
 
 librosa = pytest.importorskip("librosa")
@@ -27,7 +27,7 @@ def run(spec: LogMel, audio: NDArray[np.float32]) -> NDArray[np.float32]:
     mel = add_log_mel(graph, graph.input("waveform", (BATCH, samples)), samples, spec)
     frames = spec.frame_count(samples)
     graph.output(mel, "mel", (BATCH, frames, spec.bands))
-    expect = GraphContract((TensorSpec("waveform", (samples,)),), (TensorSpec("mel", (frames, spec.bands)),))
+    expect = GraphInterface((TensorSpec("waveform", (samples,)),), (TensorSpec("mel", (frames, spec.bands)),))
     return run_graph(model_bytes(graph.model(), expect=expect), audio)[0]
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from edge_reclass.errors import UsageError
 from edge_reclass_export.errors import CheckpointError
-from edge_reclass_export.heads import LinearLayer, Scaler, head_contract, head_mlp, read_head
-from edge_reclass_export.onnx_writer import model_bytes, write_model
+from edge_reclass_export.heads import LinearLayer, Scaler, head_interface, head_mlp, read_head
+from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.parity import agreement, run_graph
 
 RANDOM = np.random.default_rng(11)
@@ -34,7 +34,7 @@ def test_float32_parity_with_scales_from_1e_minus_6_to_1e_4_and_large_means(widt
     expected = (features.astype(np.float64) - mean) / scale
     for number, layer in enumerate(made):
         expected = (np.maximum(expected, 0.0) if number else expected) @ layer.kernel + layer.bias
-    content = model_bytes(head_mlp(made, Scaler(mean, scale)), expect=head_contract(made))
+    content = model_bytes(head_mlp(made, Scaler(mean, scale)), expect=head_interface(made))
     assert agreement(expected, run_graph(content, features)[0]).relative < 1e-4
     one_by_one = np.concatenate([run_graph(content, row[None])[0] for row in features[:3]])
     np.testing.assert_allclose(one_by_one, expected[:3], rtol=0, atol=1e-3)
@@ -46,14 +46,14 @@ def test_clip_limits_what_is_standardised() -> None:
     features = (2.0 + 4.0 * RANDOM.standard_normal((50, 6))).astype(np.float32)
     standardised = np.clip((features.astype(np.float64) - 2.0) / 0.5, -3.0, 3.0)
     assert (np.abs(standardised) == 3.0).any() and (np.abs(standardised) < 3.0).any()
-    got = run_graph(model_bytes(head_mlp(made, scaler), expect=head_contract(made)), features)[0]
+    got = run_graph(model_bytes(head_mlp(made, scaler), expect=head_interface(made)), features)[0]
     np.testing.assert_allclose(got, standardised @ made[0].kernel + made[0].bias, atol=1e-5)
 
 
 def test_without_scaler() -> None:
     made = layers(5, 3)
     features = RANDOM.standard_normal((2, 5)).astype(np.float32)
-    got = run_graph(model_bytes(head_mlp(made), expect=head_contract(made)), features)[0]
+    got = run_graph(model_bytes(head_mlp(made), expect=head_interface(made)), features)[0]
     np.testing.assert_allclose(got, features @ made[0].kernel + made[0].bias, atol=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_npz_and_onnx_heads_give_the_same_graph(tmp_path: Path) -> None:
     scaler = Scaler(RANDOM.standard_normal(7), np.full(7, 2.0), clip=8.0)
     arrays = {"kernel": layer.kernel, "bias": layer.bias, "mean": scaler.mean, "scale": scaler.scale}
     np.savez(tmp_path / "head.npz", **arrays, clip=scaler.clip)
-    write_model(head_mlp([layer], scaler), tmp_path / "head.onnx", expect=head_contract([layer]))
+    (tmp_path / "head.onnx").write_bytes(model_bytes(head_mlp([layer], scaler), expect=head_interface([layer])))
     content = read_head(tmp_path / "head.npz", 7, 3)
     assert content == read_head(tmp_path / "head.onnx", 7, 3) == (tmp_path / "head.onnx").read_bytes()
 

@@ -32,16 +32,16 @@ torch = pytest.importorskip("torch", reason="the export needs torch")
 from torch.nn.utils import parametrize
 from transformers import HubertModel, Wav2Vec2FeatureExtractor
 
-from edge_reclass_export import mert_export
 from edge_reclass_export.bundle_writer import put_encoder, stage_head
 from edge_reclass_export.cli import app
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.head_files import parse_head_options
-from edge_reclass_export.mert_export import WIDER_ISLANDS, MertOptions, mert_encoder, proved_batch
 from edge_reclass_export.parity import run_graph
 from edge_reclass_export.precision import half_precision
-from edge_reclass_export.recipes.mert import (
+from edge_reclass_export.recipes import mert as mert_export
+from edge_reclass_export.recipes.mert import FLOAT32_REGIONS, MertOptions, mert_encoder, proved_batch
+from edge_reclass_export.recipes.mert_checkpoint import (
     RANDOM_CONFIGS,
     Layer,
     MertConfig,
@@ -192,17 +192,17 @@ def test_the_mean_of_all_layers_as_a_graph(networks: dict[Architecture, HubertMo
     assert agreement(expected, run_graph(encoder.others["fp16"], AUDIO)[0]).cosine >= 0.9999
 
 
-@pytest.mark.parametrize("islands", WIDER_ISLANDS)
-def test_wider_islands_fit_the_network(islands: tuple[str, ...], folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize("regions", FLOAT32_REGIONS)
+def test_float32_regions_fit_the_network(regions: tuple[str, ...], folders: dict[str, Path]) -> None:
     """In torch's own float16, which unlike ONNX Runtime's on the CPU really rounds."""
     source = read_source(folders["330m"])
     module = build(source.config, source.weights, normalise=True, layer="last")
     audio = torch.from_numpy(AUDIO[:2])
     with torch.inference_mode():
-        full, plain, wider = module(audio), half_precision(module)(audio), half_precision(module, islands)(audio)
+        full, plain, wider = module(audio), half_precision(module)(audio), half_precision(module, regions)(audio)
     errors = [agreement(full.numpy(), half.numpy()).relative for half in (plain, wider)]
     assert 0.0 < errors[0] < 0.01 and 0.0 < errors[1] < 0.01
-    # What stays outside the islands (residual sums, positions) is rounded still.
+    # What stays outside of the regions (residual sums, positions) is rounded still.
     assert errors[1] != errors[0]
 
 

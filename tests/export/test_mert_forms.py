@@ -26,14 +26,14 @@ torch = pytest.importorskip("torch", reason="the export needs torch")
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edge_reclass_export import mert_export
 from edge_reclass_export.cli import app
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.layer_mix import LayerMix, read_mix
-from edge_reclass_export.mert_export import WIDER_ISLANDS, MertOptions, mert_encoder
 from edge_reclass_export.parity import run_graph
 from edge_reclass_export.precision import FLOAT16_MAX, largest_value
-from edge_reclass_export.recipes.mert import read_source
+from edge_reclass_export.recipes import mert as mert_export
+from edge_reclass_export.recipes.mert import FLOAT32_REGIONS, MertOptions, mert_encoder
+from edge_reclass_export.recipes.mert_checkpoint import read_source
 from edge_reclass_export.recipes.mert_model import build
 from edge_reclass_export.torch_export import steady_tones
 from export import mert_maker
@@ -288,9 +288,9 @@ def test_attention_alone_goes_to_float32_where_its_scores_overflow(folder: Path)
     with torch.inference_mode():
         front = module.front(features)
         plain, by_island = (
-            [largest_value(module, front, islands)[1] for islands in ((), *WIDER_ISLANDS[:2])][i] for i in (0, 2)
+            [largest_value(module, front, regions)[1] for regions in ((), *FLOAT32_REGIONS[:2])][i] for i in (0, 2)
         )
-    assert WIDER_ISLANDS[1] == ("layers.*.attention",)
+    assert FLOAT32_REGIONS[1] == ("layers.*.attention",)
     assert plain > FLOAT16_MAX > by_island
     # The scale is inside: the scores are those of softmax, √12 times smaller than the bare product.
     layer = module.body.get_submodule("layers.0.attention")

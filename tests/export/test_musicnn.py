@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from edge_reclass.bundle.reference import synthesise
 from edge_reclass.errors import UsageError
 from edge_reclass_export.errors import CheckpointError
-from edge_reclass_export.musicnn_export import export_musicnn, musicnn_encoder, parse_variant
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
 from edge_reclass_export.parity import run_graph
-from edge_reclass_export.recipes.musicnn import (
+from edge_reclass_export.recipes.musicnn import musicnn_encoder, parse_variant
+from edge_reclass_export.recipes.musicnn_model import (
     EMBEDDINGS,
     HOP_SAMPLES,
     SAMPLE_RATE,
@@ -93,17 +93,15 @@ def test_float16_cast_follows_the_cast_and_differs_from_no_cast(made_wheel: Musi
 
 @pytest.mark.parametrize("tags", [False, True])
 @pytest.mark.parametrize("embedding", EMBEDDINGS)
-def test_file_contract_and_parts(made_wheel: MusicnnWheel, embedding: Embedding, tags: bool, tmp_path: Path) -> None:
+def test_file_rules_and_parts(made_wheel: MusicnnWheel, embedding: Embedding, tags: bool) -> None:
     options = MusicnnOptions(embedding, tags)
-    path = tmp_path / "musicnn.onnx"
-    written = export_musicnn(made_wheel, path, variant="mtt", options=options)
-    again = export_musicnn(made_wheel, tmp_path / "again.onnx", variant="mtt", options=options)
-    assert written.sha256 == again.sha256
-    model = onnx.load(path)
+    content = musicnn_encoder(made_wheel, variant="mtt", options=options).model
+    assert musicnn_encoder(made_wheel, variant="mtt", options=options).model == content
+    model = onnx.load_model_from_string(content)
     assert (model.ir_version, model.opset_import[0].version, len(model.opset_import)) == (10, 18, 1)
     assert "Permission is hereby granted" in model.doc_string
     inputs = synthesise(SAMPLE_RATE, WINDOW_SAMPLES, 4)[[0, 7]]
-    outputs = run_graph(path.read_bytes(), inputs)
+    outputs = run_graph(content, inputs)
     assert [one.shape for one in outputs] == [(2, DIMS[embedding]), *([(2, 50)] if tags else [])]
     whole = run_graph(musicnn_encoder(made_wheel, variant="mtt", options=ALL).model, inputs)
     part = {"penultimate": slice(0, 200), "pool": slice(200, None), "penultimate+pool": slice(None)}[embedding]
@@ -176,12 +174,10 @@ def _damaged_wheels(folder: Path) -> dict[str, tuple[Path, str]]:
     return files
 
 
-def test_damaged_wheels_are_refused_and_leave_nothing(tmp_path: Path) -> None:
-    output = tmp_path / "out" / "musicnn.onnx"
-    for name, (path, message) in _damaged_wheels(tmp_path).items():
+def test_damaged_wheels_are_refused(tmp_path: Path) -> None:
+    for path, message in _damaged_wheels(tmp_path).values():
         with pytest.raises(CheckpointError, match=message):
-            export_musicnn(MusicnnWheel(path, sha256=None), output)
-        assert not output.parent.exists(), name
+            musicnn_encoder(MusicnnWheel(path, sha256=None))
 
 
 def test_only_the_pinned_wheel_is_taken(made_wheel_file: Path, tmp_path: Path) -> None:

@@ -29,12 +29,18 @@ from edge_reclass_export.parity import run_graph
 
 torch = pytest.importorskip("torch", reason="the export needs torch")
 
-from edge_reclass_export import openjmla_export
 from edge_reclass_export.checkpoints import load_state
 from edge_reclass_export.cli import app
 from edge_reclass_export.exported import ExportedEncoder
-from edge_reclass_export.openjmla_export import one_window, openjmla_encoder, read_source
-from edge_reclass_export.recipes.openjmla import FULL_SIZE, Geometry, random_weights, read_weights, tensor_shapes
+from edge_reclass_export.recipes import openjmla as openjmla_export
+from edge_reclass_export.recipes.openjmla import one_window, openjmla_encoder, read_source
+from edge_reclass_export.recipes.openjmla_checkpoint import (
+    FULL_SIZE,
+    Geometry,
+    random_weights,
+    read_weights,
+    tensor_shapes,
+)
 from edge_reclass_export.recipes.openjmla_model import Pool, SpectPrompt, VisionTransformer, build
 from export import openjmla_maker as maker
 from export import openjmla_reference as reference
@@ -209,7 +215,7 @@ def test_half_precision_leaves_the_front_end_and_the_pooling_in_float32(encoder:
     assert norms == pytest.approx([1e-6] * len(norms))
 
 
-def test_a_hidden_unit_beyond_float16_makes_an_island(tmp_path: Path) -> None:
+def test_a_hidden_unit_beyond_float16_makes_a_float32_region(tmp_path: Path) -> None:
     """One unit of 1e5, of which the next layer takes a hundred-thousandth: harmless in float32, infinite in float16."""
     state = maker.encoder_state()
     state["layers.0.ffn.layers.0.0.bias"][7] += 1e5

@@ -143,7 +143,7 @@ def test_agreement_with_zeros_and_nan() -> None:
 
 def test_parity_names_all_three_limits() -> None:
     expected = np.ones((1, 4), np.float32)
-    tolerance = Tolerance(cosine=0.999, relative=1e-3, max_abs=1e-2)
+    tolerance = Tolerance(cosine=0.999, relative=1e-3)
     assert require_parity(expected, expected * np.float32(1.0005), tolerance, "x").max_abs < 1e-3
     with pytest.raises(ParityError, match=r"encoder differs.*relative error 0\.0[0-9]* \(at most 0\.001\)"):
         require_parity(expected, expected * np.float32(1.05), tolerance, "encoder")

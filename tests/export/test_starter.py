@@ -14,7 +14,7 @@ import synth
 from edge_reclass import Cascade
 from edge_reclass.bundle.loading import MANIFEST, load
 from edge_reclass.errors import UsageError
-from edge_reclass_export.heads import head_contract, head_mlp
+from edge_reclass_export.heads import head_interface, head_mlp
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.parity import run_graph
@@ -58,7 +58,7 @@ def test_a_head_learns_and_becomes_the_same_graph() -> None:
     head = fit_head(x, y, balanced_weights(y, np.arange(len(y)), 4), 4, strength=1.0)
     assert (head.logits(x_new).argmax(axis=1) == y_new).mean() > 0.9
     assert (head.logits(1e3 * x_new).argmax(axis=1) != 3).all(), "a genre without rows never wins"
-    content = model_bytes(head_mlp([head.layer], head.scaler), expect=head_contract([head.layer]))
+    content = model_bytes(head_mlp([head.layer], head.scaler), expect=head_interface([head.layer]))
     features = x_new.astype(np.float32)
     np.testing.assert_allclose(run_graph(content, features)[0], head.logits(features), atol=1e-3)
 
@@ -75,7 +75,7 @@ def test_a_range_test_tells_two_sides_of_the_middle_and_becomes_the_same_graph()
     inside, outside = test.distance(music[60:]), test.distance(made)
     assert np.quantile(inside, 0.95) < np.quantile(outside, 0.05)
     assert ((test.distance(far) >= 0) & (test.distance(far) <= 1)).all()
-    content = model_bytes(test.graph(), expect=test.contract)
+    content = model_bytes(test.graph(), expect=test.interface)
     for rows in (music[:5], made[:5], far):
         features = rows.astype(np.float32)
         np.testing.assert_allclose(run_graph(content, features)[0][:, 0], test.distance(features), atol=1e-4)

@@ -15,8 +15,8 @@ pytest.importorskip("transformers", reason="MERT's recipe needs transformers")
 from torch.utils.flop_counter import FlopCounterMode
 
 from edge_reclass.cascade.policy import check as check_policy
-from edge_reclass_export.recipes.mert import RANDOM_CONFIGS
-from edge_reclass_export.recipes.openjmla import FULL_SIZE
+from edge_reclass_export.recipes.mert_checkpoint import RANDOM_CONFIGS
+from edge_reclass_export.recipes.openjmla_checkpoint import FULL_SIZE
 from gpu_check import parity, summary
 from gpu_check.cascade import chains, policy, thresholds
 from gpu_check.cli import STAGES, main

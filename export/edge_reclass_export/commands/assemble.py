@@ -5,29 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import msgspec
 import typer
 import yaml
 
 from edge_reclass.errors import UsageError
-from edge_reclass_export.commands.common import Plan, Planned, Progress, say
-from edge_reclass_export.commands.fma_mlp import fma_mlp
-from edge_reclass_export.commands.mert import mert
-from edge_reclass_export.commands.musicnn import musicnn
-from edge_reclass_export.commands.openjmla import openjmla
+from edge_reclass_export.recipe import Planned, Progress, Recipe, say
+from edge_reclass_export.recipes import RECIPES
 
-__all__ = ["RECIPES", "register"]
-
-RECIPES: Mapping[str, Plan] = {"fma-mlp": fma_mlp, "mert": mert, "openjmla": openjmla, "musicnn": musicnn}
+__all__ = ["assemble"]
 
 _TOP_KEYS = ("bundle", "genres", "stages")
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to ``app``."""
-    app.command(name="all")(assemble)
 
 
 def assemble(
@@ -71,7 +61,7 @@ def _planned(config: Path, calls: list[tuple[str, dict[str, Any]]]) -> list[Plan
         where = f"{config}: stages[{number}]"
         if genres and not arguments.get("genres"):
             arguments = {**arguments, "genres": genres}
-        plan = RECIPES[recipe](**arguments)
+        plan = RECIPES[recipe].plan(**arguments)
         if plan.stage in [before.stage for before in planned]:
             raise UsageError(
                 f"{where}: a stage before it is called {plan.stage!r} too; give it another name with stage:"
@@ -133,10 +123,9 @@ def _read(config: Path) -> dict[Any, Any]:
     return plain
 
 
-def _arguments(where: str, command: Plan, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """``options`` as the command's arguments, each of the type that the command declares."""
-    kinds: dict[str, Any] = get_type_hints(command)
-    parameters = inspect.signature(command).parameters
+def _arguments(where: str, recipe: Recipe, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """``options`` as the recipe's arguments, each of the type that the recipe declares."""
+    parameters = inspect.signature(recipe.plan, eval_str=True).parameters
     if unknown := [name for name in options if name not in parameters]:
         known = ", ".join(name.replace("_", "-") for name in parameters)
         raise UsageError(f"{where}: unknown options {', '.join(unknown)}; expected some of {known}")
@@ -153,10 +142,11 @@ def _arguments(where: str, command: Plan, options: Mapping[str, Any], folder: Pa
     for name, value in options.items():
         if name == "genres" and isinstance(value, list):
             value = ",".join(map(str, value))
-        if kinds[name] in (str, str | None) and isinstance(value, int | float) and not isinstance(value, bool):
+        kind = parameters[name].annotation.__args__[0]  # of Annotated
+        if kind in (str, str | None) and isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)  # layer: 6, excerpt: 30
         try:
-            arguments[name] = msgspec.convert(value, kinds[name], dec_hook=path)
+            arguments[name] = msgspec.convert(value, kind, dec_hook=path)
         except (msgspec.ValidationError, ValueError) as error:
             raise UsageError(f"{where}: {name}: {error}, got {value!r}") from error
         for file in arguments[name] if isinstance(arguments[name], list) else [arguments[name]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge_reclass_export.commands.common import need, say
+from edge_reclass_export.recipe import need, say
 
 __all__ = ["register"]
 

@@ -1,106 +1,75 @@
-"""Stage 1: an MLP on the 518 FMA features, from the checkpoints that exist, on the scale of our own features.
-
-Where a checkpoint was trained on FMA's published ``features.csv``, its rmse columns are on another scale: librosa
-0.5.0, which made that table, took sqrt(mean of |S|² over the 1025 bins); librosa 0.11, and this package, take
-sqrt(2 · Σ|S|² / 2048²). The ratio is 2048 / sqrt(2050) = 45.23 (both sources read). A head has to see what it was
-trained on, so the ratio goes into the scaler: (ratio · x - mean) / scale = (x - mean / ratio) / (scale / ratio).
-"""
+"""``edge-reclass export fma-mlp``: a trained MLP on the 518 FMA features."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import sqrt
-from typing import Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import onnx
+import typer
 
-from edge_reclass.errors import UsageError
-from edge_reclass.features import FEATURE_COUNT, FEATURE_NAMES
-from edge_reclass_export.errors import CheckpointError
-from edge_reclass_export.head_files import TrainedHead
-from edge_reclass_export.heads import Scaler, head_graph
+from edge_reclass_export.recipe import Activation, HeadLayers, Planned, Progress, Recipe, need, say, split_genres
 
-__all__ = [
-    "FEATURES",
-    "RMSE_COLUMNS",
-    "RMSE_RATIO",
-    "FeatureScale",
-    "Features",
-    "build",
-    "choose_scale",
-    "parse_features",
-    "runtime_scaler",
-]
+if TYPE_CHECKING:
+    from edge_reclass_export.bundle_writer import BundleChange
 
-Features = Literal["auto", "fma-csv", "librosa-0.11"]
-FEATURES: tuple[Features, ...] = get_args(Features)
+__all__ = ["RECIPE"]
 
-RMSE_RATIO = 2048.0 / sqrt(2050.0)
-"""rmse of librosa 0.5.0 over rms of librosa 0.11, for the same spectrogram: 45.23."""
+_HELP = """Export a trained MLP on the 518 FMA features as a stage of a bundle.
 
-RMSE_COLUMNS = tuple(
-    FEATURE_NAMES.index(f"rmse/{statistic}/01") for statistic in ("max", "mean", "median", "min", "std")
-)
-"""393 to 396, and 398; kurtosis and skew have no scale."""
+The scaler becomes a part of the head. What was written is described on standard output, as YAML.
 
-_RMSE_MEAN = FEATURE_NAMES.index("rmse/mean/01")
+Exit codes: 0 good, 2 wrong usage, 4 the checkpoint or the bundle is invalid.
+"""
 
 
-@dataclass(frozen=True)
-class FeatureScale:
-    """On which features a head was trained, and ``why`` that is believed: a sentence."""
+def _plan(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="msd_model.pth, another checkpoint of a head, .npz or .skops.", metavar="CHECKPOINT")
+    ],
+    bundle: Annotated[Path, typer.Option(help="Put the stage into this bundle directory; made where there is none.")],
+    features: Annotated[
+        str,
+        typer.Option(
+            help="What the head was trained on: fma-csv (FMA's published table), librosa-0.11 (features as this"
+            " package computes them), or auto (as the scaler tells)."
+        ),
+    ] = "auto",
+    genres: Annotated[str, typer.Option(help="Names of the head's classes, A,B,..., where CHECKPOINT has none.")] = "",
+    stage: Annotated[str, typer.Option(help="Name of the bundle's stage.")] = "fma",
+    excerpt: Annotated[
+        str | None,
+        typer.Option(
+            help="What the head was trained on: full, SECONDS (from the middle) or START:SECONDS."
+            " [default: full for fma-csv, else the bundle's]"
+        ),
+    ] = None,
+    rate: Annotated[str, typer.Option(help="Rate at which the features are computed: Hz, or native.")] = "44100",
+    activation: Activation = None,
+    head_layers: HeadLayers = None,
+) -> Planned:
+    need("onnx", "torch", "safetensors")
+    from edge_reclass_export.bundle_writer import check_bundle
+    from edge_reclass_export.head_files import parse_head_options
+    from edge_reclass_export.recipes.fma_mlp_model import parse_features
+    from edge_reclass_export.recipes.fma_mlp_stage import check_fma_mlp, export_fma_mlp, parse_rate
 
-    features: Literal["fma-csv", "librosa-0.11"]
-    why: str
+    names, chosen_rate = split_genres(genres), parse_rate(rate)
+    given: dict[str, Any] = {
+        "stage": stage,
+        "features": parse_features(features),
+        "genres": names,
+        "excerpt": excerpt,
+        "options": parse_head_options(activation, head_layers),
+    }
+    check_bundle(bundle, stage, genres=names)
+    read = check_fma_mlp(checkpoint, bundle, **given)
+    for line in read.said:
+        say(line)
 
+    def run(root: Path, _: Progress) -> BundleChange:
+        return export_fma_mlp(checkpoint, root, rate=chosen_rate, **given)
 
-def parse_features(text: str) -> Features:
-    """The choice of that name. Raises ``UsageError`` where there is none."""
-    for features in FEATURES:
-        if text == features:
-            return features
-    raise UsageError(f"no features {text!r}; choose one of {', '.join(FEATURES)}")
-
-
-def choose_scale(head: TrainedHead, features: Features = "auto") -> FeatureScale:
-    """The scale of the head's rmse columns; ``auto`` looks at the mean that the scaler has for rmse/mean.
-
-    Full-scale audio has an rms of at most 1, so a greater mean can only come from the published table.
-
-    Raises:
-        CheckpointError: the head does not take the 518 features.
-        UsageError: ``auto``, and there is no scaler to look at.
-    """
-    if head.inputs != FEATURE_COUNT:
-        raise CheckpointError(
-            f"{head.path}: the head takes {head.inputs} values, expected the {FEATURE_COUNT} FMA features; the head of"
-            " another encoder goes with that encoder's export, as --head"
-        )
-    if features != "auto":
-        return FeatureScale(features, f"--features {features}")
-    if head.scaler is None:
-        raise UsageError(
-            f"{head.path} has no scaler, so nothing says on which scale its rmse columns are: give --features fma-csv"
-            " (FMA's published features.csv) or --features librosa-0.11 (features computed as this package does)"
-        )
-    mean = float(head.scaler.mean[_RMSE_MEAN])
-    if mean > 1.0:
-        return FeatureScale("fma-csv", f"scaler_mean[{_RMSE_MEAN}] (rmse/mean) is {mean:.4g}, above 1")
-    return FeatureScale("librosa-0.11", f"scaler_mean[{_RMSE_MEAN}] (rmse/mean) is {mean:.4g}, not above 1")
-
-
-def runtime_scaler(scaler: Scaler | None, scale: FeatureScale) -> Scaler | None:
-    """The scaler for the features that the runtime computes; None where nothing has to be scaled."""
-    if scale.features == "librosa-0.11":
-        return scaler
-    ratio = np.ones(FEATURE_COUNT)
-    ratio[list(RMSE_COLUMNS)] = RMSE_RATIO
-    if scaler is None:
-        return Scaler(np.zeros(FEATURE_COUNT), 1.0 / ratio)
-    return Scaler(scaler.mean / ratio, scaler.scale / ratio, scaler.clip)
+    return Planned(stage, read.genres, True, run)
 
 
-def build(head: TrainedHead, scale: FeatureScale) -> onnx.ModelProto:
-    """``features[batch, 518] → logits[batch, classes]`` on the features that the runtime computes."""
-    return head_graph(head.steps, runtime_scaler(head.scaler, scale))
+RECIPE = Recipe("fma-mlp", _plan, _HELP)

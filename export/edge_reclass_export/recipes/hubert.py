@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from edge_reclass_export.recipes.mert import MertConfig
+from edge_reclass_export.recipes.mert_checkpoint import MertConfig
 
 __all__ = ["Hubert", "hubert", "random_weights"]
 

@@ -14,7 +14,7 @@ from torch import nn
 from edge_reclass_export.layer_mix import LayerMix
 from edge_reclass_export.precision import EncoderModule
 from edge_reclass_export.recipes import hubert as parts
-from edge_reclass_export.recipes.mert import Layer, MertConfig
+from edge_reclass_export.recipes.mert_checkpoint import Layer, MertConfig
 
 __all__ = ["NORMALISE_EPSILON", "build"]
 

@@ -1,190 +1,176 @@
-"""OpenJMLA's audio encoder (UniMus/OpenJMLA; arXiv 2310.10159): which tensors of a checkpoint it is, and its geometry.
-
-The encoder is a ViT whose tensors have MMSelfSup's names. They stand in ``epoch_20.pth`` alone, and in the larger
-checkpoint beside a language model, below a prefix such as ``backbone.``. Nothing about its size is assumed: width,
-layers, patches and window come from the shapes of the tensors, and what does not fit together is refused with both
-numbers. The network itself is in ``openjmla_model``.
-"""
+"""``edge-reclass export openjmla``: OpenJMLA's audio encoder, in float32 and float16, proved against torch."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import asdict, dataclass
+from math import floor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import torch
+import typer
 
-from edge_reclass_export.checkpoints import Checkpoint
-from edge_reclass_export.errors import CheckpointError
+from edge_reclass.bundle import ExcerptEntry
+from edge_reclass.errors import UsageError
+from edge_reclass_export.recipe import EncoderPlan, encoder_recipe
+
+if TYPE_CHECKING:
+    from edge_reclass_export.exported import ExportedEncoder
+    from edge_reclass_export.recipes.openjmla_checkpoint import Geometry, OpenJmlaWeights
+    from edge_reclass_export.recipes.openjmla_model import Pool
+    from edge_reclass_export.torch_export import Progress
 
 __all__ = [
-    "BANDS",
-    "CHANNELS",
-    "FRAME_HOP",
-    "FULL_SIZE",
-    "N_FFT",
-    "SAMPLE_RATE",
-    "Geometry",
-    "OpenJmlaWeights",
-    "random_weights",
-    "read_weights",
-    "tensor_shapes",
+    "RECIPE",
+    "STAGE",
+    "OpenJmlaOptions",
+    "OpenJmlaSource",
+    "one_window",
+    "openjmla_encoder",
+    "random_source",
+    "read_source",
 ]
 
-SAMPLE_RATE = 16_000
-N_FFT = 400
-FRAME_HOP = 160
-BANDS = 80
-CHANNELS = 3
-HEAD_WIDTH = 64
-"""Width of one attention head in MMSelfSup's ViT-S, -B and -L; the number of heads stands in no tensor."""
+STAGE = "jmla"
+"""The stage's name by default: the policies of the older project know it by this one."""
 
-_PATCH_KERNEL = "patch_embed.projection.weight"
-_FAMILIES = ("cls_token", "pos_embed", "patch_embed.", "layers.", "ln1.")
-_TRAINING_ONLY = ("mask_token",)
-_OTHER_NETWORKS = ("pre_norm.", "ln_pre.", "fc_norm.", "norm.", "dist_token", "register_tokens", "reg_token")
-"""Tensors beside the encoder's, without a prefix, that mean another kind of ViT."""
+RANDOM_SEED = 20_231_016
 
+_HELP = """Export OpenJMLA's audio encoder: 29.92 s at 16 kHz to 768 values, in float32 and float16.
 
-@dataclass(frozen=True)
-class Geometry:
-    """Sizes of the encoder. ``rows`` × ``columns`` patches of ``patch`` × ``patch`` cover mel bands × frames."""
+Only the encoder's tensors are taken from the checkpoint, and its size from them. A bundle with untrained weights is
+marked, and classify refuses it without --allow-random. What was written is described on standard output, as YAML.
 
-    width: int
-    layers: int
-    hidden: int
-    patch: int
-    rows: int
-    columns: int
-
-    @property
-    def heads(self) -> int:
-        return self.width // HEAD_WIDTH
-
-    @property
-    def tokens(self) -> int:
-        """The class token and the patches."""
-        return 1 + self.rows * self.columns
-
-    @property
-    def frames(self) -> int:
-        return self.columns * self.patch
-
-    @property
-    def window_samples(self) -> int:
-        """The fewest samples that hold the last frame, which is centred on sample ``(frames - 1) · hop``."""
-        return (self.frames - 1) * FRAME_HOP + N_FFT // 2
-
-    @property
-    def parameters(self) -> int:
-        return sum(prod(shape) for shape in tensor_shapes(self).values())
+Exit codes: 0 good, 2 wrong usage, 4 the checkpoint, the head or the bundle is invalid.
+"""
 
 
-FULL_SIZE = Geometry(width=768, layers=12, hidden=3072, patch=16, rows=5, columns=187)
-"""The published encoder: ViT-B/16 on 80 × 2992, 86 366 208 parameters, a window of 478 760 samples (29.92 s)."""
+def _read(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(help="epoch_20.pth, or the checkpoint with the language model.", metavar="CHECKPOINT"),
+    ] = None,
+    pool: Annotated[str, typer.Option(help="mean (of the patch tokens) or cls (the class token).")] = "mean",
+    random_init: Annotated[
+        bool,
+        typer.Option("--random-init", help="Untrained weights of full size in place of CHECKPOINT, for measurements."),
+    ] = False,
+) -> EncoderPlan:
+    if (checkpoint is not None) == random_init:
+        raise UsageError("give either a CHECKPOINT or --random-init")
+    from edge_reclass_export.recipes.openjmla_checkpoint import SAMPLE_RATE
+    from edge_reclass_export.recipes.openjmla_model import parse_pool
+
+    options = OpenJmlaOptions(parse_pool(pool))
+
+    def read() -> OpenJmlaSource:
+        return random_source() if checkpoint is None else read_source(checkpoint)
+
+    geometry = read().weights.geometry
+    return EncoderPlan(
+        SAMPLE_RATE,
+        geometry.window_samples,
+        geometry.width,
+        lambda _head, _mix: lambda progress: openjmla_encoder(read(), options, progress),
+        untrained=random_init,
+        excerpt=one_window(geometry.window_samples),
+    )
+
+
+RECIPE = encoder_recipe("openjmla", _read, help=_HELP, stage=STAGE, excerpt=True)
 
 
 @dataclass(frozen=True)
-class OpenJmlaWeights:
-    """The encoder's tensors in float32 by their names without prefix; ``others``: how many tensors are not its own."""
+class OpenJmlaOptions:
+    """``pool``: what becomes of the tokens."""
 
-    geometry: Geometry
-    tensors: Mapping[str, torch.Tensor]
-    prefix: str
-    others: int
+    pool: Pool = "mean"
 
 
-def tensor_shapes(geometry: Geometry) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the encoder, in the order of the network."""
-    width, hidden, patch = geometry.width, geometry.hidden, geometry.patch
-    shapes: dict[str, tuple[int, ...]] = {
-        "cls_token": (1, 1, width),
-        "pos_embed": (1, geometry.tokens, width),
-        _PATCH_KERNEL: (width, CHANNELS, patch, patch),
-        "patch_embed.projection.bias": (width,),
-    }
-    for number in range(geometry.layers):
-        layer = {
-            "ln1.weight": (width,),
-            "ln1.bias": (width,),
-            "attn.qkv.weight": (3 * width, width),
-            "attn.qkv.bias": (3 * width,),
-            "attn.proj.weight": (width, width),
-            "attn.proj.bias": (width,),
-            "ln2.weight": (width,),
-            "ln2.bias": (width,),
-            "ffn.layers.0.0.weight": (hidden, width),
-            "ffn.layers.0.0.bias": (hidden,),
-            "ffn.layers.1.weight": (width, hidden),
-            "ffn.layers.1.bias": (width,),
-        }
-        shapes |= {f"layers.{number}.{name}": shape for name, shape in layer.items()}
-    return shapes | {"ln1.weight": (width,), "ln1.bias": (width,)}
+@dataclass(frozen=True)
+class OpenJmlaSource:
+    """The weights, and where they are from: the part of the provenance that says so."""
+
+    weights: OpenJmlaWeights
+    provenance: Mapping[str, object]
 
 
-def random_weights(geometry: Geometry = FULL_SIZE, seed: int = 0) -> OpenJmlaWeights:
-    """Untrained weights of the given size, for measurements: normal with deviation 0.02, LayerNorms neutral."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for name, shape in tensor_shapes(geometry).items():
-        if re.search(r"\bln[12]\.weight$", name):
-            tensors[name] = torch.ones(shape)
-        elif name.endswith(".bias"):
-            tensors[name] = torch.zeros(shape)
-        else:
-            tensors[name] = torch.randn(shape, generator=generator).mul_(0.02)
-    return OpenJmlaWeights(geometry, tensors, "", 0)
-
-
-def read_weights(checkpoint: Checkpoint) -> OpenJmlaWeights:
-    """The encoder out of a checkpoint that may hold more, a language model for instance.
+def read_source(checkpoint: Path) -> OpenJmlaSource:
+    """The encoder in a checkpoint.
 
     Raises:
-        CheckpointError: there is no encoder, tensors are missing or too many, shapes do not fit together, values are
-            not finite.
+        UsageError: the file cannot be read.
+        CheckpointError: it is damaged or holds no OpenJMLA encoder.
     """
-    inside = checkpoint.under(_PATCH_KERNEL)
-    tensors = inside.tensors
-    if not inside.prefix:
-        # Without a prefix, the other parts of the checkpoint stand beside the encoder's tensors.
-        tensors = {name: value for name, value in tensors.items() if name.startswith((*_FAMILIES, *_OTHER_NETWORKS))}
-    encoder = replace(inside, tensors=tensors)
-    geometry = _geometry(encoder)
-    taken = encoder.take(tensor_shapes(geometry), ignore=_TRAINING_ONLY)
-    return OpenJmlaWeights(geometry, taken, encoder.prefix, len(checkpoint.tensors) - len(taken))
+    from edge_reclass_export.checkpoints import load_state
+    from edge_reclass_export.recipes.openjmla_checkpoint import read_weights
+
+    loaded = load_state(checkpoint)
+    weights = read_weights(loaded)
+    return OpenJmlaSource(
+        weights,
+        {
+            "source": checkpoint.name,
+            "source_sha256": loaded.sha256,
+            "source_prefix": weights.prefix,
+            "source_tensors_left_out": weights.others,
+            "stored_dtypes": list(loaded.stored_dtypes),
+            "licence": "that of the checkpoint, which does not state it; see UniMus/OpenJMLA",
+        },
+    )
 
 
-def _geometry(encoder: Checkpoint) -> Geometry:
-    width, channels, patch, across = encoder.shape(_PATCH_KERNEL, 4)
-    if channels != CHANNELS or patch != across or BANDS % patch:
-        raise CheckpointError(
-            f"{encoder.path}: the patch kernel is {[width, channels, patch, across]}, expected"
-            f" [width, {CHANNELS}, patch, patch] with a patch that divides {BANDS} mel bands"
-        )
-    if width % HEAD_WIDTH:
-        raise CheckpointError(f"{encoder.path}: the width is {width}, expected a multiple of {HEAD_WIDTH} (one head)")
-    layers = encoder.count("layers.{}.")
-    if not layers:
-        raise CheckpointError(f"{encoder.path}: expected at least one layer ({encoder.prefix}layers.0.*), got none")
-    hidden, _ = encoder.shape("layers.0.ffn.layers.0.0.weight", 2)
-    rows = BANDS // patch
-    return Geometry(width, layers, hidden, patch, rows, _columns(encoder, width, rows))
+def random_source(geometry: Geometry | None = None) -> OpenJmlaSource:
+    """Untrained weights, of the published size by default, for measurements; their provenance says so."""
+    from edge_reclass_export.recipes.openjmla_checkpoint import FULL_SIZE, random_weights
+
+    source = {
+        "random_init": True,
+        "source": f"untrained weights, seed {RANDOM_SEED}",
+        "licence": "none: nothing was trained",
+    }
+    return OpenJmlaSource(random_weights(geometry or FULL_SIZE, RANDOM_SEED), source)
 
 
-def _columns(encoder: Checkpoint, width: int, rows: int) -> int:
-    """Patches along time, from the number of position embeddings."""
-    single, tokens, across = encoder.shape("pos_embed", 3)
-    if single != 1 or across != width:
-        raise CheckpointError(
-            f"{encoder.path}: pos_embed is {[single, tokens, across]}, expected"
-            f" [1, tokens, {width}], for the patch kernel's width is {width}"
-        )
-    patches = tokens - 1
-    if patches < rows or patches % rows:
-        raise CheckpointError(
-            f"{encoder.path}: pos_embed has {tokens} rows: the class token and {patches} patches; {BANDS} mel bands"
-            f" make {rows} rows of patches, and {patches} is no multiple of {rows}"
-            f" (OpenJMLA: 1 + {FULL_SIZE.rows} · {FULL_SIZE.columns} = {FULL_SIZE.tokens})"
-        )
-    return patches // rows
+def openjmla_encoder(
+    source: OpenJmlaSource, options: OpenJmlaOptions | None = None, progress: Progress = lambda _: None
+) -> ExportedEncoder:
+    """The encoder of ``source`` in all its precisions, proved against torch, not yet on the disk.
+
+    Raises ``ParityError`` where a graph does not give what torch gives.
+    """
+    from edge_reclass_export.recipes.openjmla_checkpoint import SAMPLE_RATE
+    from edge_reclass_export.recipes.openjmla_model import FLOAT32_REGIONS, build
+    from edge_reclass_export.torch_export import export_encoder
+
+    options = options or OpenJmlaOptions()
+    geometry = source.weights.geometry
+    return export_encoder(
+        build(source.weights, options.pool),
+        name="openjmla",
+        stage=STAGE,
+        rate=SAMPLE_RATE,
+        window_samples=geometry.window_samples,
+        dim=geometry.width,
+        short="repeat_centered",
+        provenance={
+            "recipe": "openjmla",
+            **source.provenance,
+            "network": {**asdict(geometry), "heads": geometry.heads, "parameters": geometry.parameters},
+            "pool": options.pool,
+        },
+        title="Audio encoder of OpenJMLA (arXiv 2310.10159)",
+        float32_regions=FLOAT32_REGIONS,
+        progress=progress,
+    )
+
+
+def one_window(window_samples: int) -> ExcerptEntry:
+    """The middle of a track, as long as one window, rounded down to 10 ms.
+
+    The reference looks at one window. A bundle's usual 30 s are 0.08 s longer than it and would make two that hold
+    nearly the same, at twice the cost; rounding down keeps any file's sampling rate from adding a sample.
+    """
+    from edge_reclass_export.recipes.openjmla_checkpoint import SAMPLE_RATE
+
+    return ExcerptEntry(start="center", seconds=floor(100 * window_samples / SAMPLE_RATE) / 100)

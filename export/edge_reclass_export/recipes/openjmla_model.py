@@ -18,7 +18,7 @@ from torch.nn import functional
 from edge_reclass.errors import UsageError
 from edge_reclass_export.frontend import dft_basis, mel_filters
 from edge_reclass_export.precision import EncoderModule
-from edge_reclass_export.recipes.openjmla import (
+from edge_reclass_export.recipes.openjmla_checkpoint import (
     BANDS,
     CHANNELS,
     FRAME_HOP,
@@ -28,12 +28,12 @@ from edge_reclass_export.recipes.openjmla import (
     OpenJmlaWeights,
 )
 
-__all__ = ["POOLS", "WIDER_ISLANDS", "Pool", "SpectPrompt", "VisionTransformer", "build", "parse_pool"]
+__all__ = ["FLOAT32_REGIONS", "POOLS", "Pool", "SpectPrompt", "VisionTransformer", "build", "parse_pool"]
 
 Pool = Literal["mean", "cls"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
 
-WIDER_ISLANDS = (("layers.*.ffn",), ("layers.*.attn",), ("layers.*.ffn", "layers.*.attn"))
+FLOAT32_REGIONS = (("layers.*.ffn",), ("layers.*.attn",), ("layers.*.ffn", "layers.*.attn"))
 """What stays float32, tried in turn where plain float16 does not hold: hidden units overflow first."""
 
 _LOW_HZ, _HIGH_HZ = 50.0, 8_000.0

@@ -31,12 +31,12 @@ from edge_reclass.errors import UsageError
 from edge_reclass.features import FEATURE_COUNT
 from edge_reclass_export.cascade_writer import write_cascade_reference
 from edge_reclass_export.exported import ExportedEncoder
-from edge_reclass_export.heads import LinearLayer, Scaler, head_contract, head_mlp
-from edge_reclass_export.musicnn_export import musicnn_encoder
+from edge_reclass_export.heads import LinearLayer, Scaler, head_interface, head_mlp
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
-from edge_reclass_export.onnx_writer import write_bytes, write_model
+from edge_reclass_export.onnx_writer import model_bytes, write_bytes
 from edge_reclass_export.parity import reference_vectors
-from edge_reclass_export.recipes.musicnn import MusicnnOptions
+from edge_reclass_export.recipes.musicnn import musicnn_encoder
+from edge_reclass_export.recipes.musicnn_model import MusicnnOptions
 from edge_reclass_export.starter.card import Measured, model_card
 from edge_reclass_export.starter.catalogue import GENRES, Catalogue, read_catalogue
 from edge_reclass_export.starter.embeddings import hear_clips, hear_nonsense
@@ -150,8 +150,8 @@ class _Bundle:
         root = self._root
         for stage, head in fitted.heads.items():
             model = head_mlp([head.layer], head.scaler)
-            write_model(model, root / f"heads/{stage}.onnx", expect=head_contract([head.layer]))
-        write_model(fitted.range.graph(), root / "heads/fma.range.onnx", expect=fitted.range.contract)
+            write_bytes(model_bytes(model, expect=head_interface([head.layer])), root / f"heads/{stage}.onnx")
+        write_bytes(model_bytes(fitted.range.graph(), expect=fitted.range.interface), root / "heads/fma.range.onnx")
         if card is not None:
             write_bytes(card.encode("utf-8"), root / "README.md")
         files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != MANIFEST)

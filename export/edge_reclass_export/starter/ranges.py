@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_reclass_export.graph import GraphBuilder
 from edge_reclass_export.heads import LinearLayer, Scaler
-from edge_reclass_export.onnx_writer import BATCH, GraphContract, TensorSpec
+from edge_reclass_export.onnx_writer import BATCH, GraphInterface, TensorSpec
 from edge_reclass_export.starter.fitting import Array, fit_scaler, standardised
 
 __all__ = ["RangeTest", "fit_range"]
@@ -53,9 +53,9 @@ class RangeTest:
         return graph.model()
 
     @property
-    def contract(self) -> GraphContract:
+    def interface(self) -> GraphInterface:
         """Inputs and outputs of :meth:`graph`."""
-        return GraphContract((TensorSpec("features", (len(self.scaler.mean),)),), (TensorSpec("distance", (1,)),))
+        return GraphInterface((TensorSpec("features", (len(self.scaler.mean),)),), (TensorSpec("distance", (1,)),))
 
 
 def fit_range(music: NDArray[np.floating], weights: Array, nonsense: NDArray[np.floating]) -> RangeTest:

@@ -17,10 +17,10 @@ from edge_reclass_export.bundle_writer import BundleChange, put_stage
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.excerpt_option import choose_excerpt
 from edge_reclass_export.head_files import HeadOptions, TrainedHead, agreed_genres, head_notice, read_trained_head
-from edge_reclass_export.heads import head_answer, head_contract
+from edge_reclass_export.heads import head_answer, head_interface
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.parity import SEED, Agreement, Tolerance, require_parity, run_graph
-from edge_reclass_export.recipes.fma_mlp import (
+from edge_reclass_export.recipes.fma_mlp_model import (
     RMSE_COLUMNS,
     RMSE_RATIO,
     Features,
@@ -36,7 +36,7 @@ STAGE = "fma"
 RATE = 44_100
 """Rate of the tracks that FMA's features were computed from; the features depend on it."""
 
-_TOLERANCE = Tolerance(cosine=0.999_999, relative=1e-4, max_abs=float("inf"))
+_TOLERANCE = Tolerance(cosine=0.999_999, relative=1e-4)
 _ROWS = 32
 
 
@@ -110,7 +110,7 @@ def export_fma_mlp(
         checkpoint, root, stage=stage, features=features, genres=genres, excerpt=excerpt, options=options
     )
     head, scale, names = read.head, read.scale, read.genres
-    content = model_bytes(build(head, scale), expect=head_contract(head.steps), notice=head_notice(head))
+    content = model_bytes(build(head, scale), expect=head_interface(head.steps), notice=head_notice(head))
     proved = _prove(head, scale, content)
     default = ExcerptEntry(full=True) if scale.features == "fma-csv" else None
     before = _features_before(root, stage)

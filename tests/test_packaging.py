@@ -34,6 +34,7 @@ def test_the_wheel_has_four_packages_and_nothing_else(wheel: zipfile.ZipFile) ->
     info = f"edge_reclass-{edge_reclass.__version__}.dist-info"
     assert tops == {"edge_reclass", "edge_reclass_doctor", "edge_reclass_export", "edge_reclass_bench", info}
     assert {f"{package}/py.typed" for package in tops - {info}} <= set(wheel.namelist())
+    assert not [name for name in wheel.namelist() if "export/starter" in name], "the starter's fitting is not for users"
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
     assert not [name for name in wheel.namelist() if Path(name).suffix in {".wav", ".ogg", ".mp3", ".flac", ".pyc"}]
 

@@ -18,17 +18,17 @@ from edge_reclass_export.heads import head_interface, head_mlp
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.parity import run_graph
-from edge_reclass_export.starter import build, evaluation, measure, nonsense
-from edge_reclass_export.starter.build import build_starter
-from edge_reclass_export.starter.catalogue import GENRES, read_catalogue
-from edge_reclass_export.starter.fitting import (
+from starter import build, evaluation, measure, nonsense
+from starter.build import build_starter
+from starter.catalogue import GENRES, read_catalogue
+from starter.fitting import (
     balanced_weights,
     fit_head,
     fit_scaler,
     fit_temperature,
     softmax,
 )
-from edge_reclass_export.starter.ranges import fit_range
+from starter.ranges import fit_range
 
 
 def blobs(seed: int, rows: int = 300, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:

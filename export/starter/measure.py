@@ -13,10 +13,10 @@ import numpy as np
 from edge_reclass import Cascade
 from edge_reclass.errors import UsageError
 from edge_reclass.verdict import Verdict
-from edge_reclass_export.starter import nonsense
-from edge_reclass_export.starter.catalogue import GENRES, Clip
-from edge_reclass_export.starter.embeddings import decoded
-from edge_reclass_export.starter.nonsense import played, recordings
+from starter import nonsense
+from starter.catalogue import GENRES, Clip
+from starter.embeddings import decoded
+from starter.nonsense import played, recordings
 
 __all__ = ["SOFTER", "Answered", "Elsewhere", "elsewhere", "levels_kept", "nonsense_answered"]
 

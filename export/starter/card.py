@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_reclass.cascade import Policy, Step
-from edge_reclass_export.starter.catalogue import GENRES, Catalogue
-from edge_reclass_export.starter.embeddings import VIEWS, ClipEmbeddings
-from edge_reclass_export.starter.evaluation import (
+from starter.catalogue import GENRES, Catalogue
+from starter.embeddings import VIEWS, ClipEmbeddings
+from starter.evaluation import (
     ACCEPT,
     CHOSEN,
     FOLDS,
@@ -24,8 +24,8 @@ from edge_reclass_export.starter.evaluation import (
     evaluate,
     make_policy,
 )
-from edge_reclass_export.starter.fitting import CLIP
-from edge_reclass_export.starter.measure import Answered, Elsewhere
+from starter.fitting import CLIP
+from starter.measure import Answered, Elsewhere
 
 __all__ = ["Measured", "model_card"]
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from edge_reclass import Cascade
 from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resampled_length
 from edge_reclass.errors import TrackError, UsageError
-from edge_reclass_export.starter import nonsense
-from edge_reclass_export.starter.catalogue import Clip
-from edge_reclass_export.starter.nonsense import recordings
+from starter import nonsense
+from starter.catalogue import Clip
+from starter.nonsense import recordings
 
 __all__ = ["VIEWS", "ClipEmbeddings", "NonsenseEmbedding", "View", "decoded", "hear_clips", "hear_nonsense"]
 

@@ -1,22 +1,21 @@
-"""``edge-reclass export starter``."""
+"""``python -m starter``: builds the embedded starter bundle. Needs the extra [fit], and export/ on the path."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edge_reclass.errors import EdgeReclassError
+from edge_reclass_export.musicnn_wheel import MusicnnWheel, fetch_wheel
 from edge_reclass_export.recipe import need, say
 
-__all__ = ["register"]
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to ``app``."""
-    app.command()(starter)
-
-
+@app.command()
 def starter(
     data: Annotated[Path, typer.Option(help="Folder with index.csv and the clips that it names.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bundle; an earlier one is replaced.")],
@@ -28,8 +27,15 @@ def starter(
     Takes about 20 minutes on 2 cores. Exit codes: 0 good, 2 wrong usage, 4 the wheel is not intact.
     """
     need("onnx", "onnxruntime", "sklearn", extra="fit")
-    from edge_reclass_export.musicnn_wheel import MusicnnWheel, fetch_wheel
-    from edge_reclass_export.starter.build import build_starter
+    from starter.build import build_starter
 
     source = fetch_wheel() if wheel is None else MusicnnWheel(wheel)
     print(build_starter(data, source, output, threads=threads, say=say))
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except EdgeReclassError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)

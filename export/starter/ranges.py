@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edge_reclass_export.graph import GraphBuilder
 from edge_reclass_export.heads import LinearLayer, Scaler
 from edge_reclass_export.onnx_writer import BATCH, GraphInterface, TensorSpec
-from edge_reclass_export.starter.fitting import Array, fit_scaler, standardised
+from starter.fitting import Array, fit_scaler, standardised
 
 __all__ = ["RangeTest", "fit_range"]
 

@@ -37,10 +37,10 @@ from edge_reclass_export.onnx_writer import model_bytes, write_bytes
 from edge_reclass_export.parity import reference_vectors
 from edge_reclass_export.recipes.musicnn import musicnn_encoder
 from edge_reclass_export.recipes.musicnn_model import MusicnnOptions
-from edge_reclass_export.starter.card import Measured, model_card
-from edge_reclass_export.starter.catalogue import GENRES, Catalogue, read_catalogue
-from edge_reclass_export.starter.embeddings import hear_clips, hear_nonsense
-from edge_reclass_export.starter.evaluation import (
+from starter.card import Measured, model_card
+from starter.catalogue import GENRES, Catalogue, read_catalogue
+from starter.embeddings import hear_clips, hear_nonsense
+from starter.evaluation import (
     ACCEPT,
     INPUTS,
     MIN_CONFIDENCE,
@@ -52,9 +52,9 @@ from edge_reclass_export.starter.evaluation import (
     held_out,
     missed,
 )
-from edge_reclass_export.starter.fitting import Head
-from edge_reclass_export.starter.measure import elsewhere, levels_kept, nonsense_answered
-from edge_reclass_export.starter.ranges import RangeTest
+from starter.fitting import Head
+from starter.measure import elsewhere, levels_kept, nonsense_answered
+from starter.ranges import RangeTest
 
 __all__ = ["build_starter"]
 
@@ -166,7 +166,7 @@ class _Bundle:
             default_policy="progressive",
             files={path.relative_to(root).as_posix(): file_entry(path) for path in files},
             provenance={
-                "built_by": f"edge-reclass export starter, edge-reclass {__version__}",
+                "built_by": f"python -m starter, edge-reclass {__version__}",
                 "tools": {"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
                 "data_index_sha256": self._catalogue.index_sha256,
                 "clips": len(self._catalogue.clips),

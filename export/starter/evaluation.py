@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from edge_reclass.cascade import Answer, Decision, Policy, Step, decide
 from edge_reclass.features import FEATURE_COUNT
-from edge_reclass_export.starter.catalogue import GENRES
-from edge_reclass_export.starter.embeddings import VIEWS, ClipEmbeddings, NonsenseEmbedding
-from edge_reclass_export.starter.fitting import Array, Head, balanced_weights, fit_head, fit_temperature, softmax
-from edge_reclass_export.starter.ranges import RangeTest, fit_range
+from starter.catalogue import GENRES
+from starter.embeddings import VIEWS, ClipEmbeddings, NonsenseEmbedding
+from starter.fitting import Array, Head, balanced_weights, fit_head, fit_temperature, softmax
+from starter.ranges import RangeTest, fit_range
 
 __all__ = [
     "ACCEPT",

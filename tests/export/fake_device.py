@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from edge_reclass.backends import GraphSource
 from edge_reclass.backends.ort.cpu import OrtBackend, OrtGraph
+from edge_reclass.bundle import Bundle
+from edge_reclass.engines import GraphChoice, choose_engines, engines_folder, target_for
 from edge_reclass.errors import EngineError
 from edge_reclass.host.gpu import Gpu
 
@@ -48,6 +50,12 @@ class FakeDevice(OrtBackend):
         super().__init__(1)
         self._folder, self._spoil = folder, spoil
         self.opened: list[Path] = []
+
+    def choose_graphs(
+        self, bundle: Bundle, batches: Mapping[str, int], engines: Path | None
+    ) -> Mapping[str, GraphChoice]:
+        target = target_for("tensorrt", "10.3.0", gpu=ORIN)
+        return choose_engines(bundle, batches, target, engines_folder(bundle.digest, engines))
 
     def open_graph(self, file: GraphSource, **options: Any) -> FakeGraph:  # type: ignore[override]
         content = file.read_bytes() if isinstance(file, Path) else file.read()

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+import edge_reclass_export
 from edge_reclass import backends, host
 from edge_reclass.backends.ort.cpu import OrtBackend
 from edge_reclass.bundle.loading import load
 from edge_reclass.cli import commands as cli
-from edge_reclass.engines import store as engines_module
 from edge_reclass.engines.trust import default_store
 from edge_reclass.errors import DeviceError
 from edge_reclass.host.gpu import Gpu
@@ -53,7 +53,8 @@ class Cli:
                 raise DeviceError("no NVIDIA GPU: the CUDA driver cannot be loaded (libcuda.so.1)")
             return gpu
 
-        def open_backend(name: str, *, threads: int, flavour: str = "auto") -> Any:
+        def open_backend(name: str, *, threads: int, **own: str) -> Any:
+            assert not own or name == "tensorrt", "only tensorrt has flavours"
             return FakeDevice(self._folder / "scratch", spoil) if name == "tensorrt" else OrtBackend(threads)
 
         self._monkeypatch.setattr(host, "probe_gpu", probe)
@@ -272,7 +273,7 @@ def test_build_and_verify_import_no_torch(bundle: Path) -> None:
 def test_no_module_of_build_and_verify_imports_what_a_device_lacks() -> None:
     import ast
 
-    package = Path(engines_module.__file__).parents[1].parent / "export" / "edge_reclass_export"
+    package = Path(edge_reclass_export.__file__).parent
     files = [*(package / "engine").glob("*.py"), package / "commands" / "build.py", package / "commands" / "verify.py"]
     assert len(files) > 8
     for file in files:

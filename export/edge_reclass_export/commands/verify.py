@@ -27,7 +27,7 @@ def verify(
         typer.Option(help="Folder of the engines. [default: $EDGE_RECLASS_ENGINES, else a state folder]"),
     ] = None,
     stage: Annotated[list[str] | None, typer.Option(help="Only this stage; may be repeated.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8. [default: what the device uses]")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or fp16. [default: what the device uses]")] = None,
     reference_audio: Annotated[
         list[Path] | None,
         typer.Option(help="Compare on this audio file too, with the FP32 file on the CPU; may be repeated."),
@@ -38,8 +38,8 @@ def verify(
     """Compare this device's sessions or engines with the bundle's reference vectors, then the whole cascade.
 
     Every encoder runs at its smallest, usual and largest batch (an engine: its own); cosine and relative error are the
-    worst row's, "median" is the median row's cosine, by which INT8 is judged, and "top genre" says on how many
-    reference inputs the heads still choose the same genre. What is found is written into an engine's record; an engine
+    worst row's, "median" is the median row's cosine, and "top genre" says on how many reference inputs the heads still
+    choose the same genre. What is found is written into an engine's record; an engine
     that disagrees is not used again. In the lines "cascade", every stage, fma518 and heads included and whatever the
     policy, hears synthesised audio as classify does; where the bundle has no references, it has to answer at all.
 
@@ -68,7 +68,8 @@ def verify(
     store = EngineStore(engines_folder(loaded.digest, engines))
 
     def on_device() -> Backend:
-        return open_backend(device, threads=usable_cpus(), flavour=flavour)
+        own: dict[str, Any] = {"flavour": flavour} if device == "tensorrt" else {}
+        return open_backend(device, threads=usable_cpus(), **own)
 
     if device == "tensorrt":
         library = open_library(flavour)

@@ -75,8 +75,6 @@ _LIMITS: Mapping[str, _Limit] = {
     "fma518": _Limit(0.9999, 5e-3, 0.02),
     # The encoders' own limits (engine.verify.LIMITS); a head's temperature enlarges what is left.
     "fp16": _Limit(0.999, 5e-2, 0.1),
-    # INT8 is judged by the median row of more inputs there; here it has to be the same music.
-    "int8": _Limit(0.9, 0.5, 0.5),
 }
 _HEAD = 1e-4
 """Greatest difference of a logit from the stored embedding, as a share of the row's largest (at least 1)."""

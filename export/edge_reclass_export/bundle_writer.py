@@ -367,10 +367,10 @@ def _check_widths(
         features, answers = head_shape(contents.get(file, root / file))
         width = sum(dims[name] for name in entry.head.inputs)
         if features != width:
-            mend = "give a head with --head" if entry.name == changed else "take that stage out of the bundle first"
+            fix = "give a head with --head" if entry.name == changed else "take that stage out of the bundle first"
             raise CheckpointError(
                 f"the head of the stage {entry.name!r} ({file}) takes {features} values,"
-                f" {' and '.join(entry.head.inputs)} would give {width}; {mend}, or choose another name with --stage"
+                f" {' and '.join(entry.head.inputs)} would give {width}; {fix}, or choose another name with --stage"
             )
         if classes is not None and answers != classes:
             raise CheckpointError(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import gcd, log
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +47,9 @@ class LogAmplitude:
 
 @dataclass(frozen=True)
 class LogMel:
-    """A power mel spectrogram of periodic-Hann frames, with Slaney bands, on a logarithmic scale.
+    """A power mel spectrogram of periodic-Hann frames inside the waveform, with Slaney bands, on a logarithmic scale.
 
-    ``padding`` says what happens at the edges of the waveform: ``none`` (frames lie inside) or ``reflect``
-    (half a frame is mirrored on both sides, so that frame t is centred on sample ``t · hop``). ``frames``
-    limits the number of frames; None takes all that fit. With ``float16_power`` the mel power is rounded to
-    float16, as some training pipelines stored it.
+    With ``float16_power`` the mel power is rounded to float16, as some training pipelines stored it.
     """
 
     sample_rate: int
@@ -63,18 +59,14 @@ class LogMel:
     low_hz: float
     high_hz: float
     amplitude: LogAmplitude
-    padding: Literal["none", "reflect"] = "none"
-    frames: int | None = None
     float16_power: bool = False
 
     def frame_count(self, samples: int) -> int:
         """Number of frames of ``samples`` samples. Raises ``ValueError`` where there are too few."""
-        margin = self.n_fft // 2 if self.padding == "reflect" else 0
-        available = (samples + 2 * margin - self.n_fft) // self.hop + 1
-        wanted = available if self.frames is None else self.frames
-        if not 0 < wanted <= available:
-            raise ValueError(f"{samples} samples give {available} frames, expected {wanted}")
-        return wanted
+        frames = (samples - self.n_fft) // self.hop + 1
+        if frames < 1:
+            raise ValueError(f"{samples} samples give no frame, expected at least {self.n_fft}")
+        return frames
 
 
 def hz_to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -148,9 +140,6 @@ def add_log_mel(graph: GraphBuilder, waveform: Value, samples: int, spec: LogMel
 
 def _add_frames(graph: GraphBuilder, waveform: Value, frames: int, spec: LogMel) -> Value:
     """Frames ``[batch, frames, n_fft]``: blocks of gcd(n_fft, hop) samples, shifted and joined."""
-    if spec.padding == "reflect":
-        half = spec.n_fft // 2
-        waveform = graph.op("Pad", waveform, graph.integers(0, half, 0, half), name="frontend/padded", mode="reflect")
     block = gcd(spec.n_fft, spec.hop)
     step = spec.hop // block
     span = (frames - 1) * spec.hop + spec.n_fft

@@ -136,7 +136,7 @@ def arrange(checkpoint: Checkpoint, modules: Sequence[Module], activation: Activ
 def arrange_as(checkpoint: Checkpoint, modules: Sequence[Module], layers: Sequence[str]) -> list[Step]:
     """``modules`` and activations in the order of ``layers``: names of modules, without their common prefix if wanted.
 
-    Raises ``UsageError`` where a name is none, or a module is missing or named twice.
+    Raises ``UsageError`` where a name is none, or a module is missing or a duplicate.
     """
     prefix = _common_prefix(modules)
     known = {module.name: module for module in modules} | {

@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resampled_length
-from edge_reclass.errors import TrackError, UsageError
+from edge_reclass.errors import UsageError
+from edge_reclass_export.engine.own_audio import read_middle
 from edge_reclass_export.errors import ParityError
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.parity import open_graph, reference_vectors
 
 __all__ = ["read_windows", "with_own_audio"]
 
-_MAX_RATE = 192_000
 _STEPS = 32_768
 
 
@@ -59,17 +58,10 @@ def with_own_audio(
 
 
 def _window(file: Path, rate: int, samples: int) -> NDArray[np.int16]:
-    spec = ExcerptSpec("center", (samples + 2) / rate)  # rounding in the resampler may take a sample
-    capacity = int(spec.seconds * _MAX_RATE) + 2 if spec.seconds else 0
-    try:
-        decoded = Decoder(Limits(_MAX_RATE)).decode(file, [spec], np.empty(capacity, np.float32))
-    except TrackError as error:
-        raise UsageError(f"--reference-audio {file}: {error}") from error
-    resampled = np.empty(resampled_length(len(decoded.segments[0].samples), decoded.rate, rate) + 2, np.float32)
-    count = Resampler().resample(decoded.segments[0].samples, decoded.rate, rate, resampled)
-    if count < samples:
+    resampled = read_middle(file, (samples + 2) / rate, rate)  # rounding in the resampler may take a sample
+    if len(resampled) < samples:
         raise UsageError(
-            f"--reference-audio {file}: expected at least {samples / rate:.2f} s, got {count / rate:.2f} s"
+            f"--reference-audio {file}: expected at least {samples / rate:.2f} s, got {len(resampled) / rate:.2f} s"
         )
     grid = np.clip(np.rint(resampled[:samples] * _STEPS), -_STEPS, _STEPS - 1)
     window: NDArray[np.int16] = grid.astype(np.int16)

@@ -20,7 +20,7 @@ from edge_reclass_export.cascade_writer import write_cascade_reference
 from edge_reclass_export.commands.verify import verify
 from edge_reclass_export.engine.cascade_reference import (
     FILE,
-    CascadeFinding,
+    CascadeResult,
     check_cascade,
     load_cascade_reference,
 )
@@ -46,7 +46,7 @@ def root(made: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def check(root: Path, **options: object) -> dict[str, CascadeFinding]:
+def check(root: Path, **options: object) -> dict[str, CascadeResult]:
     with OrtBackend(1) as cpu:
         return {one.stage: one for one in check_cascade(load(root), OrtBackend(1), cpu, **options)}  # type: ignore[arg-type]
 

@@ -24,7 +24,7 @@ from edge_reclass.engines.record import EngineRecord, target_for
 from edge_reclass.engines.store import engines_folder, stored_engines, survey
 from edge_reclass.errors import BundleError, DeviceError, UsageError
 from edge_reclass.host.gpu import Gpu
-from edge_reclass_export.engine.build import DeviceCheck, EngineBuild, Outcome, default_timing_cache, dry_run
+from edge_reclass_export.engine.build import BuildResult, DeviceCheck, EngineBuild, default_timing_cache, dry_run
 from edge_reclass_export.engine.library import open_library
 from edge_reclass_export.engine.stages import engine_stages, graph_stages
 from edge_reclass_export.engine.store import EngineStore
@@ -67,7 +67,7 @@ class Setup:
         rebuild: bool = False,
         max_batch: int | None = None,
         dry: bool = False,
-    ) -> list[Outcome]:
+    ) -> list[BuildResult]:
         bundle = bundles_module.load(self.root)
         library = open_library("tensorrt")
         target = target_for("tensorrt", library.version, gpu=ORIN)

@@ -16,7 +16,7 @@ from edge_reclass.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_reclass.host import Gpu
-    from edge_reclass_export.engine.build import Outcome
+    from edge_reclass_export.engine.build import BuildResult
 
 __all__ = ["build"]
 
@@ -68,18 +68,18 @@ def build(
     """
     from edge_reclass import bundle as bundles
     from edge_reclass.backends import open_backend
-    from edge_reclass.engines import describe_target, engines_folder, target_for
+    from edge_reclass.engines import ENGINE_PRECISIONS, describe_target, engines_folder, target_for
     from edge_reclass.host import usable_cpus
     from edge_reclass_export.engine import build as builder
     from edge_reclass_export.engine.library import open_library
-    from edge_reclass_export.engine.report import say, watching
-    from edge_reclass_export.engine.stages import FALLBACKS, engine_stages
+    from edge_reclass_export.engine.report import progress_bar, say
+    from edge_reclass_export.engine.stages import engine_stages
     from edge_reclass_export.engine.store import EngineStore
 
     if format not in {"table", "json"}:
         raise UsageError(f"--format: expected table or json, got {format!r}")
-    if precision is not None and precision not in FALLBACKS:
-        raise UsageError(f"--precision: expected one of {', '.join(FALLBACKS)}, got {precision!r}")
+    if precision is not None and precision not in ENGINE_PRECISIONS:
+        raise UsageError(f"--precision: expected one of {', '.join(ENGINE_PRECISIONS)}, got {precision!r}")
     if sm is not None and re.fullmatch(r"\d{1,2}\.\d", sm) is None:
         raise UsageError(f"--sm: expected a compute capability such as 8.6, got {sm!r}")
     loaded = bundles.load(bundle)
@@ -119,8 +119,8 @@ def build(
     outcomes = []
     with _terminated_as_interrupted():
         for each in stages:
-            with watching(each.name, verbose=verbose) as watch:
-                outcomes.append(run.run(each, watch))
+            with progress_bar(each.name, verbose=verbose) as on_event:
+                outcomes.append(run.run(each, on_event))
             for line in _remarks(outcomes[-1], loaded.root):
                 say(line)
     _print(outcomes, format, dry=False)
@@ -163,7 +163,7 @@ def _timing_cache(given: Path | None, default: Path | None) -> Path | None:
     return given or default
 
 
-def _remarks(outcome: Outcome, root: Path) -> list[str]:
+def _remarks(outcome: BuildResult, root: Path) -> list[str]:
     lines = [f"{outcome.stage}: {one.precision} was not taken: {one.reason}" for one in outcome.rejected]
     if outcome.action == "cpu":
         lines.append(f"warning: {outcome.stage} has no engine on this device and runs with ONNX Runtime on the CPU")
@@ -178,7 +178,7 @@ def _remarks(outcome: Outcome, root: Path) -> list[str]:
     return lines
 
 
-def _print(outcomes: list[Outcome], format: str, *, dry: bool) -> None:
+def _print(outcomes: list[BuildResult], format: str, *, dry: bool) -> None:
     from edge_reclass_export.engine.report import json_text, table
 
     if format == "json":
@@ -188,12 +188,12 @@ def _print(outcomes: list[Outcome], format: str, *, dry: bool) -> None:
     print(table(("stage", "precision", "engine", "why" if dry else "result"), rows))
 
 
-def _word(outcome: Outcome, dry: bool) -> str:
+def _word(outcome: BuildResult, dry: bool) -> str:
     words = {"build": "would build" if dry else "built", "keep": "kept", "cpu": "ORT CPU", "failed": "failed"}
     return words[outcome.action]
 
 
-def _plain(outcome: Outcome, dry: bool) -> dict[str, Any]:
+def _plain(outcome: BuildResult, dry: bool) -> dict[str, Any]:
     record = outcome.record
     return {
         "stage": outcome.stage,

@@ -11,8 +11,8 @@ import typer
 from edge_reclass.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_reclass_export.engine.audit import Finding
-    from edge_reclass_export.engine.cascade_reference import CascadeFinding
+    from edge_reclass_export.engine.audit import GraphResult
+    from edge_reclass_export.engine.cascade_reference import CascadeResult
 
 __all__ = ["verify"]
 
@@ -48,18 +48,17 @@ def verify(
     """
     from edge_reclass import bundle as bundles
     from edge_reclass.backends import Backend, open_backend
-    from edge_reclass.engines import describe_target, engines_folder, target_for
+    from edge_reclass.engines import ENGINE_PRECISIONS, describe_target, engines_folder, target_for
     from edge_reclass.host import probe_gpu, usable_cpus
     from edge_reclass_export.engine import audit as audits
     from edge_reclass_export.engine.cascade_reference import check_cascade
     from edge_reclass_export.engine.library import open_library
     from edge_reclass_export.engine.report import say
-    from edge_reclass_export.engine.stages import FALLBACKS
     from edge_reclass_export.engine.store import EngineStore
 
     if format not in {"table", "json"}:
         raise UsageError(f"--format: expected table or json, got {format!r}")
-    known = FALLBACKS if device == "tensorrt" else get_args(bundles.Precision)
+    known = ENGINE_PRECISIONS if device == "tensorrt" else get_args(bundles.Precision)
     if precision is not None and precision not in known:
         raise UsageError(f"--precision: expected one of {', '.join(known)}, got {precision!r}")
     loaded = bundles.load(bundle)
@@ -76,62 +75,62 @@ def verify(
         flavour = library.flavour
         target = target_for(library.flavour, library.version, gpu=probe_gpu())
         say(f"verifying engines for {describe_target(target)} in {store.root}")
-        subjects = audits.engine_subjects(loaded, target, store.root, names=names, precision=precision)
+        cases = audits.engine_cases(loaded, target, store.root, names=names, precision=precision)
     else:
         with on_device() as backend:
-            subjects = audits.cpu_subjects(loaded, backend, names=names, precision=precision)
-    findings = []
-    for finding in audits.audit(
+            cases = audits.onnx_cases(loaded, backend, names=names, precision=precision)
+    results = []
+    for result in audits.audit(
         loaded,
-        subjects,
+        cases,
         device=on_device,
         cpu=lambda: open_backend("cpu", threads=usable_cpus()),
         audio=tuple(reference_audio or ()),
     ):
-        findings.append(finding)
-        remark = audits.settle(loaded, store, finding)
-        for note in [*finding.notes, *([remark] if remark else [])]:
-            say(f"{finding.subject.stage}: {note}")
-    wrong = any(finding.status not in ("ok", "not verified") for finding in findings)
-    heard: list[CascadeFinding] = []
+        results.append(result)
+        remark = audits.record_result(loaded, store, result)
+        for note in [*result.notes, *([remark] if remark else [])]:
+            say(f"{result.case.stage}: {note}")
+    wrong = any(result.status not in ("ok", "not verified") for result in results)
+    heard: list[CascadeResult] = []
     if not wrong:
         with open_backend("cpu", threads=usable_cpus()) as cpu:
             heard = check_cascade(loaded, on_device(), cpu, names=names, engines=engines, precision=precision)
-    _print(findings, heard, format)
-    if wrong or any(finding.status == "mismatch" for finding in heard):
+    _print(results, heard, format)
+    if wrong or any(result.status == "mismatch" for result in heard):
         raise typer.Exit(MISMATCH)
-    if "ok" not in {*(finding.status for finding in findings), *(one.status for one in heard)}:
+    if "ok" not in {*(result.status for result in results), *(one.status for one in heard)}:
         raise UsageError(
             f"nothing of {loaded.name} could be compared, although every stage answers: it has no references; "
             f"write them:  edge-reclass export reference {bundle}"
         )
 
 
-def _print(findings: list[Finding], heard: list[CascadeFinding], format: str) -> None:
+def _print(results: list[GraphResult], heard: list[CascadeResult], format: str) -> None:
     from edge_reclass_export.engine.report import json_text, table
 
     if format == "json":
-        print(json_text([*map(_plain, findings), *map(_plain_cascade, heard)]))
+        print(json_text([*map(_plain, results), *map(_plain_cascade, heard)]))
         return
     rows = []
-    for finding in findings:
-        subject = finding.subject
-        where = "engine" if subject.engine else "onnx"
-        if not finding.checks:
-            rows.append((subject.stage, subject.precision, where, *["–"] * 5, _result(finding)))
-        for check in finding.checks:
+    for result in results:
+        case = result.case
+        where = "engine" if case.engine else "onnx"
+        if not result.checks:
+            rows.append((case.stage, case.precision, where, *["–"] * 5, _result(result)))
+        for check in result.checks:
             top = f"{check.heads_agree}/{check.heads}" if check.heads else "–"
             rows.append(
                 (
-                    subject.stage,
-                    subject.precision,
+                    case.stage,
+                    case.precision,
                     where,
                     str(check.batch),
                     f"{check.cosine:.7f}",
                     f"{check.median_cosine:.7f}",
                     f"{check.relative:.2e}",
                     top,
-                    _result(finding),
+                    _result(result),
                 )
             )
     for one in heard:
@@ -144,32 +143,32 @@ def _print(findings: list[Finding], heard: list[CascadeFinding], format: str) ->
     )
 
 
-def _plain_cascade(finding: CascadeFinding) -> dict[str, Any]:
+def _plain_cascade(result: CascadeResult) -> dict[str, Any]:
     return {
-        "stage": finding.stage,
-        "precision": finding.precision,
+        "stage": result.stage,
+        "precision": result.precision,
         "cascade": True,
-        "status": finding.status,
-        "detail": finding.detail or None,
-        "cosine": finding.cosine,
-        "relative": finding.relative,
-        "probability": finding.probability,
+        "status": result.status,
+        "detail": result.detail or None,
+        "cosine": result.cosine,
+        "relative": result.relative,
+        "probability": result.probability,
     }
 
 
-def _result(finding: Finding) -> str:
-    return f"{finding.status}: {finding.detail}" if finding.detail else finding.status
+def _result(result: GraphResult) -> str:
+    return f"{result.status}: {result.detail}" if result.detail else result.status
 
 
-def _plain(finding: Finding) -> dict[str, Any]:
-    subject = finding.subject
+def _plain(result: GraphResult) -> dict[str, Any]:
+    case = result.case
     return {
-        "stage": subject.stage,
-        "precision": subject.precision,
-        "file": None if subject.file is None else str(getattr(subject.file, "path", subject.file)),
-        "engine": subject.engine is not None,
-        "status": finding.status,
-        "detail": finding.detail or None,
-        "checks": msgspec.to_builtins(finding.checks),
-        "notes": finding.notes,
+        "stage": case.stage,
+        "precision": case.precision,
+        "file": None if case.file is None else str(getattr(case.file, "path", case.file)),
+        "engine": case.engine is not None,
+        "status": result.status,
+        "detail": result.detail or None,
+        "checks": msgspec.to_builtins(result.checks),
+        "notes": result.notes,
     }

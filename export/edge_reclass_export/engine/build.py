@@ -21,20 +21,20 @@ from edge_reclass.engines import EngineRecord, Found, Rejected, Target, Verifica
 from edge_reclass.errors import BundleError, DeviceError, EngineError, MissingExtraError
 from edge_reclass.host import Gpu
 from edge_reclass_export.engine.library import Library
-from edge_reclass_export.engine.process import BuildFailure, BuildJob, Built, Watch, build_engine
+from edge_reclass_export.engine.process import BuildFailure, BuildJob, Built, OnEvent, build_engine
 from edge_reclass_export.engine.stages import Candidate, EngineStage, survey_candidate, survey_stage
 from edge_reclass_export.engine.store import EngineStore
 from edge_reclass_export.engine.verify import check_graph, faults, open_encoder, open_heads, reference_expected
 from edge_reclass_export.engine.worker import BuildProblem, compute_capability
 
-__all__ = ["Checked", "DeviceCheck", "EngineBuild", "Outcome", "default_timing_cache", "dry_run"]
+__all__ = ["BuildResult", "Checked", "DeviceCheck", "EngineBuild", "default_timing_cache", "dry_run"]
 
-# A failure of these kinds is the machine's at this moment, not the graph's: another precision would not mend it.
+# A failure of these kinds is the machine's at this moment, not the graph's: another precision would not help.
 _NOT_THE_GRAPH = {"memory", "disk", "crash"}
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BuildResult:
     """What became of one stage, or (in a dry run) would become.
 
     ``action``: ``build`` or ``keep`` an engine of ``precision``; ``cpu`` where no engine will do and ONNX Runtime takes
@@ -122,7 +122,7 @@ class DeviceCheck:
 
 def dry_run(
     bundle: Bundle, library: Library, store: EngineStore, stages: Sequence[EngineStage], *, rebuild: bool = False
-) -> Iterator[Outcome]:
+) -> Iterator[BuildResult]:
     """What :class:`EngineBuild` would do for each stage, and why. Reads only.
 
     Raises:
@@ -131,20 +131,22 @@ def dry_run(
     """
     for stage in stages:
         rejected: list[Rejected] = []
-        outcome: Outcome | None = None
+        outcome: BuildResult | None = None
         for candidate, found in survey_stage(store.root, stage, exact=True):
             if found.status == "rejected" and not rebuild:
                 rejected.append(Rejected(candidate.precision, found.reason))
                 continue
             if found.status == "present" and not rebuild and found.engine is not None:
                 record, folder = found.engine.record, found.engine.folder
-                outcome = Outcome(stage.name, "keep", candidate.precision, f"present, {found.reason}", folder, record)
+                outcome = BuildResult(
+                    stage.name, "keep", candidate.precision, f"present, {found.reason}", folder, record
+                )
             else:
                 bundle.verify([candidate.file])
                 _require_target(library, candidate.key.target)
-                outcome = Outcome(stage.name, "build", candidate.precision, _why(store, stage, candidate, found))
+                outcome = BuildResult(stage.name, "build", candidate.precision, _why(store, stage, candidate, found))
             break
-        yield _with(outcome, rejected) if outcome else _on_cpu(stage.name, rejected)
+        yield replace(outcome, rejected=tuple(rejected)) if outcome else _on_cpu(stage.name, rejected)
 
 
 def _require_target(library: Library, target: Target) -> None:
@@ -172,21 +174,9 @@ def _why(store: EngineStore, stage: EngineStage, candidate: Candidate, found: Fo
 _HERE = {"present", "rejected"}
 
 
-def _with(outcome: Outcome, rejected: Sequence[Rejected]) -> Outcome:
-    return Outcome(
-        outcome.stage,
-        outcome.action,
-        outcome.precision,
-        outcome.detail,
-        outcome.folder,
-        outcome.record,
-        tuple(rejected),
-    )
-
-
-def _on_cpu(stage: str, rejected: Sequence[Rejected]) -> Outcome:
+def _on_cpu(stage: str, rejected: Sequence[Rejected]) -> BuildResult:
     reasons = "; ".join(f"{one.precision}: {one.reason}" for one in rejected)
-    return Outcome(stage, "cpu", None, f"no engine will do ({reasons})", rejected=tuple(rejected))
+    return BuildResult(stage, "cpu", None, f"no engine will do ({reasons})", rejected=tuple(rejected))
 
 
 def default_timing_cache(root: Path, target: Target) -> Path | None:
@@ -222,7 +212,7 @@ class EngineBuild:
     fallback: bool = True
     workspace: int | None = None
 
-    def run(self, stage: EngineStage, watch: Watch) -> Outcome:
+    def run(self, stage: EngineStage, on_event: OnEvent) -> BuildResult:
         """Keep or build the first candidate that does; every candidate's ONNX file is checked before it is read.
 
         Raises:
@@ -240,14 +230,14 @@ class EngineBuild:
             if found.engine is not None and found.status == "present" and not self.rebuild:
                 outcome = self._keep(stage, candidate, found.engine.record, tried)
             else:
-                outcome = self._build(stage, candidate, watch, tried)
+                outcome = self._build(stage, candidate, on_event, tried)
             if outcome is not None:
-                return _with(outcome, tried.rejected)
+                return replace(outcome, rejected=tuple(tried.rejected))
         if self.fallback and tried.recorded:
             return _on_cpu(stage.name, tried.rejected)
         return self._failed(stage, tried)
 
-    def _failed(self, stage: EngineStage, tried: _Tried) -> Outcome:
+    def _failed(self, stage: EngineStage, tried: _Tried) -> BuildResult:
         reasons = "; ".join(f"{one.precision}: {one.reason}" for one in tried.rejected)
         if self.fallback:
             detail = f"{stage.name}: no engine could be built ({reasons})"
@@ -256,13 +246,15 @@ class EngineBuild:
             detail = f"{stage.name} {reasons} (rejected by an earlier run); next: {again}  tries again"
         else:
             detail = f"{stage.name} {reasons}; next: leave --precision out, so that another one is tried"
-        return Outcome(stage.name, "failed", tried.rejected[-1].precision, detail, rejected=tuple(tried.rejected))
+        return BuildResult(stage.name, "failed", tried.rejected[-1].precision, detail, rejected=tuple(tried.rejected))
 
-    def _keep(self, stage: EngineStage, candidate: Candidate, record: EngineRecord, tried: _Tried) -> Outcome | None:
+    def _keep(
+        self, stage: EngineStage, candidate: Candidate, record: EngineRecord, tried: _Tried
+    ) -> BuildResult | None:
         """An engine that is there; where it has not been verified yet, that is tried now."""
         folder = self.store.folder(record)
         if record.verification is not None:
-            return Outcome(stage.name, "keep", candidate.precision, "present, verified", folder, record)
+            return BuildResult(stage.name, "keep", candidate.precision, "present, verified", folder, record)
         checked = self.check.run(folder / "engine.plan", stage.name, candidate.precision, record.key.profile.batches)
         if checked.faults:
             record = msgspec.structs.replace(record, rejected="; ".join(checked.faults), verification=None)
@@ -273,9 +265,9 @@ class EngineBuild:
         if fresh != record:
             self.store.update(fresh)
         how = "verified" if checked.verification else f"not verified: {checked.not_verified}"
-        return Outcome(stage.name, "keep", candidate.precision, f"present, {how}", folder, fresh)
+        return BuildResult(stage.name, "keep", candidate.precision, f"present, {how}", folder, fresh)
 
-    def _build(self, stage: EngineStage, candidate: Candidate, watch: Watch, tried: _Tried) -> Outcome | None:
+    def _build(self, stage: EngineStage, candidate: Candidate, on_event: OnEvent, tried: _Tried) -> BuildResult | None:
         file = self.bundle.file(candidate.file)
         file.check()
         job = BuildJob(
@@ -291,7 +283,7 @@ class EngineBuild:
             try:
                 # TensorRT opens files by name: it gets a copy of the bytes that were hashed, in our own folder.
                 job = replace(job, onnx=_copied(file, work))
-                built = build_engine(job, work, watch)
+                built = build_engine(job, work, on_event)
                 checked = self.check.run(PlainFile(built.plan), stage.name, candidate.precision, stage.profile.batches)
             except BuildFailure as failure:
                 if failure.kind == "device":
@@ -299,7 +291,7 @@ class EngineBuild:
                 if failure.kind == "mismatch":
                     raise BundleError(str(failure)) from failure
                 if failure.kind in _NOT_THE_GRAPH or not self.fallback:
-                    return Outcome(stage.name, "failed", candidate.precision, str(failure))
+                    return BuildResult(stage.name, "failed", candidate.precision, str(failure))
                 if failure.kind == "unsupported":
                     self._reject(work, stage, candidate, failure.verdict, tried)
                 else:
@@ -308,9 +300,9 @@ class EngineBuild:
                     tried.recorded = False
                 return None
             except OSError as error:
-                return Outcome(stage.name, "failed", candidate.precision, f"{file.path} cannot be copied: {error}")
+                return BuildResult(stage.name, "failed", candidate.precision, f"{file.path} cannot be copied: {error}")
             except MemoryError as error:
-                return Outcome(
+                return BuildResult(
                     stage.name,
                     "failed",
                     candidate.precision,
@@ -324,7 +316,7 @@ class EngineBuild:
             record = self._record(stage, candidate, built, checked, tried.rejected)
             self.store.publish(work, built.plan, record)
             self._keep_timing_cache(built)
-        return Outcome(
+        return BuildResult(
             stage.name, "build", candidate.precision, _how_built(built, record), self.store.folder(record), record
         )
 

@@ -38,8 +38,8 @@ from edge_reclass.errors import BundleError, EngineError, TrackError
 
 __all__ = [
     "FILE",
-    "CascadeFinding",
     "CascadeReference",
+    "CascadeResult",
     "StageReference",
     "check_cascade",
     "load_cascade_reference",
@@ -132,7 +132,7 @@ def _pieces(rate: int, samples: int, seed: int) -> Rows:
 
 
 @dataclass(frozen=True)
-class CascadeFinding:
+class CascadeResult:
     """How a stage answered: ``ok`` (as the reference), ``mismatch``, or ``not compared`` (it ran; no reference).
 
     ``cosine`` and ``relative`` are the embedding's worst row, ``probability`` the largest difference of one.
@@ -219,7 +219,7 @@ def check_cascade(
     names: Sequence[str] = (),
     engines: Path | None = None,
     precision: str | None = None,
-) -> list[CascadeFinding]:
+) -> list[CascadeResult]:
     """Let every stage of the bundle (or ``names``, and what their heads take) answer, and compare.
 
     Args:
@@ -241,7 +241,7 @@ def check_cascade(
     try:
         heard = _hear(bundle, wanted, samples.inputs(), backend, engines=engines, precisions=precisions)
     except (EngineError, TrackError) as error:
-        return [CascadeFinding(name, "–", "mismatch", f"the cascade cannot answer: {error}") for name in wanted]
+        return [CascadeResult(name, "–", "mismatch", f"the cascade cannot answer: {error}") for name in wanted]
     return [_compare(bundle, bundle.manifest.stage(name), heard, precisions, reference, cpu) for name in wanted]
 
 
@@ -252,7 +252,7 @@ def _compare(
     precisions: Mapping[str, str],
     reference: CascadeReference | None,
     cpu: Backend,
-) -> CascadeFinding:
+) -> CascadeResult:
     embedding, probabilities = heard[entry.name]
     precision = precisions[entry.name]
     wrong = []
@@ -262,7 +262,7 @@ def _compare(
         wrong.append("its head gives the same logits for every piece, as one whose weights are zero")
     want = None if reference is None else reference.stages.get(entry.name)
     if want is None or reference is None or wrong:
-        return CascadeFinding(
+        return CascadeResult(
             entry.name,
             precision,
             "mismatch" if wrong else "not compared",
@@ -275,7 +275,7 @@ def _compare(
     if want.embedding.shape != embedding.shape or want.logits.shape != probabilities.shape:
         wrong.append(f"its shapes {embedding.shape} and {probabilities.shape} are not those of the reference")
     if wrong:
-        return CascadeFinding(entry.name, precision, "mismatch", f"{'; '.join(wrong)}; {_IF_MEANT}")
+        return CascadeResult(entry.name, precision, "mismatch", f"{'; '.join(wrong)}; {_IF_MEANT}")
     found = agreement(want.embedding, embedding)
     expected = np.array([softmax(row, entry.head.temperature) for row in want.logits])
     difference = float(abs(expected - probabilities).max())
@@ -293,7 +293,7 @@ def _compare(
     scale = np.maximum(1.0, abs(want.logits).max(axis=1, keepdims=True))
     if not (error := float((abs(logits - want.logits) / scale).max())) <= _HEAD:
         wrong.append(f"the head's logits for the reference's embedding differ by {error:.3g} (at most {_HEAD:g})")
-    return CascadeFinding(
+    return CascadeResult(
         entry.name,
         precision,
         "mismatch" if wrong else "ok",

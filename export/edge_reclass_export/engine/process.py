@@ -18,9 +18,9 @@ from edge_reclass.engines import PLAN, EngineKey
 from edge_reclass.errors import EngineError
 from edge_reclass_export.engine.library import Library
 
-__all__ = ["BuildFailure", "BuildJob", "Built", "Watch", "build_engine"]
+__all__ = ["BuildFailure", "BuildJob", "Built", "OnEvent", "build_engine"]
 
-Watch = Callable[[Mapping[str, Any]], None]
+OnEvent = Callable[[Mapping[str, Any]], None]
 """Is told each event of the worker: ``progress`` (done, total, phase, …), ``log`` (level, text), ``note`` (text)."""
 
 OUTPUT = "embedding"
@@ -95,7 +95,7 @@ class _Heard:
     warnings: list[str] = field(default_factory=list)
 
 
-def build_engine(job: BuildJob, folder: Path, watch: Watch) -> Built:
+def build_engine(job: BuildJob, folder: Path, on_event: OnEvent) -> Built:
     """Build into ``folder``, which is the caller's to remove. However this call ends, no child is left running.
 
     Raises:
@@ -116,7 +116,7 @@ def build_engine(job: BuildJob, folder: Path, watch: Watch) -> Built:
     }
     heard = _Heard()
     with (folder / _STDERR).open("w+b") as errors:
-        status = _run(request, folder, errors, heard, watch)
+        status = _run(request, folder, errors, heard, on_event)
         errors.seek(0)
         said = errors.read()[-2000:].decode(errors="replace").strip()
     if heard.problem is not None:
@@ -136,7 +136,7 @@ def build_engine(job: BuildJob, folder: Path, watch: Watch) -> Built:
     )
 
 
-def _run(request: dict[str, Any], folder: Path, errors: Any, heard: _Heard, watch: Watch) -> int:
+def _run(request: dict[str, Any], folder: Path, errors: Any, heard: _Heard, on_event: OnEvent) -> int:
     # The child starts in its own empty folder, and sees the packages that this process sees.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p)}
     process = subprocess.Popen(
@@ -157,7 +157,7 @@ def _run(request: dict[str, Any], folder: Path, errors: Any, heard: _Heard, watc
         except BrokenPipeError:
             pass  # it died at once; its exit code says more
         for line in process.stdout:
-            _hear(json.loads(line), heard, watch)
+            _hear(json.loads(line), heard, on_event)
         return process.wait()
     finally:
         if process.poll() is None:
@@ -168,7 +168,7 @@ def _run(request: dict[str, Any], folder: Path, errors: Any, heard: _Heard, watc
                 pipe.close()
 
 
-def _hear(event: dict[str, Any], heard: _Heard, watch: Watch) -> None:
+def _hear(event: dict[str, Any], heard: _Heard, on_event: OnEvent) -> None:
     kind = event["event"]
     if kind == "built":
         heard.built = event
@@ -177,4 +177,4 @@ def _hear(event: dict[str, Any], heard: _Heard, watch: Watch) -> None:
     else:
         if kind == "log" and event["level"] == "warning":
             heard.warnings.append(event["text"])
-        watch(event)
+        on_event(event)

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from edge_reclass_export.engine.process import Watch
+from edge_reclass_export.engine.process import OnEvent
 
-__all__ = ["json_text", "say", "table", "watching"]
+__all__ = ["json_text", "progress_bar", "say", "table"]
 
 
 def say(text: str) -> None:
@@ -33,7 +33,7 @@ def json_text(value: object) -> str:
 
 
 @contextmanager
-def watching(what: str, *, verbose: bool) -> Iterator[Watch]:
+def progress_bar(what: str, *, verbose: bool) -> Iterator[OnEvent]:
     """A bar while one engine is built, on a terminal only; elsewhere a line at the start.
 
     With ``verbose``, TensorRT's own errors and warnings are shown.

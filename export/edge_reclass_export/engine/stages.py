@@ -8,11 +8,10 @@ from pathlib import Path
 
 from edge_reclass.bundle import Bundle, WaveformEntry
 from edge_reclass.cascade import DEFAULT_BATCH, Options, count_windows, largest_batches
-from edge_reclass.engines import EngineKey, Found, Profile, Target, survey
+from edge_reclass.engines import ENGINE_PRECISIONS, EngineKey, Found, Profile, Target, survey
 from edge_reclass.errors import UsageError
 
 __all__ = [
-    "FALLBACKS",
     "INPUT",
     "Candidate",
     "EngineStage",
@@ -23,8 +22,6 @@ __all__ = [
 ]
 
 INPUT = "waveform"
-FALLBACKS = ("fp16", "fp32")
-"""From the fastest to the safest; each built where the one before it was not accurate here."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def engine_stages(
     for name, profile in graph_stages(bundle, names, max_batch, shared=True).items():
         encoder = bundle.manifest.stage(name).encoder
         files = encoder.graph_files
-        order = FALLBACKS if precision is None else (precision,)
+        order = ENGINE_PRECISIONS if precision is None else (precision,)
         candidates = tuple(
             Candidate(each, files[each], EngineKey(bundle.manifest.files[files[each]].sha256, target, profile))
             for each in order

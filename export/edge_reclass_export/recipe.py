@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 from typer.models import ArgumentInfo
 
 from edge_reclass.errors import MissingExtraError, UsageError
+from edge_reclass_export.engine.report import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +42,7 @@ __all__ = [
     "command",
     "encoder_recipe",
     "need",
+    "one_of",
     "say",
     "split_genres",
 ]
@@ -346,9 +347,15 @@ def need(*packages: str, extra: str = "export") -> None:
         raise MissingExtraError(f"export needs {', '.join(missing)}", extra)
 
 
-def say(text: str) -> None:
-    """One line for people, to standard error."""
-    print(text, file=sys.stderr)
+Choice = TypeVar("Choice", bound=str)
+
+
+def one_of(what: str, text: str, choices: Sequence[Choice]) -> Choice:
+    """The one of ``choices`` that ``text`` names. Raises ``UsageError`` where none is: no ``what`` of that name."""
+    for choice in choices:
+        if text == choice:
+            return choice
+    raise UsageError(f"no {what} {text!r}; choose one of {', '.join(choices)}")
 
 
 def split_genres(text: str | Sequence[str]) -> list[str]:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_reclass_export.recipe import Activation, HeadLayers, Planned, Progress, Recipe, need, say, split_genres
+from edge_reclass_export.recipe import (
+    Activation,
+    HeadLayers,
+    Planned,
+    Progress,
+    Recipe,
+    need,
+    one_of,
+    say,
+    split_genres,
+)
 
 if TYPE_CHECKING:
     from edge_reclass_export.bundle_writer import BundleChange
@@ -50,13 +60,13 @@ def _plan(
     need("onnx", "torch", "safetensors")
     from edge_reclass_export.bundle_writer import check_bundle
     from edge_reclass_export.head_files import parse_head_options
-    from edge_reclass_export.recipes.fma_mlp_model import parse_features
+    from edge_reclass_export.recipes.fma_mlp_model import FEATURES
     from edge_reclass_export.recipes.fma_mlp_stage import check_fma_mlp, export_fma_mlp, parse_rate
 
     names, chosen_rate = split_genres(genres), parse_rate(rate)
     given: dict[str, Any] = {
         "stage": stage,
-        "features": parse_features(features),
+        "features": one_of("features", features, FEATURES),
         "genres": names,
         "excerpt": excerpt,
         "options": parse_head_options(activation, head_layers),

@@ -29,7 +29,6 @@ __all__ = [
     "Features",
     "build",
     "choose_scale",
-    "parse_features",
     "runtime_scaler",
 ]
 
@@ -53,14 +52,6 @@ class FeatureScale:
 
     features: Literal["fma-csv", "librosa-0.11"]
     why: str
-
-
-def parse_features(text: str) -> Features:
-    """The choice of that name. Raises ``UsageError`` where there is none."""
-    for features in FEATURES:
-        if text == features:
-            return features
-    raise UsageError(f"no features {text!r}; choose one of {', '.join(FEATURES)}")
 
 
 def choose_scale(head: TrainedHead, features: Features = "auto") -> FeatureScale:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_reclass.errors import UsageError
-from edge_reclass_export.recipe import EncoderPlan, Export, encoder_recipe, say
+from edge_reclass_export.recipe import EncoderPlan, Export, encoder_recipe, one_of, say
 
 if TYPE_CHECKING:
     from edge_reclass_export.exported import ExportedEncoder
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from edge_reclass_export.recipe import Progress
     from edge_reclass_export.recipes.musicnn_model import MusicnnOptions, Variant
 
-__all__ = ["RECIPE", "musicnn_encoder", "parse_variant"]
+__all__ = ["RECIPE", "musicnn_encoder"]
 
 _HELP = """Export musicnn from the PyPI wheel's checkpoint, which is read and never installed or run.
 
@@ -41,13 +40,15 @@ def _read(
 ) -> EncoderPlan:
     from edge_reclass_export.musicnn_wheel import WHEEL_REQUIREMENT, MusicnnWheel, fetch_wheel
     from edge_reclass_export.recipes.musicnn_model import (
+        EMBEDDINGS,
         SAMPLE_RATE,
+        VARIANTS,
         WINDOW_SAMPLES,
         MusicnnOptions,
-        parse_embedding,
     )
 
-    options, chosen = MusicnnOptions(parse_embedding(embedding), tags, float16_cast), parse_variant(variant)
+    options = MusicnnOptions(one_of("embedding", embedding, EMBEDDINGS), tags, float16_cast)
+    chosen = one_of("variant", variant, VARIANTS)
 
     def prepare(_head: Path | None, _mix: Mapping[str, Any]) -> Export:
         if wheel is None:
@@ -65,16 +66,6 @@ def _read(
 
 
 RECIPE = encoder_recipe("musicnn", _read, help=_HELP, stage=None, needs=("onnx",), reference_audio=False, output=True)
-
-
-def parse_variant(text: str) -> Variant:
-    """The variant of that name. Raises ``UsageError`` where there is none."""
-    from edge_reclass_export.recipes.musicnn_model import VARIANTS
-
-    for variant in VARIANTS:
-        if text == variant:
-            return variant
-    raise UsageError(f"no variant {text!r} of musicnn; choose one of {', '.join(VARIANTS)}")
 
 
 def musicnn_encoder(
@@ -97,7 +88,6 @@ def musicnn_encoder(
         read_weights,
     )
 
-    variant = parse_variant(variant)
     options = options or MusicnnOptions()
     licence = wheel.licence()
     model = build(read_weights(wheel.checkpoint(variant)), options)

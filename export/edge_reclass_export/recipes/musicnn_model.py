@@ -27,7 +27,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_reclass.errors import UsageError
 from edge_reclass_export.frontend import LogAmplitude, LogMel, add_log_mel
 from edge_reclass_export.graph import GraphBuilder, Value
 from edge_reclass_export.onnx_writer import BATCH, GraphInterface, TensorSpec
@@ -46,7 +45,6 @@ __all__ = [
     "Variant",
     "build",
     "interface",
-    "parse_embedding",
     "read_weights",
 ]
 
@@ -100,14 +98,6 @@ class MusicnnOptions:
     def dim(self) -> int:
         """Number of values of the embedding."""
         return _DIMS[self.embedding]
-
-
-def parse_embedding(text: str) -> Embedding:
-    """The embedding of that name. Raises ``UsageError`` where there is none."""
-    for embedding in EMBEDDINGS:
-        if text == embedding:
-            return embedding
-    raise UsageError(f"no embedding {text!r} in musicnn; choose one of {', '.join(EMBEDDINGS)}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import typer
 
 from edge_reclass.bundle import ExcerptEntry
 from edge_reclass.errors import UsageError
-from edge_reclass_export.recipe import EncoderPlan, encoder_recipe
+from edge_reclass_export.recipe import EncoderPlan, encoder_recipe, one_of
 
 if TYPE_CHECKING:
     from edge_reclass_export.exported import ExportedEncoder
@@ -59,9 +59,9 @@ def _read(
     if (checkpoint is not None) == random_init:
         raise UsageError("give either a CHECKPOINT or --random-init")
     from edge_reclass_export.recipes.openjmla_checkpoint import SAMPLE_RATE
-    from edge_reclass_export.recipes.openjmla_model import parse_pool
+    from edge_reclass_export.recipes.openjmla_model import POOLS
 
-    options = OpenJmlaOptions(parse_pool(pool))
+    options = OpenJmlaOptions(one_of("pooling", pool, POOLS))
 
     def read() -> OpenJmlaSource:
         return random_source() if checkpoint is None else read_source(checkpoint)

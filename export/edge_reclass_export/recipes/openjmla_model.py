@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_reclass.errors import UsageError
 from edge_reclass_export.frontend import dft_basis, mel_filters
 from edge_reclass_export.precision import EncoderModule
 from edge_reclass_export.recipes.openjmla_checkpoint import (
@@ -28,7 +27,7 @@ from edge_reclass_export.recipes.openjmla_checkpoint import (
     OpenJmlaWeights,
 )
 
-__all__ = ["FLOAT32_REGIONS", "POOLS", "Pool", "SpectPrompt", "VisionTransformer", "build", "parse_pool"]
+__all__ = ["FLOAT32_REGIONS", "POOLS", "Pool", "SpectPrompt", "VisionTransformer", "build"]
 
 Pool = Literal["mean", "cls"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
@@ -39,14 +38,6 @@ FLOAT32_REGIONS = (("layers.*.ffn",), ("layers.*.attn",), ("layers.*.ffn", "laye
 _LOW_HZ, _HIGH_HZ = 50.0, 8_000.0
 _SHIFT = _SCALE = 4.5
 _LAYER_NORM_EPSILON = 1e-6
-
-
-def parse_pool(text: str) -> Pool:
-    """The pooling of that name. Raises ``UsageError`` where there is none."""
-    for pool in POOLS:
-        if text == pool:
-            return pool
-    raise UsageError(f"no pooling {text!r}; choose one of {', '.join(POOLS)}")
 
 
 class SpectPrompt(nn.Module):

@@ -30,9 +30,23 @@ from edge_reclass_export.engine.verify import (
     reference_expected,
 )
 
-__all__ = ["GraphCase", "GraphResult", "audio_expected", "audit", "engine_cases", "onnx_cases", "record_result"]
+__all__ = [
+    "NO_VECTORS",
+    "GraphCase",
+    "GraphResult",
+    "all_expected",
+    "audio_expected",
+    "audit",
+    "engine_cases",
+    "onnx_cases",
+    "record_result",
+    "verification",
+    "verify_graph",
+]
 
 Status = Literal["ok", "mismatch", "not verified", "missing", "stale", "damaged"]
+
+NO_VECTORS = "the bundle has no reference vectors for it; export the encoder again"
 
 _AUDIO_SECONDS, _AUDIO_WINDOWS = 30.0, 8
 
@@ -134,7 +148,7 @@ def audit(
         BundleError: a file of the bundle was altered, or a head does not fit.
         UsageError: a file of ``audio`` cannot be used.
     """
-    references = {entry.name: reference_expected(bundle, entry.name) for entry in bundle.manifest.stages}
+    references = all_expected(bundle)
     with ExitStack() as opened:
         heads_backend = opened.enter_context(cpu())
         device_backend: Backend | None = None
@@ -147,23 +161,43 @@ def audit(
             else:
                 device_backend = device_backend or opened.enter_context(device())
                 backend = device_backend
-            yield _verify(bundle, case, references, backend, heads_backend, audio)
+            yield verify_graph(bundle, case, references, backend, heads_backend, audio)
 
 
-def _verify(
+def all_expected(bundle: Bundle) -> dict[str, Expected | None]:
+    """The reference vectors of every stage. Raises what ``reference_expected`` raises."""
+    return {entry.name: reference_expected(bundle, entry.name) for entry in bundle.manifest.stages}
+
+
+def verify_graph(
     bundle: Bundle,
     case: GraphCase,
     references: Mapping[str, Expected | None],
     backend: Backend,
     cpu: Backend,
-    audio: Sequence[Path],
+    audio: Sequence[Path] = (),
 ) -> GraphResult:
+    """Run one case on ``backend`` and compare it with its reference vectors and, on ``cpu``, through its heads.
+
+    Args:
+        bundle: whose stage it is.
+        case: the graph, with its file.
+        references: see ``all_expected``.
+        backend: the device.
+        cpu: for heads, and for the FP32 file on ``audio``.
+        audio: files of the user's own to be compared on.
+
+    Raises:
+        BundleError: a head was altered, cannot be opened or run, or does not fit.
+        UsageError: a file of ``audio`` cannot be used.
+        MemoryError: the device has too little memory.
+    """
     encoder = bundle.manifest.stage(case.stage).encoder
     expected = references[case.stage]
     if not isinstance(encoder, WaveformEntry) or case.file is None:
         raise EngineError(f"stage {case.stage} has no graph to verify")
     if expected is None and not audio:
-        return GraphResult(case, "not verified", "the bundle has no reference vectors for it; export the encoder again")
+        return GraphResult(case, "not verified", NO_VECTORS)
     notes = head_notes(bundle, case.stage, references)
     checks: tuple[BatchCheck, ...] = ()
     wrong: list[str] = []
@@ -227,6 +261,14 @@ def _windows(file: Path, encoder: WaveformEntry) -> np.ndarray[tuple[int, ...], 
     return rows
 
 
+def verification(bundle: Bundle, result: GraphResult) -> Verification | None:
+    """What an engine's record says of a result that agrees with the reference vectors; None of any other."""
+    encoder = bundle.manifest.stage(result.case.stage).encoder
+    if result.status != "ok" or not result.checks or not isinstance(encoder, WaveformEntry) or not encoder.reference:
+        return None
+    return Verification(bundle.manifest.files[encoder.reference].sha256, result.checks)
+
+
 def record_result(bundle: Bundle, store: EngineStore, result: GraphResult) -> str | None:
     """Write into an engine's record what was found: verified, or rejected so that nothing loads it. Gives a remark."""
     engine = result.case.engine
@@ -240,9 +282,8 @@ def record_result(bundle: Bundle, store: EngineStore, result: GraphResult) -> st
             f"{engine.folder} is marked as rejected;"
             f" edge-reclass build {shlex.quote(str(bundle.root))} --stage {record.stage} --rebuild  tries again"
         )
-    elif result.status == "ok" and result.checks:
-        verification = Verification(bundle.manifest.files[encoder.reference].sha256, result.checks)
-        record = msgspec.structs.replace(record, verification=verification, not_verified=None)
+    elif (proved := verification(bundle, result)) is not None:
+        record = msgspec.structs.replace(record, verification=proved, not_verified=None)
     if record != engine.record:
         try:
             store.update(record)

@@ -16,18 +16,26 @@ from typing import Literal
 import msgspec
 
 from edge_reclass.backends import Backend, GraphSource, PlainFile
-from edge_reclass.bundle import Bundle, BundleFile, WaveformEntry, file_entry, refuse_external_data
-from edge_reclass.engines import EngineRecord, Found, Rejected, Target, Verification, describe_target, differences
-from edge_reclass.errors import BundleError, DeviceError, EngineError, MissingExtraError
+from edge_reclass.bundle import Bundle, BundleFile, file_entry, refuse_external_data
+from edge_reclass.engines import EngineRecord, Found, Rejected, Target, describe_target, differences
+from edge_reclass.errors import BundleError, DeviceError, MissingExtraError
 from edge_reclass.host import Gpu
+from edge_reclass_export.engine.audit import (
+    NO_VECTORS,
+    GraphCase,
+    GraphResult,
+    all_expected,
+    verification,
+    verify_graph,
+)
 from edge_reclass_export.engine.library import Library
 from edge_reclass_export.engine.process import BuildFailure, BuildJob, Built, OnEvent, build_engine
 from edge_reclass_export.engine.stages import Candidate, EngineStage, survey_candidate, survey_stage
 from edge_reclass_export.engine.store import EngineStore
-from edge_reclass_export.engine.verify import check_graph, faults, open_encoder, open_heads, reference_expected
+from edge_reclass_export.engine.verify import reference_expected
 from edge_reclass_export.engine.worker import BuildProblem, compute_capability
 
-__all__ = ["BuildResult", "Checked", "DeviceCheck", "EngineBuild", "default_timing_cache", "dry_run"]
+__all__ = ["BuildResult", "DeviceCheck", "EngineBuild", "default_timing_cache", "dry_run"]
 
 # A failure of these kinds is the machine's at this moment, not the graph's: another precision would not help.
 _NOT_THE_GRAPH = {"memory", "disk", "crash"}
@@ -55,15 +63,6 @@ class BuildResult:
         return self.record is not None and self.record.verification is not None
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A verification that ran, with its ``faults``; or None and why it could not run."""
-
-    verification: Verification | None
-    faults: tuple[str, ...] = ()
-    not_verified: str | None = None
-
-
 class DeviceCheck:
     """Runs an engine on this machine's GPU against the bundle's reference vectors, where that can be done.
 
@@ -81,43 +80,28 @@ class DeviceCheck:
         self._bundle, self._target, self._gpu = bundle, target, gpu
         self._open_device, self._open_cpu = open_device, open_cpu
 
-    def run(self, plan: GraphSource, stage: str, precision: str, batches: Sequence[int]) -> Checked:
+    def run(self, plan: GraphSource, stage: str, precision: str, batches: Sequence[int]) -> GraphResult:
         """Check an engine of a store (a path), or one that was just built (``PlainFile``).
 
-        A device that fails on it is a fault; a missing device is a reason.
+        A device that fails on it is a mismatch; where it cannot be run here, the result is ``not verified``.
 
         Raises:
             BundleError: reference vectors or a head were altered, or a head does not fit.
             MemoryError: the device has too little memory for the engine.
         """
+        case = GraphCase(stage, precision, plan, tuple(batches))
         if self._gpu is None:
-            return Checked(None, not_verified="this machine has no GPU to run it on")
+            return GraphResult(case, "not verified", "this machine has no GPU to run it on")
         if self._gpu.sm != self._target.sm:
-            return Checked(None, not_verified=f"it is for SM {self._target.sm}, the GPU here has {self._gpu.sm}")
-        references = {
-            entry.name: reference_expected(self._bundle, entry.name) for entry in self._bundle.manifest.stages
-        }
-        expected = references[stage]
-        encoder = self._bundle.manifest.stage(stage).encoder
-        if expected is None or not isinstance(encoder, WaveformEntry) or encoder.reference is None:
-            return Checked(None, not_verified="the bundle has no reference vectors for it; export the encoder again")
+            return GraphResult(case, "not verified", f"it is for SM {self._target.sm}, the GPU here has {self._gpu.sm}")
+        if reference_expected(self._bundle, stage) is None:
+            return GraphResult(case, "not verified", NO_VECTORS)
         try:
             device, cpu = self._open_device(), self._open_cpu()
         except (DeviceError, MissingExtraError) as error:
-            return Checked(None, not_verified=str(error))
-        with device, cpu, open_heads(self._bundle, stage, references, cpu) as heads:
-            try:
-                graph = open_encoder(device, plan, encoder, max(batches))
-            except EngineError as error:
-                return Checked(None, (f"it cannot be opened: {error}",))
-            try:
-                checks = check_graph(graph, expected, batches, heads)
-            except EngineError as error:
-                return Checked(None, (f"it cannot be run: {error}",))
-            finally:
-                graph.close()
-        digest = self._bundle.manifest.files[encoder.reference].sha256
-        return Checked(Verification(digest, checks), tuple(faults(checks, precision)))
+            return GraphResult(case, "not verified", str(error))
+        with device, cpu:
+            return verify_graph(self._bundle, case, all_expected(self._bundle), device, cpu)
 
 
 def dry_run(
@@ -256,15 +240,16 @@ class EngineBuild:
         if record.verification is not None:
             return BuildResult(stage.name, "keep", candidate.precision, "present, verified", folder, record)
         checked = self.check.run(folder / "engine.plan", stage.name, candidate.precision, record.key.profile.batches)
-        if checked.faults:
-            record = msgspec.structs.replace(record, rejected="; ".join(checked.faults), verification=None)
+        if checked.status == "mismatch":
+            record = msgspec.structs.replace(record, rejected=checked.detail, verification=None)
             self.store.update(record)
-            tried.rejected.append(Rejected(candidate.precision, "; ".join(checked.faults)))
+            tried.rejected.append(Rejected(candidate.precision, checked.detail))
             return None
-        fresh = msgspec.structs.replace(record, verification=checked.verification, not_verified=checked.not_verified)
+        proved = verification(self.bundle, checked)
+        fresh = msgspec.structs.replace(record, verification=proved, not_verified=checked.detail or None)
         if fresh != record:
             self.store.update(fresh)
-        how = "verified" if checked.verification else f"not verified: {checked.not_verified}"
+        how = "verified" if proved else f"not verified: {checked.detail}"
         return BuildResult(stage.name, "keep", candidate.precision, f"present, {how}", folder, fresh)
 
     def _build(self, stage: EngineStage, candidate: Candidate, on_event: OnEvent, tried: _Tried) -> BuildResult | None:
@@ -309,8 +294,8 @@ class EngineBuild:
                     f"the engine was built, but the device has too little memory to run it ({error});"
                     " stop other programs or lower --max-batch",
                 )
-            if checked.faults:
-                self._reject(work, stage, candidate, "; ".join(checked.faults), tried)
+            if checked.status == "mismatch":
+                self._reject(work, stage, candidate, checked.detail, tried)
                 self._keep_timing_cache(built)
                 return None
             record = self._record(stage, candidate, built, checked, tried.rejected)
@@ -325,7 +310,7 @@ class EngineBuild:
         stage: EngineStage,
         candidate: Candidate,
         built: Built,
-        checked: Checked,
+        checked: GraphResult,
         rejected: Sequence[Rejected],
     ) -> EngineRecord:
         entry = file_entry(built.plan)
@@ -340,8 +325,8 @@ class EngineBuild:
             bytes=entry.bytes,
             build_seconds=round(built.seconds, 3),
             build_peak_bytes=built.peak_bytes,
-            verification=checked.verification,
-            not_verified=checked.not_verified,
+            verification=verification(self.bundle, checked),
+            not_verified=checked.detail or None,
             instead_of=tuple(rejected),
         )
 

@@ -57,7 +57,7 @@ HeadLayers: TypeAlias = Annotated[
 ]
 
 _Bundle: TypeAlias = Annotated[
-    Path, typer.Option(help="Put encoder, head and reference vectors into this bundle directory.")
+    Path | None, typer.Option(help="Put encoder, head and reference vectors into this bundle directory.")
 ]
 _Head: TypeAlias = Annotated[
     Path | None, typer.Option(help="Head of the stage: .onnx, .npz, .skops, or a torch or safetensors checkpoint.")
@@ -197,7 +197,7 @@ def encoder_recipe(
     stage_help = "Name of the bundle's stage." + ("" if stage else f" [default: {name}-VARIANT]")
     kinds: dict[str, tuple[Any, Any]] = {
         **first,
-        "bundle": (_optional(_Bundle), None) if output else (_Bundle, inspect.Parameter.empty),
+        "bundle": (_Bundle, None),
         "head": (_Head, None),
         **{key: kind for key, kind in own.items() if key not in first},
         **({"output": (_Output, None)} if output else {}),
@@ -212,8 +212,7 @@ def encoder_recipe(
     def plan(**given: Any) -> Planned:
         options = {key: default for key, (_, default) in kinds.items() if key not in own} | given
         options = {"excerpt": None, "reference_audio": None, "output": None, **options}
-        if output:
-            _require_one_place(options)
+        _require_place(options, output)
         need(*needs)
         found = read(**{key: value for key, value in given.items() if key in own})
         if options["output"] is not None:
@@ -224,12 +223,6 @@ def encoder_recipe(
     return Recipe(name, plan, help)
 
 
-def _optional(annotated: Any) -> Any:
-    """The same option, which may be left out."""
-    kind, option = annotated.__args__[0], annotated.__metadata__[0]
-    return Annotated[kind | None, option]
-
-
 def _declare(plan: Callable[..., Planned], kinds: Mapping[str, tuple[Any, Any]]) -> None:
     """Gives ``plan`` the parameters from which Typer and ``export all`` read the options."""
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -238,9 +231,9 @@ def _declare(plan: Callable[..., Planned], kinds: Mapping[str, tuple[Any, Any]])
     plan.__annotations__ = {key: annotation for key, (annotation, _) in kinds.items()}
 
 
-def _require_one_place(options: Mapping[str, Any]) -> None:
+def _require_place(options: Mapping[str, Any], output: bool) -> None:
     if (options["output"] is None) == (options["bundle"] is None):
-        raise UsageError("say where to: either --output FILE or --bundle DIR")
+        raise UsageError(f"say where to: {'either --output FILE or ' if output else ''}--bundle DIR")
     if options["bundle"] is None and (options["head"] is not None or options["stage"] is not None or options["genres"]):
         raise UsageError("--head, --stage and --genres go with --bundle DIR")
 

@@ -32,17 +32,13 @@ def read_windows(files: Sequence[Path], rate: int, samples: int) -> NDArray[np.i
     return np.stack(windows) if windows else np.empty((0, samples), np.int16)
 
 
-def with_own_audio(
-    encoder: ExportedEncoder, files: Sequence[Path], windows: NDArray[np.int16] | None = None
-) -> ExportedEncoder:
-    """``encoder`` with a window of each file added to its reference vectors.
+def with_own_audio(encoder: ExportedEncoder, files: Sequence[Path], windows: NDArray[np.int16]) -> ExportedEncoder:
+    """``encoder`` with ``windows``, which ``read_windows`` took from ``files``, added to its reference vectors.
 
-    ``windows`` are what ``read_windows`` took from ``files`` already. Raises what that raises, and ``ParityError``
-    where an embedding is not finite.
+    Raises ``ParityError`` where an embedding is not finite.
     """
     if not files:
         return encoder
-    windows = read_windows(files, encoder.rate, encoder.window_samples) if windows is None else windows
     made = encoder.reference or reference_vectors(encoder.model, rate=encoder.rate, samples=encoder.window_samples)
     run = open_graph(encoder.model)
     answers = np.concatenate([run(row[None].astype(np.float32) / np.float32(_STEPS))[0] for row in windows])

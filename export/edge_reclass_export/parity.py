@@ -85,12 +85,12 @@ def open_graph(model: bytes, *, threads: int = 1) -> Callable[[NDArray[np.float3
     return run
 
 
-def reference_vectors(model: bytes, *, rate: int, samples: int, seed: int = SEED) -> ReferenceVectors:
-    """What the graph's first output is for the seed's inputs, computed in float32 by ONNX Runtime on the CPU.
+def reference_vectors(model: bytes, *, rate: int, samples: int) -> ReferenceVectors:
+    """What the graph's first output is for the inputs of ``SEED``, computed in float32 by ONNX Runtime on the CPU.
 
     Raises ``ParityError`` where an embedding is not finite, ``EngineError`` where the graph does not run.
     """
-    embedding = run_graph(model, synthesise(rate, samples, seed))[0]
+    embedding = run_graph(model, synthesise(rate, samples, SEED))[0]
     if not np.isfinite(embedding).all():
         raise ParityError("the exported graph gives NaN or infinity for a reference input")
-    return ReferenceVectors(rate, samples, seed, embedding)
+    return ReferenceVectors(rate, samples, SEED, embedding)

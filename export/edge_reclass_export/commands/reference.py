@@ -9,12 +9,7 @@ import typer
 
 from edge_reclass_export.recipe import need, say
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to ``app``."""
-    app.command()(reference)
+__all__ = ["reference"]
 
 
 def reference(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", metavar="BUNDLE")]) -> None:

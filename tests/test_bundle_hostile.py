@@ -24,7 +24,6 @@ from edge_reclass.bundle.limits import MANIFEST_BYTES
 from edge_reclass.bundle.loading import MANIFEST, load
 from edge_reclass.bundle.onnx_external import refuse_external_data
 from edge_reclass.bundle.reference import ReferenceVectors, load_reference
-from edge_reclass.cascade import choose_policy
 from edge_reclass.cascade.plan import choose_policy
 from edge_reclass.cascade.policy import Policy, Step
 from edge_reclass.errors import BundleError, EngineError, UsageError

@@ -83,7 +83,7 @@ def fault(root: Path, **changes: Any) -> str:
             ["window_samples", "<= 115200000"],
         ),
         ({"default_policy": "other"}, ["default_policy", "expected one of ladder", "'other'"]),
-        ({"excerpt": {"full": True, "seconds": 3}}, ["excerpt", "full: true goes without"]),
+        ({"excerpt": {"full": True, "seconds": 3}}, ["excerpt", "full: true cannot be combined with start or seconds"]),
         ({"excerpt": {"start": "center"}}, ["excerpt: expected seconds"]),
         ({"excerpt": {"start": -1.0, "seconds": 2.0}}, ["excerpt.start", ">= 0", "got -1.0"]),
         ({"stages": [bundles.fma_stage(), bundles.fma_stage()]}, ["stages", "duplicate name 'fma'"]),
@@ -100,7 +100,10 @@ def fault(root: Path, **changes: Any) -> str:
             ["hop_samples", "got 99999"],
         ),
         ({"stages": [bundles.waveform_stage("mert", encoder={"files": {"fp64": "x"}})]}, ["fp64"]),
-        ({"stages": [bundles.waveform_stage("mert", encoder={"files": {}})]}, ["fp32, fp16, int8"]),
+        (
+            {"stages": [bundles.waveform_stage("mert", encoder={"files": {}})]},
+            ["at least one of fp32, fp16, got none"],
+        ),
         (
             {"stages": [bundles.waveform_stage("mert", encoder={"files": {"fp32": "../x.onnx"}})]},
             ["'../x.onnx'"],

@@ -83,7 +83,7 @@ def test_stages_see_their_own_excerpts(tmp_path: Path) -> None:
     samples[16_000 : 3 * 16_000] *= 0.1
     with Cascade.open(root) as cascade:
         verdict = cascade.classify_samples(samples, 16_000)
-        quiet, full, centre = (cascade._workspace.embeddings[name].copy() for name in "abc")
+        quiet, full, centre = (cascade._lane.workspace.embeddings[name].copy() for name in "abc")
     excerpts = [(stage.excerpt.start, stage.excerpt.seconds) for stage in verdict.stages]
     assert excerpts == [(1.0, 2.0), (0.0, 10.0), (3.0, 4.0)]
     expected = np.log1p(1000 * np.abs(samples[16_000 : 3 * 16_000]).reshape(2, 8, -1).mean(axis=2)).mean(axis=0)
@@ -98,7 +98,7 @@ def test_windows_in_several_batches_give_the_same_embedding(tmp_path: Path) -> N
     for batch in (1, 3, 16):
         with Cascade.open(root, batch=batch) as cascade:
             cascade.classify_samples(samples, 16_000)
-            embeddings.append(cascade._workspace.embeddings["mert"].copy())
+            embeddings.append(cascade._lane.workspace.embeddings["mert"].copy())
     np.testing.assert_allclose(embeddings[0], embeddings[1], rtol=1e-6)
     np.testing.assert_allclose(embeddings[0], embeddings[2], rtol=1e-6)
 
@@ -111,8 +111,8 @@ def test_a_head_on_two_embeddings_takes_them_in_the_order_named(tmp_path: Path) 
     root = bundles.make_bundle(tmp_path, stages, accept=1.0)
     with Cascade.open(root) as cascade:
         cascade.classify_samples(noise(5), RATE)
-        expected = np.concatenate([cascade._workspace.embeddings[name] for name in "ba"])
-        np.testing.assert_array_equal(cascade._stages[1]._head.input[0], expected)
+        expected = np.concatenate([cascade._lane.workspace.embeddings[name] for name in "ba"])
+        np.testing.assert_array_equal(cascade._lane.stages[1]._head.input[0], expected)
 
 
 def test_a_signal_shared_by_stages_is_resampled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_native_rate_gives_the_features_of_the_files_own_rate(tmp_path: Path) ->
         for rate in (11_025, 44_100, 22_050):
             samples = noise(3, rate)
             cascade.classify_samples(samples, rate)
-            np.testing.assert_allclose(cascade._workspace.embeddings["fma"], fma518(samples, rate), rtol=1e-6)
+            np.testing.assert_allclose(cascade._lane.workspace.embeddings["fma"], fma518(samples, rate), rtol=1e-6)
 
 
 def test_windowed_features_are_the_mean_over_windows(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_windowed_features_are_the_mean_over_windows(tmp_path: Path) -> None:
     with Cascade.open(root) as cascade:
         cascade.classify_samples(samples, RATE)
         mean = np.mean([fma518(samples[i : i + 44_100], RATE) for i in (0, 44_100)], axis=0)
-        np.testing.assert_allclose(cascade._workspace.embeddings["fma"], mean, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(cascade._lane.workspace.embeddings["fma"], mean, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_two_excerpts_of_a_long_track_are_two_segments(tmp_path: Path) -> None:
     track[len(track) // 2 - 8_000 :] = 0.1
     track[len(track) // 2 - 8_000 : len(track) // 2 + 8_000 * 3] *= np.sign(noise(4, 8_000, seed=2))
     with Cascade.open(root, max_seconds=60, max_rate=RATE) as cascade:
-        assert len(cascade._workspace.decoded) < 10 * RATE
+        assert len(cascade._lane.workspace.decoded) < 10 * RATE
         verdict = cascade.classify_samples(track, 8_000)
     assert verdict.status == "ok", verdict.error
     assert [stage.excerpt.start for stage in verdict.stages] == pytest.approx([0.0, 900.5], abs=0.1)
@@ -303,7 +303,7 @@ def test_a_stage_that_fails_ends_the_track_and_keeps_what_was_said(two: Path, mo
         def broken(*_: object, **__: object) -> None:
             raise MemoryError
 
-        monkeypatch.setattr(cascade._stages[1], "answer", broken)
+        monkeypatch.setattr(cascade._lane.stages[1], "judge", broken)
         verdict = cascade.classify_samples(noise(5), RATE)
         assert (verdict.status, verdict.genre) == ("out_of_memory", None)
         assert [stage.name for stage in verdict.stages] == ["fma"]
@@ -315,7 +315,7 @@ def test_an_unforeseen_fault_is_a_status_too(two: Path, monkeypatch: pytest.Monk
         def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("by accident")
 
-        monkeypatch.setattr(cascade._stages[0], "answer", broken)
+        monkeypatch.setattr(cascade._lane.stages[0], "judge", broken)
         verdict = cascade.classify("whatever.wav")
         assert verdict.status == "missing"
         verdict = cascade.classify_samples(noise(5), RATE)
@@ -423,9 +423,9 @@ def test_silent_windows_are_not_heard(two: Path) -> None:
     heard = noise(1, 16_000)
     with Cascade.open(two, policy="ladder") as cascade:
         cascade.classify_samples(np.concatenate([heard, np.zeros(3 * 16_000, np.float32)]), 16_000)
-        padded = cascade._workspace.embeddings["mert"].copy()
+        padded = cascade._lane.workspace.embeddings["mert"].copy()
         cascade.classify_samples(heard, 16_000)
-        np.testing.assert_allclose(cascade._workspace.embeddings["mert"], padded, rtol=1e-6)
+        np.testing.assert_allclose(cascade._lane.workspace.embeddings["mert"], padded, rtol=1e-6)
 
 
 @pytest.mark.parametrize("windowed", [False, True])
@@ -446,14 +446,14 @@ def test_with_a_loudness_volume_and_offset_do_not_matter(tmp_path: Path, windowe
 def test_one_call_at_a_time(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entered, leave = threading.Event(), threading.Event()
     with Cascade.open(two) as cascade:
-        answer = cascade._stages[0].answer
+        answer = cascade._lane.stages[0].judge
 
         def slow(*arguments: Any, **options: Any) -> Any:
             entered.set()
             assert leave.wait(60)
             return answer(*arguments, **options)
 
-        monkeypatch.setattr(cascade._stages[0], "answer", slow)
+        monkeypatch.setattr(cascade._lane.stages[0], "judge", slow)
         with ThreadPoolExecutor(1) as other:
             running = other.submit(cascade.classify_samples, noise(5), RATE)
             assert entered.wait(60)
@@ -493,14 +493,14 @@ def test_a_pool_that_is_closed_with_a_timeout_says_whether_tracks_still_run(
     soundfile.write(path, noise(2), RATE)
     entered, leave = threading.Event(), threading.Event()
     pool = CascadePool.open(1, two)
-    answer = pool.cascades[0]._stages[0].answer
+    answer = pool.cascades[0]._lane.stages[0].judge
 
     def slow(*arguments: Any) -> Any:
         entered.set()
         assert leave.wait(60)
         return answer(*arguments)
 
-    monkeypatch.setattr(pool.cascades[0]._stages[0], "answer", slow)
+    monkeypatch.setattr(pool.cascades[0]._lane.stages[0], "judge", slow)
     running, waiting = pool.submit(path), pool.submit(path)
     assert entered.wait(60)
     assert not pool.close(timeout=0.05)

@@ -22,8 +22,8 @@ import soundfile
 import bundles
 from edge_reclass.bundle.loading import load, starter_path
 from edge_reclass.cli.commands import main
+from edge_reclass.run import CascadePool, Track
 from edge_reclass.run.formatters import FORMATS, formatter
-from edge_reclass.run.lanes import CascadePool
 from edge_reclass.verdict import Verdict
 
 RATE = 22_050
@@ -165,8 +165,8 @@ def test_what_was_done_before_an_interruption_is_kept(
 ) -> None:
     submit = CascadePool.submit
 
-    def interrupted(pool: CascadePool, path: Path) -> Future[Verdict]:
-        if path.name == "b.wav":
+    def interrupted(pool: CascadePool, path: Track) -> Future[Verdict]:
+        if path.path.name == "b.wav":
             raise KeyboardInterrupt
         return submit(pool, path)
 
@@ -236,7 +236,7 @@ def test_inspect(bundle: Path) -> None:
 
 
 def shell(command: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = command.replace("EDGE", f"{sys.executable} -m edge_reclass.cli classify")
+    command = command.replace("EDGE", f"{sys.executable} -m edge_reclass classify")
     return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False, **options)
 
 

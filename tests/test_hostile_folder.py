@@ -113,7 +113,7 @@ def test_the_genre_does_not_depend_on_rate_container_or_channels(tmp_path: Path)
     bundle = bundles.make_bundle(tmp_path / "b", [bundles.fma_stage(), bundles.waveform_stage("mert")], accept=1.0)
     with Cascade.open(bundle) as cascade:
         reference = cascade.classify_samples(samples, 22_050)
-        base = cascade._workspace.embeddings["mert"].copy()
+        base = cascade._lane.workspace.embeddings["mert"].copy()
         from edge_reclass.audio import Resampler
 
         for rate in (44_100, 48_000, 96_000, 192_000):
@@ -123,7 +123,7 @@ def test_the_genre_does_not_depend_on_rate_container_or_channels(tmp_path: Path)
                 verdict = cascade.classify_samples(np.repeat(out[:n, None], channels, axis=1), rate)
                 assert verdict.genre == reference.genre
                 assert verdict.confidence == pytest.approx(reference.confidence, abs=1e-3)
-                np.testing.assert_allclose(cascade._workspace.embeddings["mert"], base, rtol=1e-3)
+                np.testing.assert_allclose(cascade._lane.workspace.embeddings["mert"], base, rtol=1e-3)
         for name in ("a.wav", "a.flac", "a.ogg", "a.mp3"):
             soundfile.write(tmp_path / name, samples, 22_050)
             verdict = cascade.classify(tmp_path / name)

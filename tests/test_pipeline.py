@@ -21,7 +21,6 @@ import soundfile
 import bundles
 from edge_reclass import Cascade, CascadePool, Verdict, host
 from edge_reclass.backends.ort.cpu import OrtBackend
-from edge_reclass.cascade import cascade as cascade_module
 from edge_reclass.cascade import opening
 from edge_reclass.cascade.shared_batches import Fill, SharedGraph, add_rows
 from edge_reclass.cascade.windowing import fill_window
@@ -167,7 +166,7 @@ class Lanes:
         return [partial(fill_window, samples, start, "repeat") for start in range(0, len(samples), self.window)]
 
     def ask(self, lane: int, windows: int) -> None:
-        samples, total = self.samples(lane, windows), np.empty(self.dim)
+        samples, total = self.samples(lane, windows), np.zeros(self.dim)
         before = len(self.shared._pending)
 
         def run() -> None:
@@ -518,7 +517,7 @@ def busy(self, path):
     closing.wait()
     time.sleep(0.3)  # close waits for this lane
     interrupt()
-    graph = self._stages[1]._encoder._graph
+    graph = self._lane.stages[1]._head
     while True:  # ONNX Runtime aborts where Python takes its threads away
         graph.run(1)
 
@@ -681,7 +680,7 @@ def test_stages_are_closed_where_the_workspace_finds_no_memory(bundle: Path, mon
     def full(plan: Any) -> None:
         raise MemoryError("Unable to allocate 880. MiB")
 
-    monkeypatch.setattr(cascade_module, "Workspace", full)
+    monkeypatch.setattr(opening, "Workspace", full)
     for opener in (
         Cascade.open,
         lambda *given: CascadePool.open(1, *given),

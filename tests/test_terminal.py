@@ -113,7 +113,7 @@ def test_the_device_line_names_no_driver_that_nobody_expects(
     bundle: Path, songs: Path, monkeypatch: pytest.MonkeyPatch
 ):
     from edge_reclass.errors import DeviceError
-    from edge_reclass.host import cpus as device
+    from edge_reclass.host import gpu as device
 
     def none() -> None:
         raise DeviceError("no NVIDIA GPU: the CUDA driver cannot be loaded (libcuda.so.1: cannot open)")

@@ -226,9 +226,9 @@ def test_without_pyav_it_is_unsupported_and_a_track(name: str, tmp_path: Path, n
     with pytest.raises(TrackError, match=r"pip install 'edge-reclass\[codecs\]'") as caught:
         decode(tmp_path / name)
     assert caught.value.status == "unsupported"
-    found = [track.path for track in TrackSearch([tmp_path])]
-    assert found == [tmp_path / name]
-    assert found.skipped_other == 0
+    search = TrackSearch([tmp_path])
+    assert [track.path for track in search] == [tmp_path / name]
+    assert search.skipped_other == 0
     assert needs_pyav(tmp_path / name)
     assert has_audio_suffix(name.upper())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +119,7 @@ class FakePool:
         self.finished = True
 
 
-class SlowBackend:
+class SlowBackend(Backend):
     """A real backend whose graphs take ``factor`` times as long, the difference spent computing."""
 
     def __init__(self, inner: Backend, factor: float) -> None:
@@ -126,6 +127,9 @@ class SlowBackend:
         self.name = inner.name
         self.precisions: tuple[str, ...] = inner.precisions
         self.shares_batches = inner.shares_batches
+
+    def choose_graphs(self, *arguments: Any) -> Any:
+        return self._inner.choose_graphs(*arguments)
 
     def open_graph(
         self, file: Path, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int

@@ -47,7 +47,7 @@ def test_there_is_one_lock_per_target_and_no_other() -> None:
 def test_every_dependency_is_locked_within_its_bounds(target: Target, project: dict[str, Any]) -> None:
     wheels = locked(target)
     requirements = asked(target, project)
-    assert {"numpy", "scipy", "onnxruntime", "av"} <= {requirement.name for requirement in requirements}
+    assert {"numpy", "onnxruntime", "av"} <= {requirement.name for requirement in requirements}
     for requirement in requirements:
         wheel = wheels.get(canonicalize_name(requirement.name))
         assert wheel is not None, f"{requirement} is not locked; run jetson/make_wheelhouse.sh {target.name} --update"
@@ -112,9 +112,8 @@ def test_debian_takes_the_versions_of_jetpack6() -> None:
 def test_the_last_wheels_for_python_3_10() -> None:
     """facts: newer ones have no cp310 wheel, so a resolution that gives others used another index."""
     wheels = locked(TARGETS["jetpack6"])
-    assert {name: wheels[name].version for name in ("numpy", "scipy", "onnxruntime")} == {
+    assert {name: wheels[name].version for name in ("numpy", "onnxruntime")} == {
         "numpy": "2.2.6",
-        "scipy": "1.15.3",
         "onnxruntime": "1.23.2",
     }
 

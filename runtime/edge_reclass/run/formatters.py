@@ -144,6 +144,12 @@ _CSV_COLUMNS: Final = (
     "bundle",
     "policy",
     "error",
+    "format",
+    "bundle_digest",
+    "program",
+    "at",
+    "size",
+    "mtime_ns",
 )
 
 

@@ -500,7 +500,7 @@ def test_auto_says_why_it_took_no_other_device(
 
 
 _BUSY = """
-import signal, sys, threading, time
+import os, signal, sys, threading, time
 from edge_reclass import Cascade, CascadePool
 from edge_reclass.cli import main
 
@@ -510,7 +510,7 @@ def interrupt():
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 def busy(self, path):
-    if not str(path).endswith("1.wav"):
+    if not os.fspath(path).endswith("1.wav"):
         return classify(self, path)
     time.sleep(1)  # the verdict before is written
     interrupt()

@@ -70,7 +70,7 @@ def libraries() -> dict[str, str]:
 
 
 def commit(folder: Path) -> str | None:
-    """git commit of the checkout that ``folder`` lies in, with ``+`` where tracked files differ; None outside."""
+    """Git commit of the checkout that ``folder`` lies in, with ``+`` where tracked files differ; None outside."""
     try:
         head = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")

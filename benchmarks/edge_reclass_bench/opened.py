@@ -7,7 +7,6 @@ differ in nothing but their policy. One at a time, from one thread.
 from __future__ import annotations
 
 from dataclasses import replace
-from types import TracebackType
 
 from edge_reclass.backends import Backend
 from edge_reclass.bundle import Bundle
@@ -55,9 +54,7 @@ class Opened:
     def __enter__(self) -> Opened:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -530,7 +530,7 @@ def faults(record: Record) -> Iterator[str]:
     seen: set[str] = set()
     for measure in record.measures:
         if measure.key in seen:
-            yield f"measures: {measure.key} stands twice"
+            yield f"measures: {measure.key} is there twice"
         seen.add(measure.key)
         n = len(measure.samples)
         if len(measure.passes) != n:

@@ -25,10 +25,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Costs:
-    """Milliseconds per track, each the median over passes: ``decode`` float64[tracks], ``stages`` and ``resample`` the
-    same by stage (``resample`` is within ``stages``), and ``signals`` the name of each stage's signal.
+    """Milliseconds per track, each the median over passes.
 
-    ``tracks`` are the numbers of the tracks in the record.
+    ``decode`` float64[tracks], ``stages`` and ``resample`` the same by stage (``resample`` is within ``stages``), and
+    ``signals`` the name of each stage's signal. ``tracks`` are the numbers of the tracks in the record.
     """
 
     tracks: list[int]

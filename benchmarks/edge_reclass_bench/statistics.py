@@ -213,7 +213,7 @@ def ratio(
     resamples: int = RESAMPLES,
     centre: Callable[..., Floats] = np.median,
 ) -> Estimate:
-    """b / a of two tables float64[tracks, passes] of the same tracks, paired by track.
+    """B / a of two tables float64[tracks, passes] of the same tracks, paired by track.
 
     The median over tracks of (``centre`` over passes of b ÷ the same of a). Pairing takes out what differs between
     tracks, the median over passes what disturbed a few of them, the median over tracks the odd track. Tracks are drawn

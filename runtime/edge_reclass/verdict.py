@@ -200,7 +200,7 @@ class Verdict:
         return _json_schema()
 
     def to_json(self, top: int | None = None) -> str:
-        """One line of JSON. A path that is not valid UTF-8 is kept, its stray bytes as ``\\udcXX`` escapes."""
+        """One line of JSON. A path that is not valid UTF-8 is kept, its stray bytes as escapes of lone surrogates."""
         plain = self.to_dict(top)
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
         if any("\ud800" <= character <= "\udfff" for character in text):

@@ -33,8 +33,6 @@ def test_each_message_arrives_as_one_datagram(listener: tuple[socket.socket, dic
     assert received(channel) == "READY=1\nSTATUS=3 stages open"
     assert notify.alive(environ=environ)
     assert received(channel) == "WATCHDOG=1"
-    assert notify.status("12 of 40 tracks", environ)
-    assert received(channel) == "STATUS=12 of 40 tracks"
     assert notify.stopping(environ=environ)
     assert received(channel) == "STOPPING=1"
 
@@ -84,16 +82,6 @@ def test_a_status_stays_one_short_line(listener: tuple[socket.socket, dict[str, 
 def test_what_is_no_assignment_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="expected NAME=value"):
         notify.send(line, environ={})
-
-
-def test_how_long_the_watchdog_waits() -> None:
-    own = str(os.getpid())
-    assert notify.watchdog_seconds({}) is None
-    assert notify.watchdog_seconds({"WATCHDOG_USEC": "2500000"}) == 2.5
-    assert notify.watchdog_seconds({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": own}) == 2.5
-    assert notify.watchdog_seconds({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": own + "0"}) is None
-    assert notify.watchdog_seconds({"WATCHDOG_USEC": "0"}) is None
-    assert notify.watchdog_seconds({"WATCHDOG_USEC": "soon"}) is None
 
 
 def test_the_real_environment_is_read_when_it_is_called(listener: tuple[socket.socket, dict[str, str]]) -> None:

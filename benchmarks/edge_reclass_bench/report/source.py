@@ -31,7 +31,7 @@ def tagged(records: Sequence[tuple[str, Record]]) -> list[Source]:
 
 
 def _tag(number: int) -> str:
-    """A to Z, then AA, AB, …"""
+    """A to Z, then AA, AB and so on."""
     letters = ""
     number += 1
     while number:

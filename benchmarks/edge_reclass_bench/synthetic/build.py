@@ -81,7 +81,7 @@ def make(
         say: takes a line on what is being done.
 
     Raises:
-        UsageError: a name is unknown or stands twice.
+        UsageError: a name is unknown or a duplicate.
         MissingExtraError: torch is not installed.
         EdgeReclassError: an export failed; the message has its last words.
     """

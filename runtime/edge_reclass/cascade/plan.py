@@ -266,8 +266,10 @@ def compile_plan(
 
 
 def check_options(options: Options) -> None:
-    """Raises:
-    UsageError: a limit is out of range.
+    """Refuse what no bundle can be opened with.
+
+    Raises:
+        UsageError: a limit is out of range.
     """
     if not MIN_RATE <= options.max_rate <= MAX_RATE:
         raise UsageError(f"max_rate: expected {MIN_RATE} to {MAX_RATE} Hz, got {options.max_rate}")

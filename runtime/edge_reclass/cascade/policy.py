@@ -233,7 +233,7 @@ def check(policy: Policy, stages: Sequence[str]) -> list[str]:
 
 
 def _legacy(name: str, first: float, second: float) -> Policy:
-    """A policy of the older project; where its documents state no weights, those of fmj-ev are used."""
+    """A policy of the project that came before; where its documents state no weights, those of fmj-ev are used."""
     return Policy(
         name,
         "top1",

@@ -168,7 +168,7 @@ class SharedGraph:
         request.done.set()
 
     def _lose(self, batch: Sequence[_Segment], error: BaseException) -> None:
-        """The device will not come back: everyone who waits, and whoever asks later, is told."""
+        """The device is lost: fail every pending request, and every later one."""
         with self._changed:
             self._lost = error
             waiting = dict.fromkeys([*(segment.request for segment in batch), *self._pending])

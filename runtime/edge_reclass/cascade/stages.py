@@ -43,6 +43,7 @@ class Stage:
 
     @property
     def name(self) -> str:
+        """The stage's name in the manifest."""
         return self.plan.name
 
     def encode(

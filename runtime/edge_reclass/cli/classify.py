@@ -108,8 +108,8 @@ def classify(
     terminated.
     """
     from edge_reclass.cascade.plan import DEFAULT_BATCH
-    from edge_reclass.run.lanes import CascadePool
-    from edge_reclass.run.runner import LaneRunner, run
+    from edge_reclass.run.lanes import CascadePool, LaneRunner
+    from edge_reclass.run.runner import run
     from edge_reclass.run.sinks import TextSink
     from edge_reclass.run.sources import TrackSearch, listed_paths
 
@@ -177,7 +177,7 @@ def _refuse_inputs(output: Path | None, files_from: Path | None, bundle: Path | 
 def _device(pool: CascadePool, asked: str) -> str:
     from edge_reclass.host.gpu import has_nvidia_gpu
 
-    # Where there is no GPU, why none can be used is nothing to be told with every run; doctor tells it.
+    # Where there is no GPU, the reason is not repeated with every run; doctor gives it.
     notes = () if asked == "auto" and pool.device == "cpu" and not has_nvidia_gpu() else pool.notes
     return f"device: {'; '.join((pool.device, *notes))}"
 

@@ -35,10 +35,12 @@ class Commands(TyperGroup):
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
+        """Names, ours first."""
         own = super().list_commands(ctx)
         return [*own, *sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)} - set(own))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command called ``cmd_name``; None where there is none."""
         command = super().get_command(ctx, cmd_name)
         if command is None:
             entry = next((one for one in entry_points(group=ENTRY_POINTS) if one.name == cmd_name), None)

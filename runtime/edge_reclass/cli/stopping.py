@@ -19,7 +19,7 @@ TERMINATED = 143
 def handle_signals() -> None:
     """SIGTERM (a service is stopped) and SIGHUP (the connection is lost) end a run as orderly as Ctrl-C does.
 
-    A SIGHUP that whoever started us ignores (``nohup``) stays ignored.
+    A SIGHUP that the parent process ignores (``nohup``) stays ignored.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

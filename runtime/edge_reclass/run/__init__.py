@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from edge_reclass._lazy import lazy
 
 if TYPE_CHECKING:
-    from edge_reclass.run.lanes import CascadePool
+    from edge_reclass.run.lanes import CascadePool, LaneRunner
     from edge_reclass.run.output import StdoutClosed, open_output
     from edge_reclass.run.output_file import refuse_inputs
-    from edge_reclass.run.runner import LaneRunner, Observer, Runner, run
+    from edge_reclass.run.runner import Observer, Runner, run
     from edge_reclass.run.sinks import Sink, TextSink
     from edge_reclass.run.sources import Source, Track, TrackSearch, listed_paths
     from edge_reclass.run.text import json_text, lenient, printable
 
 _HOMES = {
-    "lanes": ["CascadePool"],
+    "lanes": ["CascadePool", "LaneRunner"],
     "output": ["StdoutClosed", "open_output"],
     "output_file": ["refuse_inputs"],
-    "runner": ["LaneRunner", "Observer", "Runner", "run"],
+    "runner": ["Observer", "Runner", "run"],
     "sinks": ["Sink", "TextSink"],
     "sources": ["Source", "Track", "TrackSearch", "listed_paths"],
     "text": ["json_text", "lenient", "printable"],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
-from edge_reclass.errors import UsageError
+from edge_reclass.errors import Status, UsageError
 from edge_reclass.run.text import json_text, printable
 
 if TYPE_CHECKING:
@@ -17,18 +18,24 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "Formatter", "explain", "formatter"]
 
 
-class Formatter(Protocol):
+class Formatter(ABC):
     """Text for the start, for each verdict as it comes, and for the end."""
 
-    def begin(self) -> str: ...
+    def begin(self) -> str:
+        """What comes before the first verdict."""
+        return ""
 
-    def verdict(self, verdict: Verdict) -> str: ...
+    @abstractmethod
+    def verdict(self, verdict: Verdict) -> str:
+        """One verdict, with the end of its line."""
 
-    def end(self) -> str: ...
+    def end(self) -> str:
+        """What comes behind the last verdict."""
+        return ""
 
 
 @dataclass
-class _Table:
+class _Table(Formatter):
     genres: Sequence[str]
     stages: Sequence[str]
     top: int
@@ -61,9 +68,6 @@ class _Table:
             text += "    then " + ", ".join(f"{self._safe(s.genre)} {s.score:.2f}" for s in others) + "\n"
         return text
 
-    def end(self) -> str:
-        return ""
-
     def _row(self, genre: str, score: str, stage: str, track: str) -> str:
         return f"{_padded(genre, self._genre)}  {score:>5}  {_padded(stage, self._stage)}  {track}\n"
 
@@ -92,9 +96,12 @@ def _escapable(text: str, utf8: bool) -> str:
 
 
 @dataclass
-class _Json:
-    """One array. Every piece ends with a line's end, so that a progress bar below it disturbs nothing, and that all
-    verdicts of a run that was killed are there: only the closing bracket is missing."""
+class _Json(Formatter):
+    """One array.
+
+    Every piece ends with a line's end: a progress bar below it disturbs nothing, and of a run that was killed only the
+    closing bracket is missing.
+    """
 
     top: int
     utf8: bool
@@ -112,57 +119,38 @@ class _Json:
 
 
 @dataclass
-class _JsonLines:
+class _JsonLines(Formatter):
     top: int
     utf8: bool
 
-    def begin(self) -> str:
-        return ""
-
     def verdict(self, verdict: Verdict) -> str:
         return _json(verdict, self.top, self.utf8)
-
-    def end(self) -> str:
-        return ""
 
 
 def _json(verdict: Verdict, top: int, utf8: bool) -> str:
     return json_text(verdict.to_json(top), utf8) + "\n"
 
 
-_CSV_COLUMNS: Final = (
-    "path",
-    "status",
-    "genre",
-    "confidence",
-    "decided_by",
-    "reason",
-    "reason_code",
-    "top",
-    "damage",
-    "channel",
-    "bundle",
-    "policy",
-    "error",
-    "format",
-    "bundle_digest",
-    "program",
-    "at",
-    "size",
-    "mtime_ns",
-)
+def _csv_columns() -> list[str]:
+    from edge_reclass.verdict import Verdict
+
+    return [key for key in Verdict("", Status.OK, "", "").to_dict() if key != "stages"]
 
 
 @dataclass
-class _Csv:
-    """RFC 4180: the keys of the JSON without the stages. The best genres are in one column as ``Rock=0.61;Pop=0.20``,
-    unless that only repeats the genre; the damage is the share of the excerpt that is missing."""
+class _Csv(Formatter):
+    """RFC 4180: the keys of the JSON without the stages.
+
+    The best genres are in one column as ``Rock=0.61;Pop=0.20``, unless that only repeats the genre; the damage is the
+    share of the excerpt that is missing.
+    """
 
     top: int
     utf8: bool
+    _columns: list[str] = field(default_factory=_csv_columns)
 
     def begin(self) -> str:
-        return _csv_line(_CSV_COLUMNS)
+        return _csv_line(self._columns)
 
     def verdict(self, verdict: Verdict) -> str:
         plain = verdict.to_dict(self.top)
@@ -172,11 +160,8 @@ class _Csv:
             plain["confidence"] = f"{verdict.confidence:.6f}"
         if verdict.damage is not None:
             plain["damage"] = f"{verdict.damage.missing:.6f}"
-        cells = ("" if plain[name] is None else str(plain[name]) for name in _CSV_COLUMNS)
+        cells = ("" if plain[name] is None else str(plain[name]) for name in self._columns)
         return _csv_line([_escapable(cell, self.utf8) for cell in cells])
-
-    def end(self) -> str:
-        return ""
 
 
 def _csv_line(values: Sequence[str]) -> str:

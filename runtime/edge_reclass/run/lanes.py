@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
-from types import TracebackType
 
 from edge_reclass.backends import Backend
 from edge_reclass.bundle import Bundle
@@ -22,7 +21,7 @@ from edge_reclass.cascade.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_M
 from edge_reclass.errors import DeviceError, EngineError
 from edge_reclass.verdict import Verdict
 
-__all__ = ["CascadePool"]
+__all__ = ["CascadePool", "LaneRunner"]
 
 _AHEAD = 4
 """Tracks waiting per lane: enough that a slow track at the front does not leave the other lanes idle."""
@@ -103,29 +102,15 @@ class CascadePool:
                 met this may have come before.
             Exception: whatever reading ``paths`` raises, after the verdicts of the paths before.
         """
-        waiting: deque[Future[Verdict]] = deque()
-        unread: Exception | None = None
-        tracks = iter(paths)
+        runner = LaneRunner(self)
         try:
-            while unread is None:
-                try:
-                    waiting.append(self.submit(next(tracks)))
-                except StopIteration:
-                    break
-                except Exception as error:
-                    unread = error
-                if len(waiting) > _AHEAD * len(self.cascades):
-                    yield self._result(waiting.popleft())
-            while waiting:
-                yield self._result(waiting.popleft())
+            yield from runner.verdicts(paths)
         except DeviceError:
-            yield from _finished(waiting)
+            runner.cancel()
+            yield from runner.finished(wait=True)
             raise
         finally:
-            for future in waiting:
-                future.cancel()
-        if unread is not None:
-            raise unread
+            runner.cancel()
 
     def classify(self, path: str | os.PathLike[str]) -> Verdict:
         """As :meth:`Cascade.classify`, on the next free lane; may be called from any number of threads.
@@ -134,7 +119,7 @@ class CascadePool:
             EngineError: the pool is closed.
             DeviceError: the device is lost; no further track can be classified.
         """
-        return self._result(self.submit(path))
+        return _result(self.submit(path))
 
     def submit(self, path: str | os.PathLike[str]) -> Future[Verdict]:
         """Classify one audio file as soon as a lane is free; may be called from any number of threads.
@@ -153,12 +138,6 @@ class CascadePool:
         self._unfinished.add(future)
         future.add_done_callback(self._unfinished.discard)
         return future
-
-    def _result(self, future: Future[Verdict]) -> Verdict:
-        try:
-            return future.result()
-        except CancelledError as error:
-            raise _closed() from error
 
     def _classify(self, path: str | os.PathLike[str]) -> Verdict:
         cascade = self._free.get()
@@ -186,19 +165,62 @@ class CascadePool:
     def __enter__(self) -> CascadePool:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _result(future: Future[Verdict]) -> Verdict:
+    try:
+        return future.result()
+    except CancelledError as error:
+        raise _closed() from error
 
 
 def _closed() -> EngineError:
     return EngineError("this pool is closed; open a new one")
 
 
-def _finished(waiting: Iterable[Future[Verdict]]) -> Iterator[Verdict]:
-    """The verdicts of those that were begun and needed the device no more."""
-    begun = [future for future in waiting if not future.cancel()]
-    for future in begun:
-        if future.exception() is None:
-            yield future.result()
+class LaneRunner:
+    """A pool as a :class:`edge_reclass.run.Runner`."""
+
+    def __init__(self, pool: CascadePool) -> None:
+        self._pool = pool
+        self._waiting: deque[Future[Verdict]] = deque()
+
+    def verdicts(self, tracks: Iterable[str | os.PathLike[str]]) -> Iterator[Verdict]:
+        """See :meth:`Runner.verdicts`; an error of reading ``tracks`` is raised after the verdicts before it."""
+        unread: Exception | None = None
+        source = iter(tracks)
+        while unread is None:
+            try:
+                self._waiting.append(self._pool.submit(next(source)))
+            except StopIteration:
+                break
+            except Exception as error:
+                unread = error
+            if len(self._waiting) > _AHEAD * len(self._pool.cascades):
+                yield self._next()
+        while self._waiting:
+            yield self._next()
+        if unread is not None:
+            raise unread
+
+    def _next(self) -> Verdict:
+        verdict = _result(self._waiting[0])
+        self._waiting.popleft()
+        return verdict
+
+    def finished(self, *, wait: bool = False) -> Iterator[Verdict]:
+        """See :meth:`Runner.finished`; with ``wait``, those that are being classified are waited for."""
+        for future in [future for future in self._waiting if wait or future.done()]:
+            self._waiting.remove(future)
+            if not future.cancelled() and future.exception() is None:
+                yield future.result()
+
+    def cancel(self) -> int:
+        """See :meth:`Runner.cancel`."""
+        return sum(not future.cancel() for future in self._waiting)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """See :meth:`Runner.close`."""
+        return self._pool.close(timeout)

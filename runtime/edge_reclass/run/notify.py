@@ -11,10 +11,9 @@ import os
 import socket
 from collections.abc import Mapping
 
-__all__ = ["NOTIFY_VARIABLE", "alive", "ready", "send", "status", "stopping", "watchdog_seconds"]
+__all__ = ["NOTIFY_VARIABLE", "alive", "ready", "send", "stopping"]
 
 NOTIFY_VARIABLE = "NOTIFY_SOCKET"
-_WATCHDOG, _WATCHDOG_PID = "WATCHDOG_USEC", "WATCHDOG_PID"
 _STATUS_CHARACTERS = 200
 
 
@@ -53,24 +52,9 @@ def alive(text: str | None = None, environ: Mapping[str, str] = os.environ) -> b
     return send("WATCHDOG=1", *_status(text), environ=environ)
 
 
-def status(text: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """One line for ``systemctl status``."""
-    return send(*_status(text), environ=environ)
-
-
 def stopping(text: str | None = None, environ: Mapping[str, str] = os.environ) -> bool:
     """The end has begun; what follows may take as long as ``TimeoutStopSec``."""
     return send("STOPPING=1", *_status(text), environ=environ)
-
-
-def watchdog_seconds(environ: Mapping[str, str] = os.environ) -> float | None:
-    """How long systemd waits for :func:`alive`, in seconds; None where no watchdog watches this process."""
-    given, pid = environ.get(_WATCHDOG, ""), environ.get(_WATCHDOG_PID)
-    if not given.isdecimal() or int(given) == 0:
-        return None
-    if pid is not None and pid != str(os.getpid()):
-        return None
-    return int(given) / 1e6
 
 
 def _status(text: str | None) -> tuple[str, ...]:

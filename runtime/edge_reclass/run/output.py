@@ -19,7 +19,7 @@ __all__ = ["Output", "StdoutClosed", "descriptor_of", "open_output"]
 
 
 class StdoutClosed(Exception):
-    """Whoever read our output has closed it (``| head``)."""
+    """The reader of standard output has closed it (``| head``)."""
 
 
 class Output:
@@ -46,6 +46,7 @@ class Output:
         """Called before anything is written, so that a progress bar can leave the terminal's line."""
 
     def __call__(self, text: str) -> None:
+        """Write and flush ``text``."""
         self.before_write()
         if self.is_terminal:  # a table is safe already; in CSV, names are as they are
             text = "".join(c if c in "\r\n" else printable(c) for c in text) if not text.isprintable() else text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
@@ -11,17 +10,11 @@ from edge_reclass.errors import EdgeReclassError
 from edge_reclass.run.output import StdoutClosed
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from edge_reclass.run.lanes import CascadePool
     from edge_reclass.run.sinks import Sink
     from edge_reclass.run.sources import Track
     from edge_reclass.verdict import Verdict
 
-__all__ = ["LaneRunner", "Observer", "Runner", "run"]
-
-_AHEAD = 4
-"""Tracks waiting per lane: enough that a slow track at the front does not leave the other lanes idle."""
+__all__ = ["Observer", "Runner", "run"]
 
 
 class Runner(Protocol):
@@ -40,45 +33,8 @@ class Runner(Protocol):
         """Wait for the tracks that are being classified, at most ``timeout`` seconds; False where some still run."""
 
 
-class LaneRunner:
-    """Threads on one set of encoders; see :class:`edge_reclass.CascadePool`."""
-
-    def __init__(self, pool: CascadePool) -> None:
-        self._pool = pool
-        self._waiting: deque[Future[Verdict]] = deque()
-
-    def verdicts(self, tracks: Iterable[Track]) -> Iterator[Verdict]:
-        """See :meth:`Runner.verdicts`."""
-        for track in tracks:
-            self._waiting.append(self._pool.submit(track))
-            if len(self._waiting) > _AHEAD * len(self._pool.cascades):
-                yield self._next()
-        while self._waiting:
-            yield self._next()
-
-    def _next(self) -> Verdict:
-        verdict = self._waiting[0].result()
-        self._waiting.popleft()
-        return verdict
-
-    def finished(self) -> Iterator[Verdict]:
-        """See :meth:`Runner.finished`."""
-        for future in [future for future in self._waiting if future.done()]:
-            self._waiting.remove(future)
-            if not future.cancelled() and future.exception() is None:
-                yield future.result()
-
-    def cancel(self) -> int:
-        """See :meth:`Runner.cancel`."""
-        return sum(not future.cancel() for future in self._waiting)
-
-    def close(self, timeout: float | None = None) -> bool:
-        """See :meth:`Runner.close`."""
-        return self._pool.close(timeout)
-
-
 class Observer(Protocol):
-    """Is told how a run goes."""
+    """Is called as a run goes on."""
 
     def wrote(self, verdict: Verdict) -> None:
         """A verdict was written."""

@@ -32,8 +32,10 @@ def printable(text: str) -> str:
 
 
 def json_text(text: str, utf8: bool) -> str:
-    """JSON with what a stream cannot take (all but ASCII, unless it is UTF-8), stray bytes of names, and what
-    :func:`printable` escapes, escaped as JSON escapes it."""
+    """JSON that a stream can take and a terminal can show, the rest escaped as JSON escapes it.
+
+    Escaped are all but ASCII (unless ``utf8``), stray bytes of names, and what :func:`printable` escapes.
+    """
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c == "\n" or _is_plain_json(c, utf8) else json.dumps(c)[1:-1] for c in text)

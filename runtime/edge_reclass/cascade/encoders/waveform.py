@@ -25,7 +25,7 @@ def open_encoder(request: OpenRequest) -> Encoder:
     if rule is None:
         raise EngineError(f"stage {stage.name}: a graph needs windows")
     if request.shared is not None:
-        # The graph belongs to whoever shares it out.
+        # The graph belongs to the SharedGraph.
         return WindowedEncoder(rule, stage.encoder.dim, _of_several(request.shared), lambda: None, "batch")
     graph = open_graph(stage, request.backend)
     return WindowedEncoder(rule, stage.encoder.dim, _of_one(graph), graph.close, "fill")

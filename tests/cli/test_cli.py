@@ -10,23 +10,21 @@ import re
 import subprocess
 import sys
 from concurrent.futures import Future
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 import bundles
+from command import RATE, bundle, music, run, shell
 from edge_reclass.bundle.loading import load, starter_path
-from edge_reclass.cli.commands import main
 from edge_reclass.run import CascadePool, Track
 from edge_reclass.run.formatters import FORMATS, formatter
 from edge_reclass.verdict import Verdict
 
-RATE = 22_050
+__all__ = ["bundle", "music"]
+
 KEYS = [
     "path",
     "status",
@@ -50,46 +48,6 @@ KEYS = [
     "mtime_ns",
 ]
 STAGE_KEYS = ["name", "genre", "confidence", "milliseconds", "excerpt", "outside", "distance"]
-
-
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run(*arguments: object) -> Done:
-    """Call the entry point in this process, which is a second quicker than a new one."""
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["edge-reclass", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stopped:
-            code = stopped.code if isinstance(stopped.code, int) else 1
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    stages = [bundles.fma_stage(), bundles.waveform_stage("mert")]
-    root = tmp_path_factory.mktemp("bundle")
-    return bundles.make_bundle(root, stages, biases={"fma": (0.0, 0.2, 0.1), "mert": (9.0, 0.0, 0.0)})
-
-
-@pytest.fixture(scope="module")
-def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two tracks, one in a folder below; a cover, a hidden file and a hidden folder."""
-    root = tmp_path_factory.mktemp("music")
-    (root / "album").mkdir()
-    (root / ".hidden").mkdir()
-    noise = (0.1 * np.random.default_rng(0).standard_normal(3 * RATE)).astype(np.float32)
-    for name in ("b.wav", "album/a.flac", ".hidden/c.wav", ".d.wav"):
-        soundfile.write(root / name, noise, RATE)
-    (root / "album/cover.jpg").write_bytes(b"\xff\xd8")
-    return root
 
 
 def test_table(bundle: Path, music: Path) -> None:
@@ -235,11 +193,6 @@ def test_inspect(bundle: Path) -> None:
     assert len(plain["digest"]) == 64
 
 
-def shell(command: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = command.replace("EDGE", f"{sys.executable} -m edge_reclass classify")
-    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False, **options)
-
-
 def test_a_reader_that_leaves_early_is_no_error(bundle: Path, music: Path) -> None:
     done = shell(f"EDGE {music} --bundle {bundle} -f jsonl | true; echo ${{PIPESTATUS[0]}}")
     assert done.stdout == "0\n", done.stderr
@@ -305,7 +258,7 @@ def test_names_that_are_not_utf8_are_not_lost(bundle: Path, tmp_path: Path) -> N
 
 
 def test_the_example_of_the_docs_is_what_the_program_prints(bundle: Path, music: Path) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "verdicts.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "verdicts.md").read_text(encoding="utf-8")
     examples = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
     (example,) = [one for one in examples if "genre" in one]
     assert list(example) == KEYS

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from test_cli import bundle, music
-from test_output import songs
+from command import bundle, music, songs
 
 __all__ = ["bundle", "music", "songs"]
 

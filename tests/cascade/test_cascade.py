@@ -43,7 +43,7 @@ SURE, TORN = (9.0, 0.0, 0.0), (0.0, 0.2, 0.1)
 
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
-    """fma is torn, so mert decides."""
+    """Fma is torn, so mert decides."""
     stages = [bundles.fma_stage(), bundles.waveform_stage("mert")]
     return bundles.make_bundle(tmp_path / "two", stages, biases={"fma": TORN, "mert": SURE})
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import bundles
 import synth
-from test_cli import run
+from command import run
 
 RATE = 44_100
 

@@ -17,13 +17,12 @@ import pytest
 import typer
 
 import edge_reclass
+from command import bundle, music, run, shell, songs
 from edge_reclass import host
 from edge_reclass.cli import commands as cli
 from edge_reclass.cli.summary import Summary, counted
 from edge_reclass.run.sources import TrackSearch
 from edge_reclass.verdict import DamageSeen, Score, Verdict
-from test_cli import bundle, music, run, shell
-from test_output import songs
 
 __all__ = ["bundle", "music", "songs"]
 

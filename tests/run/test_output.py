@@ -17,24 +17,14 @@ from pathlib import Path
 import pytest
 
 import bundles
+from command import bundle, music, run, shell, songs
 from edge_reclass.errors import EdgeReclassError, UsageError
 from edge_reclass.run.formatters import FORMATS, explain, formatter
 from edge_reclass.run.output import open_output
 from edge_reclass.run.text import printable
 from edge_reclass.verdict import DamageSeen, ExcerptSeen, Score, StageReport, Verdict
-from test_cli import bundle, music, run, shell
 
-__all__ = ["bundle", "music"]
-
-
-@pytest.fixture
-def songs(music: Path, tmp_path: Path) -> Path:
-    """A copy of two tracks, free to be spoiled."""
-    root = tmp_path / "songs"
-    root.mkdir()
-    shutil.copy(music / "b.wav", root / "a.wav")
-    shutil.copy(music / "album/a.flac", root / "b.flac")
-    return root
+__all__ = ["bundle", "music", "songs"]
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -256,7 +246,7 @@ def verdicts() -> list[Verdict]:
 
 SHOW = """
 import sys
-from test_output import verdicts
+from run.test_output import verdicts
 from edge_reclass.run.formatters import formatter
 from edge_reclass.run.output import open_output
 with open_output(None) as write:
@@ -273,7 +263,7 @@ with open_output(None) as write:
 def test_every_format_on_every_stream(name: str, encoding: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SHOW, name],
-        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         timeout=120,
         check=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -18,8 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "Formatter", "explain", "formatter"]
 
 
+@dataclass
 class Formatter(ABC):
-    """Text for the start, for each verdict as it comes, and for the end."""
+    """Text for the start, for each verdict as it comes, and for the end.
+
+    ``genres`` and ``stages`` are those of the bundle; ``top`` genres are shown; ``utf8`` says whether the stream can
+    take every character.
+    """
+
+    genres: Sequence[str]
+    stages: Sequence[str]
+    top: int
+    explain: bool
+    utf8: bool
 
     def begin(self) -> str:
         """What comes before the first verdict."""
@@ -36,12 +47,6 @@ class Formatter(ABC):
 
 @dataclass
 class _Table(Formatter):
-    genres: Sequence[str]
-    stages: Sequence[str]
-    top: int
-    explain: bool
-    utf8: bool
-
     def __post_init__(self) -> None:
         genres = [self._safe(name) for name in self.genres]
         named = (*genres, *(_unsure(name) for name in genres), "unsupported", "out_of_memory")
@@ -103,8 +108,6 @@ class _Json(Formatter):
     closing bracket is missing.
     """
 
-    top: int
-    utf8: bool
     _separator: str = ""
 
     def begin(self) -> str:
@@ -118,11 +121,7 @@ class _Json(Formatter):
         return "]\n"
 
 
-@dataclass
 class _JsonLines(Formatter):
-    top: int
-    utf8: bool
-
     def verdict(self, verdict: Verdict) -> str:
         return _json(verdict, self.top, self.utf8)
 
@@ -145,8 +144,6 @@ class _Csv(Formatter):
     share of the excerpt that is missing.
     """
 
-    top: int
-    utf8: bool
     _columns: list[str] = field(default_factory=_csv_columns)
 
     def begin(self) -> str:
@@ -170,34 +167,22 @@ def _csv_line(values: Sequence[str]) -> str:
     return text.getvalue()
 
 
-FORMATS: Final = ("table", "json", "jsonl", "csv")
+FORMATS: Final[Mapping[str, type[Formatter]]] = {"table": _Table, "json": _Json, "jsonl": _JsonLines, "csv": _Csv}
 
 
 def formatter(
-    name: str,
-    *,
-    genres: Sequence[str],
-    stages: Sequence[str],
-    top: int,
-    explain: bool = False,
-    utf8: bool = True,
+    name: str, *, genres: Sequence[str], stages: Sequence[str], top: int, explain: bool = False, utf8: bool = True
 ) -> Formatter:
-    """The formatter called ``name``; ``utf8`` says whether the stream can take every character.
+    """The formatter called ``name``; see :class:`Formatter`.
 
     Raises:
         UsageError: no such format, or ``explain`` with a format other than the table.
     """
     if explain and name != "table":
         raise UsageError(f"--explain goes with the table; json and jsonl have the stages' answers already, got {name}")
-    make: dict[str, Callable[[], Formatter]] = {
-        "table": lambda: _Table(genres, stages, top, explain, utf8),
-        "json": lambda: _Json(top, utf8),
-        "jsonl": lambda: _JsonLines(top, utf8),
-        "csv": lambda: _Csv(top, utf8),
-    }
-    if name not in make:
+    if name not in FORMATS:
         raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {name!r}")
-    return make[name]()
+    return FORMATS[name](genres, stages, top, explain, utf8)
 
 
 def explain(verdict: Verdict, top: int = 5, safe: Callable[[str], str] = printable) -> str:

@@ -30,35 +30,34 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("installed", "choice", "variable", "taken"),
+    ("installed", "variable", "taken"),
     [
-        (BOTH, None, None, "pycuda"),
-        (("cuda-bindings",), None, None, "cuda-bindings"),
-        (("pycuda",), None, "", "pycuda"),
-        (BOTH, None, "cuda-bindings", "cuda-bindings"),
-        (BOTH, "cuda-bindings", "pycuda", "cuda-bindings"),
-        (BOTH, "pycuda", None, "pycuda"),
+        (BOTH, None, "pycuda"),
+        (("cuda-bindings",), None, "cuda-bindings"),
+        (("pycuda",), "", "pycuda"),
+        (BOTH, "cuda-bindings", "cuda-bindings"),
+        (BOTH, "pycuda", "pycuda"),
     ],
 )
 def test_which_is_taken(
-    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], choice: str | None, variable: str | None, taken: str
+    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], variable: str | None, taken: str
 ) -> None:
     with fake_gpu(monkeypatch, bindings=installed):
         assert cuda_memory.installed_bindings() == tuple(
             name for name in ("pycuda", "cuda-bindings") if name in installed
         )
         environ = {} if variable is None else {"EDGE_RECLASS_CUDA_MEMORY": variable}
-        memory = open_cuda_memory(choice, environ)
+        memory = open_cuda_memory(environ)
         assert (memory.name, memory.captures) == (taken, taken == "cuda-bindings")
         memory.close()
 
 
 @pytest.mark.parametrize(
-    ("installed", "choice", "kind", "message"),
+    ("installed", "variable", "kind", "message"),
     [
         (
             (),
-            None,
+            "",
             MissingExtraError,
             r"cuda-bindings or pycuda: install it with  pip install 'edge-reclass\[tensorrt\]'",
         ),
@@ -68,10 +67,10 @@ def test_which_is_taken(
     ],
 )
 def test_what_is_not_installed(
-    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], choice: str | None, kind: type[Exception], message: str
+    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], variable: str, kind: type[Exception], message: str
 ) -> None:
     with fake_gpu(monkeypatch, bindings=installed), pytest.raises(kind, match=message):
-        open_cuda_memory(choice)
+        open_cuda_memory({"EDGE_RECLASS_CUDA_MEMORY": variable})
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_a_binding_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, bind
         monkeypatch.setattr(cuda_memory, "installed_bindings", found.installed_bindings)
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(DeviceError, match=f"{binding} is installed but cannot be imported"):
-            open_cuda_memory(binding)
+            open_cuda_memory({"EDGE_RECLASS_CUDA_MEMORY": binding})
 
 
 def test_versions_without_a_status_for_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +113,9 @@ def test_there_and_back(machine: tuple[FakeGpu, CudaMemory]) -> None:
         np.testing.assert_array_equal(target.array[:2], source.array[:2])
         assert not target.array[2].any()
         for each in (source, target):
-            memory.free_pinned(each)
+            memory.free(each)
         memory.free(device)
-        memory.free_stream(stream)
+        memory.free(stream)
     assert gpu.cuda.held() == []
 
 
@@ -128,7 +127,7 @@ def test_mapped_memory_is_the_devices_too(machine: tuple[FakeGpu, CudaMemory]) -
         seen = gpu.cuda.bytes_at(pinned.address, pinned.array.nbytes)
         assert seen is not None and pinned.address != pinned.array.ctypes.data
         np.testing.assert_array_equal(seen.view(np.float32).reshape(2, 4), pinned.array)
-        memory.free_pinned(pinned)
+        memory.free(pinned)
 
 
 def test_double_free_and_use_after_free(machine: tuple[FakeGpu, CudaMemory]) -> None:
@@ -146,8 +145,8 @@ def test_double_free_and_use_after_free(machine: tuple[FakeGpu, CudaMemory]) -> 
         with pytest.raises(DeviceError, match="cudaErrorIllegalAddress"):
             memory.allocate(1)
         gpu.cuda.sticky = None
-        memory.free_pinned(pinned)
-        memory.free_stream(stream)
+        memory.free(pinned)
+        memory.free(stream)
 
 
 def test_freeing_under_queued_work_is_seen(machine: tuple[FakeGpu, CudaMemory]) -> None:
@@ -156,11 +155,11 @@ def test_freeing_under_queued_work_is_seen(machine: tuple[FakeGpu, CudaMemory]) 
         stream = memory.new_stream()
         device, pinned = memory.allocate(64), memory.allocate_pinned(1, 16, mapped=False)
         memory.copy_in(device, pinned.array, stream)
-        memory.free_pinned(pinned)
+        memory.free(pinned)
         assert gpu.cuda.violations and "while work is queued" in gpu.cuda.violations.pop()
         gpu.cuda.streams[stream.handle].queue.clear()
         memory.free(device)
-        memory.free_stream(stream)
+        memory.free(stream)
 
 
 def test_events(machine: tuple[FakeGpu, CudaMemory]) -> None:
@@ -174,10 +173,10 @@ def test_events(machine: tuple[FakeGpu, CudaMemory]) -> None:
         memory.synchronize(stream)
         assert memory.seconds_between(start, end) == pytest.approx(4e-6)
         for event in (start, end):
-            memory.free_event(event)
+            memory.free(event)
         memory.free(device)
-        memory.free_pinned(pinned)
-        memory.free_stream(stream)
+        memory.free(pinned)
+        memory.free(stream)
 
 
 def test_rules_of_capturing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,10 +202,10 @@ def test_rules_of_capturing(monkeypatch: pytest.MonkeyPatch) -> None:
             memory.synchronize(stream)
             seen = gpu.cuda.bytes_at(device.address, 16)
             assert seen is not None and (seen.view(np.float32) == 5).all()
-            memory.free_graph(graph)
-            memory.free_pinned(pinned)
+            memory.free(graph)
+            memory.free(pinned)
             memory.free(device)
-            memory.free_stream(stream)
+            memory.free(stream)
 
 
 def test_pycuda_refuses_to_capture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,10 +213,9 @@ def test_pycuda_refuses_to_capture(monkeypatch: pytest.MonkeyPatch) -> None:
         memory = open_cuda_memory()
         with memory.current():
             stream = memory.new_stream()
-            for use in (memory.capture, memory.launch, memory.free_graph):
-                with pytest.raises(EngineError, match="PyCUDA"):
-                    use(stream, lambda: None)
-            memory.free_stream(stream)
+            with pytest.raises(EngineError, match="pycuda cannot capture CUDA graphs"):
+                memory.capture(stream, lambda: None)
+            memory.free(stream)
         memory.close()
         with pytest.raises(EngineError, match="closed"), memory.current():
             pass

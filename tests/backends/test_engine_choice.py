@@ -18,14 +18,11 @@ import yaml
 from backends.fakes import TARGET, FakeGpu, fake_gpu, put_engine, put_engines
 from bundles import edit_manifest
 from edge_reclass import bundle as bundles_module
-from edge_reclass import host
-from edge_reclass.backends.tensorrt import installed_target
 from edge_reclass.cascade import Options, choose_policy, largest_batches
 from edge_reclass.cli import commands as cli
 from edge_reclass.engines.choice import GraphChoice, choose_engines, engine_states
 from edge_reclass.engines.store import engines_folder
-from edge_reclass.errors import DeviceError, EngineError
-from edge_reclass.host.gpu import Gpu
+from edge_reclass.errors import EngineError
 from export.engine_bundles import engine_bundle
 
 
@@ -141,22 +138,6 @@ def test_states_for_the_doctor(root: Path) -> None:
         ("jmla", "fp32", "missing"),
     ]
     assert states[0].found.reason == "wrong numbers" and "SM" in states[2].found.reason
-
-
-def test_installed_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    with fake_gpu(monkeypatch):
-        assert installed_target() == TARGET
-
-        def no_gpu() -> Gpu:
-            raise DeviceError("no NVIDIA GPU")
-
-        monkeypatch.setattr(host, "probe_gpu", no_gpu)
-        with pytest.raises(DeviceError, match="no NVIDIA GPU"):
-            installed_target()
-        for name in ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"):
-            monkeypatch.setitem(sys.modules, name, None)
-        with pytest.raises(DeviceError, match="no TensorRT can be imported"):
-            installed_target()
 
 
 COMMANDS = [

@@ -16,8 +16,8 @@ import bundles
 from backends.fakes import FakeGpu, fake_gpu, write_plan
 from edge_reclass.backends import PlainFile
 from edge_reclass.backends.ort.cpu import OrtBackend
-from edge_reclass.backends.tensorrt.backend import TensorRTBackend, TensorRTGraph
-from edge_reclass.backends.tensorrt.graph import MAX_GRAPHS
+from edge_reclass.backends.tensorrt.backend import TensorRTBackend
+from edge_reclass.backends.tensorrt.graph import MAX_GRAPHS, TensorRTGraph
 from edge_reclass.errors import DeviceError, EngineError
 
 WIDTH, DIM = 800, 8

@@ -20,7 +20,7 @@ from edge_reclass.engines.record import (
     differences,
     target_for,
 )
-from edge_reclass.engines.store import PLAN, RECORD, StoredEngine, engine_bytes, engines_folder, stored_engines, survey
+from edge_reclass.engines.store import PLAN, RECORD, StoredEngine, engines_folder, read_engine, stored_engines, survey
 from edge_reclass.engines.trust import default_store, make_secret
 from edge_reclass.errors import DeviceError, EngineError, UsageError
 from edge_reclass.host.gpu import Gpu, probe_gpu
@@ -142,7 +142,7 @@ def test_states(tmp_path: Path) -> None:
     assert found(tmp_path)[0] == "missing"
     engine = store(tmp_path)
     assert found(tmp_path) == ("present", "not verified: no GPU")
-    assert engine_bytes(engine, BUNDLE) == CONTENT
+    assert read_engine(engine.plan, TARGET) == (CONTENT, "mert")
     # Another encoder's engines are no reason to call this one's stale.
     assert (
         survey(tmp_path, changed(onnx_sha256="c" * 64), bundle=BUNDLE, stage="jmla", precision="fp16").status
@@ -177,17 +177,15 @@ def test_damaged_engines_are_refused(damage: str, tmp_path: Path) -> None:
     spoil(engine)
     status, reason = found(tmp_path)
     assert status == "damaged"
-    with pytest.raises(EngineError, match=words + ".*edge-reclass build '/srv/my bundle' --stage mert"):
-        engine_bytes(engine, BUNDLE)
+    with pytest.raises(EngineError, match=words + ".*edge-reclass build BUNDLE --stage mert"):
+        read_engine(engine.plan, TARGET)
     assert "build it again: edge-reclass build '/srv/my bundle' --stage mert" in reason
 
 
 def test_a_rejected_engine_is_never_loaded(tmp_path: Path) -> None:
     engine = store(tmp_path, rejected="batch 7: cosine 0.5", sha256=None, bytes=0)
-    with pytest.raises(
-        EngineError, match=r"mert was rejected here: batch 7: cosine 0\.5; .*'/srv/my bundle' .*--rebuild"
-    ):
-        engine_bytes(engine, BUNDLE)
+    with pytest.raises(EngineError, match=r"mert was rejected here: batch 7: cosine 0\.5; .*BUNDLE .*--rebuild"):
+        read_engine(engine.plan, TARGET)
 
 
 @pytest.mark.parametrize(

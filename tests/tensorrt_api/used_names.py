@@ -1,6 +1,6 @@
 """Which names of TensorRT's API the exporter and the runtime use, read from their source, so that no list goes stale.
 
-All calls into the builder stand in ``engine/worker.py``, all calls into the runtime in ``backends/tensorrt_api.py``.
+All calls into the builder stand in ``engine/worker.py``, all calls into the runtime in ``backends/tensorrt/api.py``.
 Each variable there that holds a TensorRT object is one of a :class:`Vocabulary`'s ``owners``; every other name whose
 attributes are used has to be in its ``plain``. A name in neither fails the test.
 """
@@ -84,7 +84,7 @@ def used_names(source: str | None = None, words: Vocabulary = BUILDER) -> Used:
 
 
 def runtime_names(source: str | None = None) -> Used:
-    """What ``source`` (by default tensorrt_api.py) uses."""
+    """What ``source`` (by default tensorrt/api.py) uses."""
     return used_names(Path(tensorrt_api.__file__).read_text(encoding="utf-8") if source is None else source, RUNTIME)
 
 

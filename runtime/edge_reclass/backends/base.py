@@ -20,14 +20,13 @@ from edge_reclass.host import usable_cpus
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Backend", "DeviceTimes", "Graph", "GraphFile", "GraphSource", "PlainFile"]
-
 
 class GraphFile(Protocol):
     """A file to open as a graph, hashable: its path for messages, and its bytes, which are read when it is opened."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """Where it lies."""
 
     def read(self) -> bytes:
         """The whole content, checked where the file knows what it must be (see ``bundle.BundleFile``)."""
@@ -48,6 +47,13 @@ class PlainFile:
 
 
 GraphSource: TypeAlias = Path | GraphFile
+
+
+class TensorSpec(NamedTuple):
+    """A tensor that is float32[batch, width]."""
+
+    name: str
+    width: int
 
 
 class DeviceTimes(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from edge_reclass.engines.choice import ENGINE_PRECISIONS, EngineState, GraphChoice, choose_engines, engine_states
 from edge_reclass.engines.record import (
-    FLAGS,
     BatchCheck,
     EngineKey,
     EngineRecord,
@@ -22,18 +21,15 @@ from edge_reclass.engines.store import (
     RECORD,
     Found,
     StoredEngine,
-    engine_bytes,
     engines_folder,
-    read_record,
     stored_engines,
     survey,
 )
-from edge_reclass.engines.trust import ENGINES_VARIABLE, StoreKey, default_store, make_secret, open_store
+from edge_reclass.engines.trust import ENGINES_VARIABLE, make_secret
 
 __all__ = [
     "ENGINES_VARIABLE",
     "ENGINE_PRECISIONS",
-    "FLAGS",
     "PLAN",
     "RECORD",
     "BatchCheck",
@@ -45,20 +41,15 @@ __all__ = [
     "GraphChoice",
     "Profile",
     "Rejected",
-    "StoreKey",
     "StoredEngine",
     "Target",
     "Verification",
     "choose_engines",
-    "default_store",
     "describe_target",
     "differences",
-    "engine_bytes",
     "engine_states",
     "engines_folder",
     "make_secret",
-    "open_store",
-    "read_record",
     "stored_engines",
     "survey",
     "target_for",

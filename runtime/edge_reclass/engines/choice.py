@@ -19,14 +19,6 @@ from edge_reclass.engines.record import EngineKey, Profile, Target
 from edge_reclass.engines.store import Found, engines_folder, survey
 from edge_reclass.errors import EngineError, UsageError
 
-__all__ = [
-    "ENGINE_PRECISIONS",
-    "EngineState",
-    "GraphChoice",
-    "choose_engines",
-    "engine_states",
-]
-
 ENGINE_PRECISIONS = ("fp16", "fp32")
 """The order in which engines are looked for; from the fastest to the safest."""
 

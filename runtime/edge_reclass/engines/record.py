@@ -17,28 +17,10 @@ from edge_reclass.engines.trust import StoreKey
 from edge_reclass.errors import DeviceError
 from edge_reclass.host import Gpu
 
-__all__ = [
-    "FLAGS",
-    "BatchCheck",
-    "EngineKey",
-    "EngineRecord",
-    "Flavour",
-    "Profile",
-    "Rejected",
-    "Target",
-    "Verification",
-    "describe_target",
-    "differences",
-    "target_for",
-]
-
 FLAGS = ("strongly-typed", "no-tf32")
 """How every engine is built: precisions are the graph's own, and float32 is never rounded to TF32's 10 bits."""
 
-
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
-
-
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -18,32 +18,18 @@ from typing import Literal
 
 import msgspec
 
-from edge_reclass.engines.record import (
-    EngineKey,
-    EngineRecord,
-    differences,
-)
+from edge_reclass.bundle import file_entry
+from edge_reclass.engines.record import EngineKey, EngineRecord, Target, describe_target, differences
 from edge_reclass.engines.trust import ENGINES_VARIABLE, StoreKey, default_store, open_store
 from edge_reclass.errors import EngineError, UsageError
 
-__all__ = [
-    "PLAN",
-    "RECORD",
-    "Found",
-    "StoredEngine",
-    "engine_bytes",
-    "engines_folder",
-    "read_record",
-    "stored_engines",
-    "survey",
-]
-
 PLAN, RECORD = "engine.plan", "engine.json"
+_BUNDLE = Path("BUNDLE")
 
 
 @dataclass(frozen=True)
 class StoredEngine:
-    """A folder of an engine and its record."""
+    """A folder with an engine and its record."""
 
     folder: Path
     record: EngineRecord
@@ -147,7 +133,7 @@ def survey(folder: Path, want: EngineKey, *, bundle: Path, stage: str, precision
         if engine.record.rejected is not None:
             return Found("rejected", engine.record.rejected, engine)
         try:
-            _check_plan(engine, bundle)
+            _check_content(engine, bundle)
         except EngineError as error:
             return Found("damaged", str(error), engine)
         reason = "verified" if engine.record.verification else f"not verified: {engine.record.not_verified}"
@@ -169,46 +155,57 @@ def _preference(record: EngineRecord, batch: int) -> tuple[bool, bool, int]:
     return record.rejected is not None, most < batch, most if most >= batch else -most
 
 
-def engine_bytes(engine: StoredEngine, bundle: Path) -> bytes:
-    """The plan, read once and checked, so that what was hashed is what is loaded. ``bundle`` is for the message.
+def read_engine(file: Path, target: Target) -> tuple[bytes, str]:
+    """An engine of a store that is safe to load on ``target``: its bytes, and the stage that its record names.
+
+    The file is read once, so that what was hashed is what is loaded.
 
     Raises:
-        EngineError: the engine was rejected, or its plan is missing, cut off or altered.
+        EngineError: others may write the store; the record is missing or not signed, or belongs to another device,
+            version or folder; the engine was rejected; or the file is missing, cut off or altered.
     """
-    if engine.record.rejected is not None:
-        raise EngineError(
-            f"{engine.folder}: {engine.record.stage} was rejected here: {engine.record.rejected};"
-            f" edge-reclass build {shlex.quote(str(bundle))} --stage {engine.record.stage} --rebuild  tries again"
-        )
+    folder = file.absolute().parent
     try:
-        content = engine.plan.read_bytes()
+        record = read_record(folder, open_store(folder.parent.parent))
+    except EngineError as error:
+        raise EngineError(f"{error}; {rebuild_command(None)}") from error
+    again = rebuild_command(record.stage)
+    if wrong := differences(record.key, EngineKey(record.key.onnx_sha256, target, record.key.profile)):
+        raise EngineError(f"{file}: this engine is not for {describe_target(target)}: {'; '.join(wrong)}; {again}")
+    if record.rejected is not None:
+        command = build_command(_BUNDLE, record.stage, "--rebuild")
+        raise EngineError(f"{folder}: {record.stage} was rejected here: {record.rejected}; {command}  tries again")
+    try:
+        content = file.read_bytes()
     except OSError as error:
-        raise EngineError(f"{engine.plan}: cannot be read ({error.strerror}); {_fix(engine, bundle)}") from error
-    _compare(engine, bundle, len(content), hashlib.sha256(content).hexdigest())
-    return content
+        raise EngineError(f"{file}: cannot be read ({error.strerror}); {again}") from error
+    _compare(file, record, len(content), hashlib.sha256(content).hexdigest(), again)
+    return content, record.stage
 
 
-def _check_plan(engine: StoredEngine, bundle: Path) -> None:
-    """As :func:`engine_bytes`, without holding the plan in memory."""
-    digest = hashlib.sha256()
+def _check_content(engine: StoredEngine, bundle: Path) -> None:
+    """Compare the engine's file with its record, without holding it in memory."""
+    record, again = engine.record, rebuild_command(engine.record.stage, bundle=bundle)
     try:
         size = engine.plan.stat().st_size
-        if size == engine.record.bytes:
-            with engine.plan.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+        digest = file_entry(engine.plan).sha256 if size == record.bytes else ""
     except OSError as error:
-        raise EngineError(f"{engine.plan}: cannot be read ({error.strerror}); {_fix(engine, bundle)}") from error
-    _compare(engine, bundle, size, digest.hexdigest())
+        raise EngineError(f"{engine.plan}: cannot be read ({error.strerror}); {again}") from error
+    _compare(engine.plan, record, size, digest, again)
 
 
-def _compare(engine: StoredEngine, bundle: Path, size: int, digest: str) -> None:
-    record = engine.record
+def _compare(file: Path, record: EngineRecord, size: int, digest: str, again: str) -> None:
     if size != record.bytes:
-        raise EngineError(f"{engine.plan}: expected {record.bytes} bytes, got {size}; {_fix(engine, bundle)}")
+        raise EngineError(f"{file}: expected {record.bytes} bytes, got {size}; {again}")
     if digest != record.sha256:
-        raise EngineError(f"{engine.plan}: expected sha256 {record.sha256}, got {digest}; {_fix(engine, bundle)}")
+        raise EngineError(f"{file}: expected sha256 {record.sha256}, got {digest}; {again}")
 
 
-def _fix(engine: StoredEngine, bundle: Path) -> str:
-    return f"build it again: edge-reclass build {shlex.quote(str(bundle))} --stage {engine.record.stage}"
+def build_command(bundle: Path, stage: str | None, *options: str) -> str:
+    """``edge-reclass build BUNDLE --stage STAGE …``."""
+    return shlex.join(["edge-reclass", "build", str(bundle), *(["--stage", stage] if stage else []), *options])
+
+
+def rebuild_command(stage: str | None, *options: str, bundle: Path = _BUNDLE) -> str:
+    """``build it again: edge-reclass build BUNDLE …``."""
+    return f"build it again: {build_command(bundle, stage, *options)}"

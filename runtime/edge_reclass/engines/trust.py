@@ -21,8 +21,6 @@ from pathlib import Path
 
 from edge_reclass.errors import EngineError
 
-__all__ = ["ENGINES_VARIABLE", "SECRET", "StoreKey", "default_store", "make_secret", "open_store"]
-
 ENGINES_VARIABLE = "EDGE_RECLASS_ENGINES"
 SECRET = "secret"
 _BYTES = 32

@@ -36,14 +36,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.backends.base import Backend, DeviceTimes, GraphFile, GraphSource, PlainFile
+from edge_reclass.backends.base import Backend, GraphFile, GraphSource, PlainFile, TensorSpec
 from edge_reclass.backends.ort.cuda_device import CUDA_PROVIDER, CudaDevice, cause_of, import_onnxruntime
-from edge_reclass.backends.ort.signature import expect_tensor, release_model
-from edge_reclass.bundle.onnx_external import refuse_external_data
+from edge_reclass.backends.ort.sessions import (
+    SessionGraph,
+    expect_signature,
+    read_model,
+    release_model,
+    session_options,
+)
 from edge_reclass.errors import DeviceError, EngineError
 from edge_reclass.host.gpu import probe_gpu
-
-__all__ = ["MAX_CUDA_GRAPHS", "OrtCudaBackend", "OrtCudaGraph"]
 
 MAX_CUDA_GRAPHS = 8
 """Most CUDA graphs of one file; the last is kept for the full batch. Other batch sizes run plain."""
@@ -68,7 +71,7 @@ class OrtCudaBackend(Backend):
 
     Args:
         threads: intra-op threads of a session, for what it does on the host.
-        timed: has no effect: :meth:`OrtCudaGraph.device_times` is None; ``--device tensorrt`` has clocks.
+        timed: has no effect; ``--device tensorrt`` has clocks.
         cuda_graphs: capture batch sizes that recur.
 
     Raises:
@@ -112,9 +115,8 @@ class OrtCudaBackend(Backend):
                 refused = str(error)
             if refused is not None:
                 session = self._open_session(opened, scratch, False)
-            expect_tensor(file, "input", session.get_inputs(), input_name, width, max_batch)
-            expect_tensor(file, "output", session.get_outputs(), output_name, output_width, max_batch)
-            source, target = (input_name, width), (output_name, output_width)
+            source, target = TensorSpec(input_name, width), TensorSpec(output_name, output_width)
+            expect_signature(file, session, source, target, max_batch)
             captures = self._cuda_graphs and refused is None
             graph = OrtCudaGraph(self._device, session, file, source, target, max_batch, captures)
             try:
@@ -128,14 +130,8 @@ class OrtCudaBackend(Backend):
             return graph
 
     def _open_session(self, source: GraphFile, scratch: Path, capture: bool) -> Any:
-        file, model = source.path, source.read()
-        refuse_external_data(model, file)
-        options = self._ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        file, model = source.path, read_model(source)
+        options = session_options(self._ort, self._threads)
         # A memory pattern per batch size would allocate anew at the second run of each, which a capture forbids.
         options.enable_mem_pattern = False
         # session.disable_cpu_ep_fallback is no proof that can be used: it also refuses the shape arithmetic that
@@ -160,9 +156,6 @@ class OrtCudaBackend(Backend):
             )
         return session
 
-    def close(self) -> None:
-        """Nothing is held besides the graphs."""
-
 
 @dataclass
 class _Captured:
@@ -181,7 +174,7 @@ class _ThreadState(threading.local):
     captured: set[int] = field(default_factory=set)
 
 
-class OrtCudaGraph:
+class OrtCudaGraph(SessionGraph):
     """See :class:`edge_reclass.backends.base.Graph`."""
 
     def __init__(
@@ -189,17 +182,13 @@ class OrtCudaGraph:
         device: CudaDevice,
         session: Any,
         file: Path,
-        source: tuple[str, int],
-        target: tuple[str, int],
+        source: TensorSpec,
+        target: TensorSpec,
         max_batch: int,
         captures: bool,
     ) -> None:
+        super().__init__(session, file, source, target, max_batch)
         self._device = device
-        self._session = session
-        self._file = file
-        self._source, self._target = source, target
-        self._input = np.zeros((max_batch, source[1]), np.float32)
-        self._output = np.empty((max_batch, target[1]), np.float32)
         self._plain = session.io_binding()
         self._plain_options = device.run_options(_NO_CAPTURE)
         self._captures = captures
@@ -209,21 +198,15 @@ class OrtCudaGraph:
         self._count = 0
 
     @property
-    def input(self) -> NDArray[np.float32]:
-        return self._input
-
-    @property
     def cuda_graphs(self) -> int:
         """How many CUDA graphs have been captured."""
         return self._count
 
     def run(self, batch: int) -> NDArray[np.float32]:
         """See :meth:`Graph.run`. If a capture fails, this and all later runs go without, after one RuntimeWarning."""
-        if not 1 <= batch <= len(self._input):
-            raise ValueError(f"expected a batch of 1 to {len(self._input)}, got {batch}")
+        self._require_batch(batch)
         with _DEVICE_LOCK:
-            if self._session is None:
-                raise EngineError(f"{self._file}: run after close")
+            self._require_open()
             self._device.check()
             failed = None
             if self._uses_cuda_graph(batch):
@@ -245,10 +228,6 @@ class OrtCudaGraph:
             if failed is not None:
                 _warn_uncaptured(self._file, failed)
             return self._output[:batch]
-
-    def device_times(self) -> DeviceTimes | None:
-        """None: ONNX Runtime has no clock for its parts."""
-        return None
 
     def close(self) -> None:
         """See :meth:`Graph.close`."""
@@ -283,22 +262,15 @@ class OrtCudaGraph:
 
     def _make_slot(self, batch: int) -> _Captured:
         binding = self._session.io_binding()
-        source = self._device.allocate((batch, self._source[1]))
-        target = self._device.allocate((batch, self._target[1]))
-        binding.bind_ortvalue_input(self._source[0], source)
-        binding.bind_ortvalue_output(self._target[0], target)
+        source = self._device.allocate((batch, self._source.width))
+        target = self._device.allocate((batch, self._target.width))
+        binding.bind_ortvalue_input(self._source.name, source)
+        binding.bind_ortvalue_output(self._target.name, target)
         return _Captured(binding, source, target, self._device.run_options(str(batch)))
 
     def _run_plain(self, batch: int) -> None:
-        self._plain.bind_cpu_input(self._source[0], self._input[:batch])
-        self._plain.bind_output(
-            self._target[0],
-            device_type="cpu",
-            device_id=0,
-            element_type=np.float32,
-            shape=(batch, self._target[1]),
-            buffer_ptr=self._output.ctypes.data,
-        )
+        self._plain.bind_cpu_input(self._source.name, self._input[:batch])
+        self._bind(self._plain.bind_output, self._target, self._output, batch)
         self._plain.synchronize_inputs()
         self._session.run_with_iobinding(self._plain, self._plain_options)
         self._plain.synchronize_outputs()

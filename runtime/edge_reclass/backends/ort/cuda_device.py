@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edge_reclass.backends.ort.signature import disable_telemetry
+from edge_reclass.backends.ort.sessions import disable_telemetry
 from edge_reclass.errors import DeviceError, EngineError, MissingExtraError
 from edge_reclass.host.gpu import Gpu
-
-__all__ = ["CUDA_PROVIDER", "CudaDevice", "cause_of", "import_onnxruntime"]
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 _ORIN = "8.7"
@@ -40,6 +38,7 @@ def cause_of(text: str) -> str:
 
 
 def import_onnxruntime() -> Any:
+    """The installed ``onnxruntime``. Raises ``MissingExtraError`` where there is none, or none with CUDA."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -76,10 +75,10 @@ class CudaDevice:
     def load_libraries(self) -> None:
         """Load CUDA and cuDNN from the nvidia-* wheels, if they are there, and allocate four bytes with them."""
         if preload := getattr(self._ort, "preload_dlls", None):
-            # It tells of failures on stdout, where results belong.
-            with contextlib.redirect_stdout(io.StringIO()) as told:
+            # It prints failures to stdout, where results belong.
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
                 preload()
-            self._missing = tuple(re.findall(r"^Failed to load ([^\s:/]+):", told.getvalue(), re.MULTILINE))
+            self._missing = tuple(re.findall(r"^Failed to load ([^\s:/]+):", printed.getvalue(), re.MULTILINE))
         try:
             self.allocate((1,))
         except Exception as error:

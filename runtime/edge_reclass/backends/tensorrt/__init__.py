@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from edge_reclass.backends.tensorrt.backend import TensorRTBackend, installed_target
+from edge_reclass.backends.tensorrt.backend import TensorRTBackend
 
-__all__ = ["TensorRTBackend", "installed_target"]
+__all__ = ["TensorRTBackend"]

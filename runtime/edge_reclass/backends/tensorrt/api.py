@@ -14,24 +14,9 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
+from edge_reclass.backends.base import TensorSpec
 from edge_reclass.engines.record import Flavour
 from edge_reclass.errors import DeviceError, EngineError, UsageError
-
-__all__ = [
-    "Held",
-    "Library",
-    "Log",
-    "TensorSpec",
-    "check_engine",
-    "deserialize",
-    "device_memory",
-    "enqueue",
-    "make_runtime",
-    "new_context",
-    "open_library",
-    "set_addresses",
-    "set_batch",
-]
 
 # The bindings' wheel can also lie there without the package that only renames it.
 _MODULES: dict[Flavour, tuple[str, ...]] = {
@@ -90,14 +75,6 @@ class Library:
 
     def __str__(self) -> str:
         return f"{'TensorRT-RTX' if self.flavour == 'tensorrt-rtx' else 'TensorRT'} {self.version}"
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A tensor that is wanted as float32[batch, width]."""
-
-    name: str
-    width: int
 
 
 def open_library(flavour: Flavour | str = "auto", find: Callable[[str], Any] = import_module) -> Library:

@@ -9,16 +9,14 @@ from pathlib import Path
 from weakref import WeakSet
 
 from edge_reclass import host
-from edge_reclass.backends.base import Backend, GraphSource
+from edge_reclass.backends.base import Backend, GraphSource, TensorSpec
 from edge_reclass.backends.tensorrt import api
 from edge_reclass.backends.tensorrt.graph import TensorRTGraph
-from edge_reclass.backends.tensorrt.memory import CudaMemory, open_cuda_memory
-from edge_reclass.backends.tensorrt.plan import read_plan
+from edge_reclass.backends.tensorrt.memory import open_cuda_memory
 from edge_reclass.bundle import Bundle
-from edge_reclass.engines import GraphChoice, Target, choose_engines, engines_folder, target_for
+from edge_reclass.engines import GraphChoice, choose_engines, engines_folder, target_for
+from edge_reclass.engines.store import read_engine
 from edge_reclass.errors import DeviceError, EngineError
-
-__all__ = ["TensorRTBackend", "TensorRTGraph", "installed_target"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +27,6 @@ class TensorRTBackend(Backend):
     Args:
         threads: of no use here; the signature is that of all backends.
         timed: measure copies and computation with CUDA events.
-        cuda_memory: ``pycuda``, ``cuda-bindings``, an opened :class:`CudaMemory` (then owned by the backend), or None
-            for EDGE_RECLASS_CUDA_MEMORY and else what is installed.
         flavour: ``tensorrt``, ``tensorrt-rtx``, or ``auto`` for the first of them that is installed.
 
     Raises:
@@ -44,21 +40,12 @@ class TensorRTBackend(Backend):
     shares_batches = True
     needs_nvidia_gpu = True
 
-    def __init__(
-        self,
-        threads: int = 1,
-        *,
-        timed: bool = False,
-        cuda_memory: str | CudaMemory | None = None,
-        flavour: str = "auto",
-    ) -> None:
+    def __init__(self, threads: int = 1, *, timed: bool = False, flavour: str = "auto") -> None:
         del threads
         gpu = host.probe_gpu()  # first: without one there is no reason to install anything
         self.library = api.open_library(flavour)
         """The TensorRT that was found."""
-        if cuda_memory is None or isinstance(cuda_memory, str):
-            cuda_memory = open_cuda_memory(cuda_memory)
-        self._cuda = cuda_memory
+        self._cuda = open_cuda_memory()
         self._timed = timed
         self._graphs: WeakSet[TensorRTGraph] = WeakSet()
         self._runtime: api.Held | None = None
@@ -80,11 +67,10 @@ class TensorRTBackend(Backend):
     def open_graph(
         self, file: GraphSource, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
     ) -> TensorRTGraph:
-        """Load a plan; see :meth:`Backend.open_graph`.
+        """Load an engine; see :meth:`Backend.open_graph`.
 
-        Args:
-            file: a path is an engine of a store, which has to have an authenticated record. A ``GraphFile`` is taken
-                as it is: a plan that this process has just built.
+        ``file`` as a path is an engine of a store, which has to have an authenticated record. A ``GraphFile`` is taken
+        as it is: an engine that this process has just built.
 
         Raises:
             EngineError: also where the engine is for another device, was altered, or takes smaller batches only.
@@ -94,15 +80,20 @@ class TensorRTBackend(Backend):
             raise ValueError(f"max_batch: expected at least 1, got {max_batch}")
         if self._runtime is None:
             raise EngineError(f"{path}: the device tensorrt was closed")
-        content = read_plan(file, self.target) if isinstance(file, Path) else file.read()
+        stage: str | None = None
+        if isinstance(file, Path):
+            content, stage = read_engine(file, self.target)
+        else:
+            content = file.read()
         graph = TensorRTGraph(
             self.library,
             self._cuda,
             path,
-            source=api.TensorSpec(input_name, width),
-            target=api.TensorSpec(output_name, output_width),
+            source=TensorSpec(input_name, width),
+            target=TensorSpec(output_name, output_width),
             max_batch=max_batch,
             timed=self._timed,
+            stage=stage,
         )
         graph.open(self._runtime, content)
         self._graphs.add(graph)
@@ -130,13 +121,3 @@ class TensorRTBackend(Backend):
                 runtime.drop()
         finally:
             runtime.drop()
-
-
-def installed_target() -> Target:
-    """The target of engines for this machine: its TensorRT (else TensorRT-RTX) and its first GPU.
-
-    Raises:
-        DeviceError: no TensorRT can be imported, or there is no GPU.
-    """
-    library = api.open_library()
-    return target_for(library.flavour, library.version, gpu=host.probe_gpu())

@@ -19,13 +19,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.backends.base import DeviceTimes
+from edge_reclass.backends.base import DeviceTimes, TensorSpec
 from edge_reclass.backends.tensorrt import api
-from edge_reclass.backends.tensorrt.memory import CapturedGraph, CudaMemory, DeviceBuffer, Event, PinnedArray, Stream
-from edge_reclass.backends.tensorrt.plan import rebuild_command, stage_of
+from edge_reclass.backends.tensorrt.memory.base import (
+    CapturedGraph,
+    CudaMemory,
+    DeviceBuffer,
+    Event,
+    PinnedArray,
+    Resource,
+    Stream,
+)
+from edge_reclass.engines.store import rebuild_command
 from edge_reclass.errors import DeviceError, EngineError
-
-__all__ = ["MAX_GRAPHS", "TensorRTGraph"]
 
 MAX_GRAPHS = 4
 """Batch sizes per engine that get a CUDA graph: full batches and a few usual remainders."""
@@ -62,12 +68,13 @@ class _Context:
 class _Resources:
     """Frees what was acquired, the last first, and goes on when something cannot be freed."""
 
-    def __init__(self) -> None:
-        self._held: list[tuple[Any, Callable[[Any], None]]] = []
+    def __init__(self, cuda: CudaMemory) -> None:
+        self._cuda = cuda
+        self._held: list[api.Held | Resource] = []
 
-    def hold(self, thing: Any, free: Callable[[Any], None]) -> Any:
-        """Gives ``thing``, for which ``free(thing)`` will be called once."""
-        self._held.append((thing, free))
+    def hold(self, thing: Any) -> Any:
+        """Take over ``thing``, which will be freed once; gives it."""
+        self._held.append(thing)
         return thing
 
     def mark(self) -> int:
@@ -76,20 +83,22 @@ class _Resources:
 
     def free_since(self, mark: int = 0) -> list[Exception]:
         """Free what was acquired since ``mark``; gives what went wrong."""
-        return self.free(*(thing for thing, _ in reversed(self._held[mark:])))
+        return self.free(*reversed(self._held[mark:]))
 
-    def free(self, *things: Any) -> list[Exception]:
-        """Free these; gives what went wrong."""
+    def free(self, *things: api.Held | Resource | None) -> list[Exception]:
+        """Free those of ``things`` that are held; gives what went wrong."""
         failures: list[Exception] = []
-        for wanted in things:
-            for place, (thing, free) in enumerate(self._held):
-                if thing is wanted:
-                    del self._held[place]
-                    try:
-                        free(thing)
-                    except Exception as error:
-                        failures.append(error)
-                    break
+        for thing in things:
+            if thing not in self._held:
+                continue
+            self._held.remove(thing)
+            try:
+                if isinstance(thing, api.Held):
+                    thing.drop()
+                else:
+                    self._cuda.free(thing)
+            except Exception as error:
+                failures.append(error)
         return failures
 
 
@@ -105,16 +114,18 @@ class TensorRTGraph:
         cuda: CudaMemory,
         file: Path,
         *,
-        source: api.TensorSpec,
-        target: api.TensorSpec,
+        source: TensorSpec,
+        target: TensorSpec,
         max_batch: int,
         timed: bool,
+        stage: str | None,
     ) -> None:
         self._library, self._cuda, self._file = library, cuda, file
         self._source, self._target, self._max_batch, self._timed = source, target, max_batch, timed
-        self._resources = _Resources()
+        self._stage = stage
+        self._resources = _Resources(cuda)
         self._buffers: _Buffers | None = None
-        self._stream = Stream(0)
+        self._stream = Stream(None, 0)
         self._step = "open"
         self._failed = False
         self._seen: dict[int, int] = {}
@@ -150,17 +161,17 @@ class TensorRTGraph:
     def _acquire(self, runtime: api.Held, content: bytes) -> None:
         hold, cuda = self._resources.hold, self._cuda
         self._step = "load the engine"
-        self._engine: api.Held = hold(api.deserialize(self._library, runtime, content), api.Held.drop)
+        self._engine: api.Held = hold(api.deserialize(self._library, runtime, content))
         most = api.check_engine(self._library, self._engine, self._source, self._target)
         if self._max_batch > most:
-            fix = rebuild_command(stage_of(self._file), "--max-batch", str(self._max_batch))
+            fix = rebuild_command(self._stage, "--max-batch", str(self._max_batch))
             raise EngineError(f"it takes at most {most} windows at a time, {self._max_batch} are wanted; {fix}")
         self._step = "allocate"
-        self._stream = hold(cuda.new_stream(), cuda.free_stream)
+        self._stream = hold(cuda.new_stream())
         # TensorRT asks for one context per CUDA graph; on one stream they never run at once and can share this.
-        self._activations: DeviceBuffer = hold(cuda.allocate(max(api.device_memory(self._engine), 1)), cuda.free)
+        self._activations: DeviceBuffer = hold(cuda.allocate(max(api.device_memory(self._engine), 1)))
         if self._timed:
-            self._events = tuple(hold(cuda.new_event(), cuda.free_event) for _ in range(4))
+            self._events = tuple(hold(cuda.new_event()) for _ in range(4))
         self._context = self._new_context()
         self._buffers = self._choose_buffers()
         self._point(self._context, self._buffers)
@@ -168,7 +179,7 @@ class TensorRTGraph:
     def _new_context(self) -> _Context:
         memory = self._activations
         held = api.new_context(self._library, self._engine, memory.address, memory.nbytes)
-        return _Context(self._resources.hold(held, api.Held.drop))
+        return _Context(self._resources.hold(held))
 
     def _point(self, context: _Context, buffers: _Buffers) -> None:
         addresses = {
@@ -209,10 +220,10 @@ class TensorRTGraph:
         shapes = [(self._max_batch, tensor.width) for tensor in (self._source, self._target)]
         mark = self._resources.mark()
         try:
-            pinned = [hold(cuda.allocate_pinned(*shape, mapped=mapped), cuda.free_pinned) for shape in shapes]
+            pinned = [hold(cuda.allocate_pinned(*shape, mapped=mapped)) for shape in shapes]
             if mapped:
                 return _Buffers(*pinned)
-            return _Buffers(*pinned, *(hold(cuda.allocate(each.array.nbytes), cuda.free) for each in pinned))
+            return _Buffers(*pinned, *(hold(cuda.allocate(each.array.nbytes)) for each in pinned))
         except EngineError:
             self._resources.free_since(mark)
             raise
@@ -350,7 +361,7 @@ class TensorRTGraph:
         self._cuda.synchronize(self._stream)
         self._step = "capture a CUDA graph"
         replay = self._cuda.capture(self._stream, partial(self._enqueue, context, batch))
-        return self._resources.hold(replay, self._cuda.free_graph)  # type: ignore[no-any-return]
+        return self._resources.hold(replay)  # type: ignore[no-any-return]
 
     def _settled(self, error: EngineError | DeviceError | MemoryError) -> EngineError | DeviceError | MemoryError:
         """Wait for what is still on the stream after ``error``; gives the loss of the device where that shows it."""

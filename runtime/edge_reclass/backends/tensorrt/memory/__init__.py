@@ -6,27 +6,10 @@ import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from edge_reclass.backends.tensorrt.memory.base import (
-    CapturedGraph,
-    CudaMemory,
-    DeviceBuffer,
-    Event,
-    PinnedArray,
-    Stream,
-)
+from edge_reclass.backends.tensorrt.memory.base import CudaMemory
 from edge_reclass.errors import MissingExtraError, UsageError
 
-__all__ = [
-    "CUDA_MEMORY_VARIABLE",
-    "CapturedGraph",
-    "CudaMemory",
-    "DeviceBuffer",
-    "Event",
-    "PinnedArray",
-    "Stream",
-    "installed_bindings",
-    "open_cuda_memory",
-]
+__all__ = ["CudaMemory", "open_cuda_memory"]
 
 CUDA_MEMORY_VARIABLE = "EDGE_RECLASS_CUDA_MEMORY"
 _MODULES = {"pycuda": "pycuda.driver", "cuda-bindings": "cuda.bindings.runtime"}
@@ -37,25 +20,25 @@ def installed_bindings() -> tuple[str, ...]:
     return tuple(name for name, module in _MODULES.items() if _is_installed(module))
 
 
-def open_cuda_memory(choice: str | None = None, environ: Mapping[str, str] = os.environ) -> CudaMemory:
-    """Open the first GPU through ``choice``, else EDGE_RECLASS_CUDA_MEMORY, else the first that is installed.
+def open_cuda_memory(environ: Mapping[str, str] = os.environ) -> CudaMemory:
+    """Open the first GPU through the binding that EDGE_RECLASS_CUDA_MEMORY names, else the first that is installed.
 
     Raises:
         UsageError: no such binding, or pycuda is asked for and not installed.
         MissingExtraError: cuda-bindings is not installed.
         DeviceError: it cannot reach a GPU.
     """
-    wanted = choice or environ.get(CUDA_MEMORY_VARIABLE) or None
-    if wanted is not None and wanted not in _MODULES:
+    wanted = environ.get(CUDA_MEMORY_VARIABLE)
+    if wanted and wanted not in _MODULES:
         raise UsageError(f"{CUDA_MEMORY_VARIABLE}: expected {' or '.join(_MODULES)}, got {wanted!r}")
     installed = installed_bindings()
-    if wanted is None and not installed:
+    if not wanted and not installed:
         raise MissingExtraError("the device tensorrt needs cuda-bindings or pycuda", "tensorrt")
     if wanted == "pycuda" and wanted not in installed:
         raise UsageError(
             f"pycuda is asked for and not installed: pip install pycuda, or leave {CUDA_MEMORY_VARIABLE} out"
         )
-    if wanted is not None and wanted not in installed:
+    if wanted and wanted not in installed:
         raise MissingExtraError(f"{wanted} is asked for and not installed", "tensorrt")
     if (wanted or installed[0]) == "pycuda":
         from edge_reclass.backends.tensorrt.memory.pycuda import PycudaMemory

@@ -13,21 +13,28 @@ from numpy.typing import NDArray
 
 from edge_reclass.backends.tensorrt.memory.base import (
     CapturedGraph,
+    CudaMemory,
     DeviceBuffer,
     Event,
     PinnedArray,
+    Resource,
     Stream,
     cuda_failure,
 )
 from edge_reclass.errors import DeviceError, EngineError
 
-__all__ = ["CudaBindingsMemory"]
-
 _DEVICE = 0
+_FREE: dict[type[Resource], str] = {
+    DeviceBuffer: "cudaFree",
+    PinnedArray: "cudaFreeHost",
+    Stream: "cudaStreamDestroy",
+    Event: "cudaEventDestroy",
+    CapturedGraph: "cudaGraphExecDestroy",
+}
 
 
-class CudaBindingsMemory:
-    """See :class:`edge_reclass.backends.tensorrt.memory.base.CudaMemory`."""
+class CudaBindingsMemory(CudaMemory):
+    """See :class:`CudaMemory`."""
 
     name = "cuda-bindings"
     captures = True
@@ -61,24 +68,22 @@ class CudaBindingsMemory:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """The device of a thread is a setting of that thread; it stays."""
+        """The device of a thread is a setting of that thread; it stays set."""
         self._call("cudaSetDevice", _DEVICE)
         yield
 
     def new_stream(self) -> Stream:
+        """See :meth:`CudaMemory.new_stream`."""
         owner = self._call("cudaStreamCreateWithFlags", self._cudart.cudaStreamNonBlocking)
-        return Stream(int(owner), owner)
-
-    def free_stream(self, stream: Stream) -> None:
-        self._call("cudaStreamDestroy", stream.owner)
+        return Stream(owner, int(owner))
 
     def allocate(self, nbytes: int) -> DeviceBuffer:
-        return DeviceBuffer(int(self._call("cudaMalloc", nbytes)), nbytes)
-
-    def free(self, buffer: DeviceBuffer) -> None:
-        self._call("cudaFree", buffer.address)
+        """See :meth:`CudaMemory.allocate`."""
+        address = int(self._call("cudaMalloc", nbytes))
+        return DeviceBuffer(address, address, nbytes)
 
     def allocate_pinned(self, rows: int, width: int, *, mapped: bool) -> PinnedArray:
+        """See :meth:`CudaMemory.allocate_pinned`."""
         flags = self._cudart.cudaHostAllocMapped if mapped else self._cudart.cudaHostAllocDefault
         address = int(self._call("cudaHostAlloc", rows * width * 4, flags))
         device_address = 0
@@ -91,35 +96,36 @@ class CudaBindingsMemory:
         memory = (ctypes.c_float * (rows * width)).from_address(address)
         array = np.ctypeslib.as_array(memory).reshape(rows, width)
         array.fill(0.0)
-        return PinnedArray(array, device_address, address)
-
-    def free_pinned(self, pinned: PinnedArray) -> None:
-        self._call("cudaFreeHost", pinned.owner)
+        return PinnedArray(address, array, device_address)
 
     def copy_in(self, target: DeviceBuffer, source: NDArray[np.float32], stream: Stream) -> None:
+        """See :meth:`CudaMemory.copy_in`."""
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", target.address, _address(source), source.nbytes, kind, stream.owner)
 
     def copy_out(self, target: NDArray[np.float32], source: DeviceBuffer, stream: Stream) -> None:
+        """See :meth:`CudaMemory.copy_out`."""
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", _address(target), source.address, target.nbytes, kind, stream.owner)
 
     def synchronize(self, stream: Stream) -> None:
+        """See :meth:`CudaMemory.synchronize`."""
         self._call("cudaStreamSynchronize", stream.owner)
 
     def new_event(self) -> Event:
+        """See :meth:`CudaMemory.new_event`."""
         return Event(self._call("cudaEventCreate"))
 
-    def free_event(self, event: Event) -> None:
-        self._call("cudaEventDestroy", event.owner)
-
     def record(self, event: Event, stream: Stream) -> None:
+        """See :meth:`CudaMemory.record`."""
         self._call("cudaEventRecord", event.owner, stream.owner)
 
     def seconds_between(self, start: Event, end: Event) -> float:
+        """See :meth:`CudaMemory.seconds_between`."""
         return float(self._call("cudaEventElapsedTime", start.owner, end.owner)) / 1e3
 
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> CapturedGraph:
+        """See :meth:`CudaMemory.capture`."""
         # Only this thread's calls may not break the rules of capturing; other threads allocate as they like.
         mode = self._cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", stream.owner, mode)
@@ -142,13 +148,12 @@ class CudaBindingsMemory:
         self._call("cudaGraphDestroy", captured)
 
     def launch(self, graph: CapturedGraph, stream: Stream) -> None:
+        """See :meth:`CudaMemory.launch`."""
         self._call("cudaGraphLaunch", graph.owner, stream.owner)
 
-    def free_graph(self, graph: CapturedGraph) -> None:
-        self._call("cudaGraphExecDestroy", graph.owner)
-
-    def close(self) -> None:
-        """The runtime keeps the primary context until the process ends."""
+    def free(self, resource: Resource) -> None:
+        """See :meth:`CudaMemory.free`."""
+        self._call(_FREE[type(resource)], resource.owner)
 
 
 def _address(array: NDArray[np.float32]) -> int:

@@ -6,52 +6,27 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.backends.tensorrt.memory.base import (
+    DEVICE_LOST,
     OUT_OF_MEMORY,
-    CapturedGraph,
+    CudaMemory,
     DeviceBuffer,
     Event,
     PinnedArray,
+    Resource,
     Stream,
     cuda_failure,
 )
 from edge_reclass.errors import DeviceError, EngineError
 
-__all__ = ["PycudaMemory"]
-
 # PyCUDA's exceptions have no code, only cuGetErrorString's text after "failed: ": the texts that mean something here.
-_NAMES = {
+_NAMES = {text: name for name, text in DEVICE_LOST.items() if text is not None} | {
     "out of memory": OUT_OF_MEMORY,
-    "initialization error": "cudaErrorInitializationError",
-    "driver shutting down": "cudaErrorCudartUnloading",
-    "no CUDA-capable device is detected": "cudaErrorNoDevice",
-    "invalid device ordinal": "cudaErrorInvalidDevice",
-    "CUDA-capable device(s) is/are busy or unavailable": "cudaErrorDevicesUnavailable",
-    "CUDA driver is a stub library": "cudaErrorStubLibrary",
-    "CUDA driver version is insufficient for CUDA runtime version": "cudaErrorInsufficientDriver",
-    "invalid device context": "cudaErrorDeviceUninitialized",
-    "uncorrectable ECC error encountered": "cudaErrorECCUncorrectable",
-    "uncorrectable NVLink error detected during the execution": "cudaErrorNvlinkUncorrectable",
-    "an illegal memory access was encountered": "cudaErrorIllegalAddress",
-    "the launch timed out and was terminated": "cudaErrorLaunchTimeout",
-    "context is destroyed": "cudaErrorContextIsDestroyed",
-    "device-side assert triggered": "cudaErrorAssert",
-    "hardware stack error": "cudaErrorHardwareStackError",
-    "an illegal instruction was encountered": "cudaErrorIllegalInstruction",
-    "misaligned address": "cudaErrorMisalignedAddress",
-    "operation not supported on global/shared address space": "cudaErrorInvalidAddressSpace",
-    "invalid program counter": "cudaErrorInvalidPc",
-    "unspecified launch failure": "cudaErrorLaunchFailure",
-    "system not yet initialized": "cudaErrorSystemNotReady",
-    "system has unsupported display driver / cuda driver combination": "cudaErrorSystemDriverMismatch",
-    "forward compatibility was attempted on non supported HW": "cudaErrorCompatNotSupportedOnDevice",
-    "OS call failed or operation not supported on this OS": "cudaErrorOperatingSystem",
-    "unknown error": "cudaErrorUnknown",
     "invalid argument": "cudaErrorInvalidValue",
     "invalid resource handle": "cudaErrorInvalidResourceHandle",
     "operation not supported": "cudaErrorNotSupported",
@@ -59,11 +34,10 @@ _NAMES = {
 }
 
 
-class PycudaMemory:
-    """See :class:`edge_reclass.backends.tensorrt.memory.base.CudaMemory`. PyCUDA cannot capture graphs."""
+class PycudaMemory(CudaMemory):
+    """See :class:`CudaMemory`. PyCUDA cannot capture graphs."""
 
     name = "pycuda"
-    captures = False
 
     def __init__(self) -> None:
         with suppress(OSError):  # PyCUDA's module finds the driver's symbols in what is loaded already, on some systems
@@ -89,7 +63,11 @@ class PycudaMemory:
         try:
             yield
         except self._cuda.Error as error:
-            _raise(error)
+            operation, found, text = str(error).partition(" failed: ")
+            if not found:
+                operation, text = "PyCUDA", str(error)
+            name = _NAMES.get(text.partition(" - ")[0], "a CUDA error without a known name")
+            raise cuda_failure(name, text, operation) from error
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -105,23 +83,19 @@ class PycudaMemory:
                 self._cuda.Context.pop()
 
     def new_stream(self) -> Stream:
+        """See :meth:`CudaMemory.new_stream`."""
         with self._checked():
             owner = self._cuda.Stream(1)  # CU_STREAM_NON_BLOCKING of cuda.h
-        return Stream(int(owner.handle), owner)
-
-    def free_stream(self, stream: Stream) -> None:
-        stream.owner = None
+        return Stream(owner, int(owner.handle))
 
     def allocate(self, nbytes: int) -> DeviceBuffer:
+        """See :meth:`CudaMemory.allocate`."""
         with self._checked():
             owner = self._cuda.mem_alloc(nbytes)
-        return DeviceBuffer(int(owner), nbytes, owner)
-
-    def free(self, buffer: DeviceBuffer) -> None:
-        with self._checked():
-            buffer.owner.free()
+        return DeviceBuffer(owner, int(owner), nbytes)
 
     def allocate_pinned(self, rows: int, width: int, *, mapped: bool) -> PinnedArray:
+        """See :meth:`CudaMemory.allocate_pinned`."""
         flags = self._cuda.host_alloc_flags.DEVICEMAP if mapped else 0
         with self._checked():
             array = self._cuda.pagelocked_empty((rows, width), np.float32, mem_flags=flags)
@@ -132,53 +106,48 @@ class PycudaMemory:
                 owner.free()
                 raise
         array.fill(0.0)
-        return PinnedArray(array, device_address, owner)
-
-    def free_pinned(self, pinned: PinnedArray) -> None:
-        with self._checked():
-            pinned.owner.free()
+        return PinnedArray(owner, array, device_address)
 
     def copy_in(self, target: DeviceBuffer, source: NDArray[np.float32], stream: Stream) -> None:
+        """See :meth:`CudaMemory.copy_in`."""
         with self._checked():
             self._cuda.memcpy_htod_async(target.address, source, stream.owner)
 
     def copy_out(self, target: NDArray[np.float32], source: DeviceBuffer, stream: Stream) -> None:
+        """See :meth:`CudaMemory.copy_out`."""
         with self._checked():
             self._cuda.memcpy_dtoh_async(target, source.address, stream.owner)
 
     def synchronize(self, stream: Stream) -> None:
+        """See :meth:`CudaMemory.synchronize`."""
         with self._checked():
             stream.owner.synchronize()
 
     def new_event(self) -> Event:
+        """See :meth:`CudaMemory.new_event`."""
         with self._checked():
             return Event(self._cuda.Event())
 
-    def free_event(self, event: Event) -> None:
-        event.owner = None
-
     def record(self, event: Event, stream: Stream) -> None:
+        """See :meth:`CudaMemory.record`."""
         with self._checked():
             event.owner.record(stream.owner)
 
     def seconds_between(self, start: Event, end: Event) -> float:
+        """See :meth:`CudaMemory.seconds_between`."""
         with self._checked():
             return float(end.owner.time_since(start.owner)) / 1e3
 
-    def capture(self, *_: Any, **__: Any) -> CapturedGraph:
-        """See the class."""
-        raise EngineError("PyCUDA cannot capture CUDA graphs; EDGE_RECLASS_CUDA_MEMORY=cuda-bindings  can")
-
-    def launch(self, *_: Any, **__: Any) -> None:
-        """See the class."""
-        raise EngineError("PyCUDA cannot launch CUDA graphs")
-
-    def free_graph(self, *_: Any, **__: Any) -> None:
-        """See the class."""
-        raise EngineError("PyCUDA has no CUDA graphs to free")
+    def free(self, resource: Resource) -> None:
+        """Memory is freed by a call, a stream or an event with the last reference to it."""
+        if isinstance(resource, DeviceBuffer | PinnedArray):
+            with self._checked():
+                resource.owner.free()
+        else:
+            resource.owner = None
 
     def close(self) -> None:
-        """Gives the primary context back."""
+        """Give the primary context back."""
         context, self._context = self._context, None
         if context is None:
             return
@@ -186,11 +155,3 @@ class PycudaMemory:
             # PyCUDA detaches only a context that is current, or was made by this thread; this pops it, too.
             context.push()
             context.detach()
-
-
-def _raise(error: Exception) -> NoReturn:
-    operation, found, text = str(error).partition(" failed: ")
-    if not found:
-        operation, text = "PyCUDA", str(error)
-    name = _NAMES.get(text.partition(" - ")[0], "a CUDA error without a known name")
-    raise cuda_failure(name, text, operation) from error

@@ -15,8 +15,6 @@ from msgspec import Meta, Struct
 
 from edge_reclass.bundle.limits import MAX_DIM, MAX_EXCERPT_SECONDS, MAX_WINDOW_SECONDS
 
-__all__ = ["FMA518_DIM", "KINDS", "EncoderEntry", "Fma518Entry", "Precision", "WaveformEntry", "decode_encoder"]
-
 FMA518_DIM: Final = 518
 
 KINDS: dict[str, str] = {

@@ -10,8 +10,6 @@ from typing import BinaryIO
 
 from edge_reclass.errors import BundleError
 
-__all__ = ["OLD_ENGINES", "has_old_engines", "open_regular", "require_listed"]
-
 OLD_ENGINES = "engines"
 """Where engines lay before they went to a state directory; this folder is passed over and never read."""
 

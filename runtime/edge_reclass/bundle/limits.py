@@ -10,27 +10,6 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = [
-    "MANIFEST_BYTES",
-    "MAX_DIM",
-    "MAX_EXCERPT_SECONDS",
-    "MAX_FILES",
-    "MAX_FILE_BYTES",
-    "MAX_GENRES",
-    "MAX_POLICIES",
-    "MAX_REFERENCE_BYTES",
-    "MAX_REFERENCE_SAMPLES",
-    "MAX_STAGES",
-    "MAX_START_SECONDS",
-    "MAX_TEXT",
-    "MAX_WEIGHT",
-    "MAX_WINDOWS",
-    "MAX_WINDOW_SECONDS",
-    "MIN_WEIGHT",
-    "YAML_DEPTH",
-    "text_faults",
-]
-
 MANIFEST_BYTES: Final = 1 << 20
 """The starter's manifest has 2.5 kB. A megabyte takes PyYAML ten seconds."""
 YAML_DEPTH: Final = 32

@@ -22,8 +22,6 @@ from edge_reclass.bundle.onnx_external import refuse_external_data
 from edge_reclass.bundle.strict_yaml import YamlError, parse_yaml
 from edge_reclass.errors import BundleError, EngineError
 
-__all__ = ["Bundle", "BundleFile", "content_entry", "file_entry", "load", "starter_path"]
-
 
 @dataclass(frozen=True)
 class BundleFile:

@@ -31,22 +31,6 @@ from edge_reclass.bundle.limits import (
 from edge_reclass.bundle.strict_yaml import dump_yaml
 from edge_reclass.errors import BundleError
 
-__all__ = [
-    "FORMAT",
-    "MANIFEST",
-    "ExcerptEntry",
-    "FileEntry",
-    "HeadEntry",
-    "Manifest",
-    "PolicyEntry",
-    "RangeEntry",
-    "StageEntry",
-    "StepEntry",
-    "graphs",
-    "manifest_text",
-    "validate",
-]
-
 FORMAT = 1
 
 MANIFEST = "bundle.yaml"

@@ -14,8 +14,6 @@ from typing import BinaryIO, Final
 
 from edge_reclass.errors import EngineError
 
-__all__ = ["refuse_external_data"]
-
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_DEPTH: Final = 100
 """Of nested messages: protobuf's own limit."""

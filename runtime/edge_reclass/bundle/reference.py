@@ -22,18 +22,6 @@ from numpy.typing import NDArray
 from edge_reclass.bundle.limits import MAX_REFERENCE_BYTES, MAX_REFERENCE_SAMPLES
 from edge_reclass.errors import BundleError
 
-__all__ = [
-    "CASES",
-    "Agreement",
-    "ReferenceVectors",
-    "agreement",
-    "checksums",
-    "load_reference",
-    "read_arrays",
-    "require_makeable",
-    "synthesise",
-]
-
 FORMAT = 1
 CASES = ("harmonics", "chord", "chirp", "drums", "noise", "quiet_noise", "silence_edges", "full_scale")
 """Names of the inputs, in the order of their rows."""

@@ -14,8 +14,6 @@ import yaml
 
 from edge_reclass.bundle.limits import YAML_DEPTH
 
-__all__ = ["YamlError", "dump_yaml", "parse_yaml"]
-
 # Subsets of what PyYAML writes without quotes for these types, so that what it wrote is read back as it was.
 _NULL = re.compile(r"~|null|Null|NULL|")
 _TRUE = re.compile(r"(?i:true|yes|on)")

@@ -47,8 +47,8 @@ def with_own_audio(encoder: ExportedEncoder, files: Sequence[Path], windows: NDA
     reference = replace(
         made,
         embedding=np.concatenate([made.embedding, answers]),
-        own=windows,
-        own_names=tuple(file.name for file in files),
+        extra_inputs=windows,
+        extra_names=tuple(file.name for file in files),
     )
     return replace(encoder, reference=reference)
 

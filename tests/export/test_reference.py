@@ -52,12 +52,12 @@ def test_file_round_trip_is_exact_and_deterministic(tmp_path: Path) -> None:
 OWN = replace(
     VECTORS,
     embedding=np.concatenate([VECTORS.embedding, VECTORS.embedding[:2]]),
-    own=RANDOM.integers(-32_768, 32_767, (2, 4_000), np.int16, endpoint=True),
-    own_names=("a.wav", "b ü.mp3"),
+    extra_inputs=RANDOM.integers(-32_768, 32_767, (2, 4_000), np.int16, endpoint=True),
+    extra_names=("a.wav", "b ü.mp3"),
 )
 
 
-def test_own_inputs_stand_behind_the_made_ones(tmp_path: Path) -> None:
+def test_extra_inputs_stand_behind_the_made_ones(tmp_path: Path) -> None:
     path = tmp_path / "reference.npz"
     path.write_bytes(OWN.to_bytes())
     loaded = load_reference(path)
@@ -65,7 +65,7 @@ def test_own_inputs_stand_behind_the_made_ones(tmp_path: Path) -> None:
     inputs = loaded.inputs()
     assert inputs.dtype == np.float32
     np.testing.assert_array_equal(inputs[:8], VECTORS.inputs())
-    np.testing.assert_array_equal(inputs[8:] * 32_768, OWN.own)
+    np.testing.assert_array_equal(inputs[8:] * 32_768, OWN.extra_inputs)
     np.testing.assert_array_equal(loaded.embedding, OWN.embedding)
 
 
@@ -73,11 +73,11 @@ def test_own_inputs_stand_behind_the_made_ones(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"own_names": ["a.wav"]}, r"expected float32\[9, dim\]"),
-        ({"own": OWN.own[:1]}, r"expected own inputs int16\[2, 4000\], got int16\[1, 4000\]"),
-        ({"own": OWN.own.astype(np.float32)}, r"got float32\[2, 4000\]"),
+        ({"own": OWN.extra_inputs[:1]}, r"expected extra inputs int16\[2, 4000\], got int16\[1, 4000\]"),
+        ({"own": OWN.extra_inputs.astype(np.float32)}, r"got float32\[2, 4000\]"),
     ],
 )
-def test_own_inputs_that_do_not_fit(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_extra_inputs_that_do_not_fit(changes: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=message):
         load_reference(rewritten(tmp_path / "reference.npz", OWN, **changes))
 

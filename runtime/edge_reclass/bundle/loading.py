@@ -14,9 +14,7 @@ import msgspec
 
 from edge_reclass.bundle.encoders import decode_encoder
 from edge_reclass.bundle.folder import open_regular, require_listed
-from edge_reclass.bundle.limits import (
-    MANIFEST_BYTES,
-)
+from edge_reclass.bundle.limits import MANIFEST_BYTES
 from edge_reclass.bundle.manifest import FORMAT, MANIFEST, FileEntry, Manifest, graphs, validate
 from edge_reclass.bundle.onnx_external import refuse_external_data
 from edge_reclass.bundle.strict_yaml import YamlError, parse_yaml
@@ -46,7 +44,7 @@ class BundleFile:
                 content = file.read() if size == self.entry.bytes else b""
         except OSError as error:
             raise self._unreadable(error) from error
-        self._compare(size, hashlib.sha256(content).hexdigest())
+        self._compare(FileEntry(sha256=content_entry(content).sha256, bytes=size))
         return content
 
     def check(self) -> None:
@@ -57,8 +55,7 @@ class BundleFile:
         """
         try:
             with open_regular(self.path) as file:
-                size, digest = _size_and_sha256(file)
-                self._compare(size, digest)
+                self._compare(_entry_of(file))
                 if self.graph:
                     refuse_external_data(file, self.path)
         except OSError as error:
@@ -66,11 +63,11 @@ class BundleFile:
         except EngineError as error:
             raise BundleError(str(error)) from error
 
-    def _compare(self, size: int, digest: str) -> None:
-        if size != self.entry.bytes:
-            raise BundleError(f"{self.path}: expected {self.entry.bytes} bytes, got {size}; {_FIX}")
-        if digest != self.entry.sha256:
-            raise BundleError(f"{self.path}: expected sha256 {self.entry.sha256}, got {digest}; {_FIX}")
+    def _compare(self, found: FileEntry) -> None:
+        if found.bytes != self.entry.bytes:
+            raise BundleError(f"{self.path}: expected {self.entry.bytes} bytes, got {found.bytes}; {_FIX}")
+        if found.sha256 != self.entry.sha256:
+            raise BundleError(f"{self.path}: expected sha256 {self.entry.sha256}, got {found.sha256}; {_FIX}")
 
     def _unreadable(self, error: OSError) -> BundleError:
         return BundleError(f"{self.path}: cannot be read ({error.strerror}); {_FIX}")
@@ -87,6 +84,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
+        """The bundle's name in its manifest."""
         return self.manifest.name
 
     def path(self, file: str) -> Path:
@@ -161,14 +159,13 @@ def load(path: str | Path) -> Bundle:
         raise BundleError(f"{file}: {_found(plain, str(error))}") from error
     if wrong := list(validate(manifest)):
         raise BundleError(f"{file}: " + "; ".join(wrong))
-    return Bundle(root, manifest, hashlib.sha256(content).hexdigest())
+    return Bundle(root, manifest, content_entry(content).sha256)
 
 
 def file_entry(path: Path) -> FileEntry:
     """Size and sha256 of a file, as the manifest keeps them."""
     with path.open("rb") as file:
-        size, digest = _size_and_sha256(file)
-    return FileEntry(sha256=digest, bytes=size)
+        return _entry_of(file)
 
 
 def content_entry(content: bytes) -> FileEntry:
@@ -176,13 +173,13 @@ def content_entry(content: bytes) -> FileEntry:
     return FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
 
-def _size_and_sha256(file: BinaryIO) -> tuple[int, str]:
-    """Of a file opened at its start, read once and not held."""
+def _entry_of(file: BinaryIO) -> FileEntry:
+    """As :func:`file_entry`, of a file opened at its start; it is read once and not held."""
     digest, size = hashlib.sha256(), 0
     while block := file.read(1 << 20):
         digest.update(block)
         size += len(block)
-    return size, digest.hexdigest()
+    return FileEntry(sha256=digest.hexdigest(), bytes=size)
 
 
 def _found(plain: object, message: str) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from edge_reclass.bundle.encoders import EncoderEntry
+from edge_reclass.bundle.encoders import EncoderEntry, Seconds
 from edge_reclass.bundle.limits import (
     MAX_EXCERPT_SECONDS,
     MAX_FILE_BYTES,
@@ -32,19 +32,10 @@ from edge_reclass.bundle.strict_yaml import dump_yaml
 from edge_reclass.errors import BundleError
 
 FORMAT = 1
-
 MANIFEST = "bundle.yaml"
 
-
-Seconds = Annotated[float, Meta(gt=0, le=MAX_EXCERPT_SECONDS)]
-
-
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,63}\Z")]
-
-
 PolicyName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
-
-
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
@@ -113,21 +104,24 @@ class FileEntry(Struct, forbid_unknown_fields=True, frozen=True):
     bytes: Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
 
 
-class Manifest(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """bundle.yaml. ``reference`` is the file with what the whole cascade answers to made audio."""
+class Manifest(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True, kw_only=True):
+    """bundle.yaml, whose keys are written in this order.
+
+    ``reference`` is the file with what the whole cascade answers to made audio.
+    """
 
     format: Literal[1]
     name: Annotated[str, Meta(min_length=1)]
     genres: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=2, max_length=MAX_GENRES)]
-    stages: Annotated[list[StageEntry], Meta(min_length=1, max_length=MAX_STAGES)]
-    policies: Annotated[dict[PolicyName, PolicyEntry], Meta(min_length=1, max_length=MAX_POLICIES)]
-    default_policy: str
-    files: Annotated[dict[str, FileEntry], Meta(max_length=MAX_FILES)]
     excerpt: ExcerptEntry = ExcerptEntry(start="center", seconds=30.0)
     min_confidence: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Below it a verdict is ``unsure``; 0 turns ``unsure`` off altogether."""
+    stages: Annotated[list[StageEntry], Meta(min_length=1, max_length=MAX_STAGES)]
+    policies: Annotated[dict[PolicyName, PolicyEntry], Meta(min_length=1, max_length=MAX_POLICIES)]
+    default_policy: str
     reference: str | None = None
     provenance: dict[str, Any] = {}
+    files: Annotated[dict[str, FileEntry], Meta(max_length=MAX_FILES)]
 
     def stage(self, name: str) -> StageEntry:
         """The stage called ``name``; KeyError if there is none."""
@@ -234,19 +228,4 @@ def manifest_text(manifest: Manifest) -> str:
     """
     if wrong := list(validate(manifest)):
         raise BundleError(f"{MANIFEST} would not be valid: " + "; ".join(wrong))
-    plain = msgspec.to_builtins(manifest)
-    order = (
-        "format",
-        "name",
-        "genres",
-        "excerpt",
-        "min_confidence",
-        "stages",
-        "policies",
-        "default_policy",
-        "reference",
-        "provenance",
-        "files",
-    )
-    ordered = {key: plain[key] for key in order if key in plain}
-    return dump_yaml(ordered)
+    return dump_yaml(msgspec.to_builtins(manifest))

@@ -36,32 +36,34 @@ _FIX = "restore the bundle from its source or export it again"
 class ReferenceVectors:
     """Expected embeddings float32[cases, dim] of the inputs that ``rate``, ``samples`` and ``seed`` give.
 
-    ``own`` are further inputs int16[own cases, samples] called ``own_names``; their embeddings follow the others.
+    ``extra_inputs`` int16[extra cases, samples] are called ``extra_names``; their embeddings follow the others.
     """
 
     rate: int
     samples: int
     seed: int
     embedding: NDArray[np.float32]
-    own: NDArray[np.int16] | None = None
-    own_names: tuple[str, ...] = ()
+    extra_inputs: NDArray[np.int16] | None = None
+    extra_names: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """What the inputs are called, in the order of their rows."""
-        return CASES + self.own_names
+        return CASES + self.extra_names
 
     def inputs(self) -> NDArray[np.float32]:
         """The inputs, float32[cases, samples] in [-1, 1)."""
         made = synthesise(self.rate, self.samples, self.seed)
-        return made if self.own is None else np.concatenate([made, self.own.astype(np.float32) / _STEPS])
+        if self.extra_inputs is None:
+            return made
+        return np.concatenate([made, self.extra_inputs.astype(np.float32) / _STEPS])
 
     def to_bytes(self) -> bytes:
         """The vectors as an .npz file; the same vectors give the same bytes."""
         stream = io.BytesIO()
-        own: dict[str, Any] = {}
-        if self.own is not None:
-            own = {"own": self.own, "own_names": np.array(self.own_names)}
+        extra: dict[str, Any] = {}
+        if self.extra_inputs is not None:
+            extra = {"own": self.extra_inputs, "own_names": np.array(self.extra_names)}
         np.savez(
             stream,
             format=np.int64(FORMAT),
@@ -71,7 +73,7 @@ class ReferenceVectors:
             cases=np.array(CASES),
             checksums=checksums(synthesise(self.rate, self.samples, self.seed)),
             embedding=np.asarray(self.embedding, np.float32),
-            **own,
+            **extra,
         )
         return stream.getvalue()
 
@@ -90,7 +92,7 @@ class Agreement:
 
 
 def agreement(expected: NDArray[np.floating], got: NDArray[np.floating]) -> Agreement:
-    """Compares two arrays [rows, dim] in float64. NaN anywhere gives a cosine of -1 and infinite errors.
+    """Compare two arrays [rows, dim] in float64. NaN anywhere gives a cosine of -1 and infinite errors.
 
     Raises:
         ValueError: the shapes differ, or there is nothing to compare.
@@ -112,7 +114,7 @@ def agreement(expected: NDArray[np.floating], got: NDArray[np.floating]) -> Agre
 
 
 def load_reference(path: Path, content: bytes | None = None) -> ReferenceVectors:
-    """Reads an .npz of reference vectors and checks that this machine makes the same inputs.
+    """Read an .npz of reference vectors and check that this machine makes the same inputs.
 
     ``content`` are the file's bytes where they have been read (and compared with a hash) already.
 
@@ -128,7 +130,7 @@ def load_reference(path: Path, content: bytes | None = None) -> ReferenceVectors
     try:
         version, rate, samples, seed = (int(arrays[name]) for name in ("format", "rate", "samples", "seed"))
         cases, expected, embedding = arrays["cases"], arrays["checksums"], arrays["embedding"]
-        own, own_names = arrays.get("own"), tuple(str(name) for name in arrays.get("own_names", np.array([])))
+        extra, extra_names = arrays.get("own"), tuple(str(name) for name in arrays.get("own_names", np.array([])))
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise BundleError(f"{path}: no reference vectors ({error}); {_FIX}") from error
     if version != FORMAT or tuple(cases.tolist()) != CASES:
@@ -136,24 +138,18 @@ def load_reference(path: Path, content: bytes | None = None) -> ReferenceVectors
             f"{path}: reference format {version} with {cases.tolist()}, expected {FORMAT} with {list(CASES)};"
             " update edge-reclass or export the bundle again"
         )
-    rows = len(CASES) + len(own_names)
+    rows = len(CASES) + len(extra_names)
     if embedding.dtype != np.float32 or embedding.ndim != 2 or len(embedding) != rows:
         raise BundleError(
             f"{path}: expected float32[{rows}, dim] embeddings, got {embedding.dtype}{list(embedding.shape)}; {_FIX}"
         )
     require_makeable(path, rate, samples, seed)
-    if own is not None and (own.dtype != np.int16 or own.shape != (len(own_names), samples)):
+    if extra is not None and (extra.dtype != np.int16 or extra.shape != (len(extra_names), samples)):
         raise BundleError(
-            f"{path}: expected own inputs int16[{len(own_names)}, {samples}], got {own.dtype}{list(own.shape)}; {_FIX}"
+            f"{path}: expected extra inputs int16[{len(extra_names)}, {samples}],"
+            f" got {extra.dtype}{list(extra.shape)}; {_FIX}"
         )
-    reference = ReferenceVectors(
-        rate,
-        samples,
-        seed,
-        embedding.astype(np.float32, copy=False),
-        None if own is None else own.astype(np.int16, copy=False),
-        own_names,
-    )
+    reference = ReferenceVectors(rate, samples, seed, embedding, extra, extra_names)
     made = checksums(synthesise(rate, samples, seed))
     if expected.shape != made.shape or (expected != made).any():
         wrong = [name for name, a, b in zip(CASES, expected.tolist(), made.tolist(), strict=False) if a != b]
@@ -200,7 +196,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[An
 
 
 def require_makeable(path: Path, rate: int, samples: int, seed: int) -> None:
-    """Raises ``BundleError`` where :func:`synthesise` would be asked for what nobody can mean."""
+    """Raise ``BundleError`` where :func:`synthesise` would be asked for what nobody can mean."""
     if not (_MIN_RATE <= rate <= _MAX_RATE and 1 <= samples <= MAX_REFERENCE_SAMPLES and 0 <= seed < 2**63):
         raise BundleError(
             f"{path}: rate {rate}, samples {samples} and seed {seed}, expected a rate from {_MIN_RATE} to {_MAX_RATE},"

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from edge_reclass.bundle.manifest import Digest
 from edge_reclass.engines.trust import StoreKey
 from edge_reclass.errors import DeviceError
 from edge_reclass.host import Gpu
@@ -21,7 +22,6 @@ FLAGS = ("strongly-typed", "no-tf32")
 """How every engine is built: precisions are the graph's own, and float32 is never rounded to TF32's 10 bits."""
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Target(Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import yaml
@@ -77,8 +78,12 @@ def write_range(path: Path, weights: NDArray[np.float32]) -> None:
 def relist(root: Path) -> None:
     """Bring sizes and hashes in the manifest up to date with the files that lie there."""
     files = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.*") if file.name != MANIFEST)
-    listed = {file: file_entry(root / file) for file in files}
-    edit_manifest(root, files={file: {"sha256": entry.sha256, "bytes": entry.bytes} for file, entry in listed.items()})
+    edit_manifest(root, files=entries(root, files))
+
+
+def entries(root: Path, files: Iterable[str]) -> dict[str, Any]:
+    """Sizes and hashes of files in a bundle, as the manifest keeps them."""
+    return {file: msgspec.to_builtins(file_entry(root / file)) for file in files}
 
 
 def waveform_stage(name: str, rate: int = 16_000, window: int = 16_000, dim: int = 8, **extra: Any) -> dict[str, Any]:
@@ -91,25 +96,17 @@ def waveform_stage(name: str, rate: int = 16_000, window: int = 16_000, dim: int
         "dim": dim,
         "files": {"fp32": f"encoders/{name}.fp32.onnx"},
     }
-    head = {"file": f"heads/{name}.onnx", "inputs": [name]}
-    return {
-        "name": name,
-        "encoder": encoder | extra.pop("encoder", {}),
-        "head": head | extra.pop("head", {}),
-        **extra,
-    }
+    return _stage(name, encoder, **extra)
 
 
 def fma_stage(name: str = "fma", rate: int | str = 22_050, **extra: Any) -> dict[str, Any]:
     """The manifest entry of an fma518 stage."""
-    encoder = {"kind": "fma518", "rate": rate}
-    head = {"file": f"heads/{name}.onnx", "inputs": [name]}
-    return {
-        "name": name,
-        "encoder": encoder | extra.pop("encoder", {}),
-        "head": head | extra.pop("head", {}),
-        **extra,
-    }
+    return _stage(name, {"kind": "fma518", "rate": rate}, **extra)
+
+
+def _stage(name: str, own: dict[str, Any], encoder: Any = (), head: Any = (), **extra: Any) -> dict[str, Any]:
+    own_head = {"file": f"heads/{name}.onnx", "inputs": [name]}
+    return {"name": name, "encoder": own | dict(encoder), "head": own_head | dict(head), **extra}
 
 
 def make_bundle(
@@ -148,9 +145,7 @@ def make_bundle(
         "policies": {"ladder": {"vote": "soft", "steps": steps}},
         "default_policy": "ladder",
     } | manifest
-    plain["files"] = plain.get("files") or {
-        file: {"sha256": (entry := file_entry(root / file)).sha256, "bytes": entry.bytes} for file in files
-    }
+    plain["files"] = plain.get("files") or entries(root, files)
     (root / MANIFEST).write_text(dump_yaml(plain), encoding="utf-8")
     return root
 
@@ -170,5 +165,4 @@ def read_manifest(root: Path) -> dict[str, Any]:
 
 def rehash(root: Path) -> None:
     """Enter the files that the manifest lists as they are now: what somebody does who changes a bundle on purpose."""
-    entries = {file: file_entry(root / file) for file in read_manifest(root)["files"]}
-    edit_manifest(root, files={file: {"sha256": e.sha256, "bytes": e.bytes} for file, e in entries.items()})
+    edit_manifest(root, files=entries(root, read_manifest(root)["files"]))

@@ -135,9 +135,9 @@ def test_the_number_of_cuda_graphs_is_bounded_and_the_full_batch_always_has_one(
     for seed in range(3):
         for batch in range(1, BATCH):
             np.testing.assert_array_equal(run(graph, batch, seed), expected(rows(batch, seed)))
-    assert ort.counts["captured"] == graph.cuda_graphs == MAX_CUDA_GRAPHS - 1
+    assert ort.counts["captured"] == MAX_CUDA_GRAPHS - 1
     run(graph, BATCH)
-    assert ort.counts["captured"] == graph.cuda_graphs == MAX_CUDA_GRAPHS
+    assert ort.counts["captured"] == MAX_CUDA_GRAPHS
 
 
 def test_each_thread_captures_its_own_and_all_count(ort: FakeOnnxruntime, graph: OrtCudaGraph, expected: Any) -> None:
@@ -151,7 +151,7 @@ def test_each_thread_captures_its_own_and_all_count(ort: FakeOnnxruntime, graph:
         thread.join()
         for result in results:
             np.testing.assert_array_equal(result, wanted)
-    assert ort.counts["captured"] == graph.cuda_graphs == MAX_CUDA_GRAPHS - 1
+    assert ort.counts["captured"] == MAX_CUDA_GRAPHS - 1
 
 
 def test_a_capture_that_fails_is_told_once_and_the_answers_stay_right(
@@ -168,7 +168,7 @@ def test_a_capture_that_fails_is_told_once_and_the_answers_stay_right(
     ort.faults.capture = None
     for batch in (2, 3, 3, BATCH):
         np.testing.assert_array_equal(run(graph, batch, batch), expected(rows(batch, batch)))
-    assert graph.cuda_graphs == ort.counts["captured"] == 0
+    assert ort.counts["captured"] == 0
 
 
 def test_no_room_for_a_captured_batch_is_told_and_runs_plain(ort: FakeOnnxruntime, graph: OrtCudaGraph) -> None:
@@ -195,7 +195,7 @@ def test_cuda_graphs_can_be_turned_off(ort: FakeOnnxruntime, file: Path) -> None
     graph = open_graph(file, OrtCudaBackend(1, cuda_graphs=False))
     for _ in range(3):
         run(graph, 2)
-    assert ort.counts["captured"] == graph.cuda_graphs == 0
+    assert ort.counts["captured"] == 0
 
 
 @pytest.mark.parametrize("locked", [True, False], ids=["locked", "the fault is seen without the lock"])

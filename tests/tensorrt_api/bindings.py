@@ -56,12 +56,10 @@ def fetch(bindings: Bindings, folder: Path) -> Path:
     Raises:
         Unavailable: with the reason.
     """
-    ready = folder / f"{bindings.requirement.replace('==', '-')}-python{sys.version_info[0]}.{sys.version_info[1]}"
+    ready = fetch_wheel(bindings.requirement, folder, "--no-deps")
     done = ready / "stub" / "done"
     if done.exists():
         return ready
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    _run([*command, "--only-binary=:all:", "--upgrade", "--target", str(ready), bindings.requirement], "pip")
     native = next((ready / bindings.module).glob("tensorrt*.so"))
     symbols = _run(["nm", "-D", "--undefined-only", str(native)], "nm").split()
     wanted = sorted({s.partition("@")[0] for s in symbols if s.startswith(_PREFIXES) and _is_tensorrt(s)})
@@ -75,8 +73,8 @@ def fetch(bindings: Bindings, folder: Path) -> Path:
     return ready
 
 
-def fetch_wheel(requirement: str, folder: Path) -> Path:
-    """Unpack a wheel and what it needs into ``folder`` (once); gives the folder to import from.
+def fetch_wheel(requirement: str, folder: Path, *options: str) -> Path:
+    """Unpack a wheel and (without ``--no-deps``) what it needs into ``folder`` (once); gives the folder to import from.
 
     Raises:
         Unavailable: with the reason.
@@ -84,7 +82,7 @@ def fetch_wheel(requirement: str, folder: Path) -> Path:
     ready = folder / f"{requirement.replace('==', '-')}-python{sys.version_info[0]}.{sys.version_info[1]}"
     if not (ready / "done").exists():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        _run([*command, "--only-binary=:all:", "--upgrade", "--target", str(ready), requirement], "pip")
+        _run([*command, *options, "--only-binary=:all:", "--upgrade", "--target", str(ready), requirement], "pip")
         (ready / "done").touch()
     return ready
 

@@ -45,6 +45,7 @@ def open_backend(device: str, *, threads: int, timed: bool = False, **own: Any) 
     """Open the backend of ``device``.
 
     Args:
+        device: one of ``DEVICES``.
         threads: threads of one graph's run, where the CPU runs it.
         timed: let the device's clock time every run (``Graph.device_times``).
         own: what this backend alone takes, such as ``flavour`` for ``tensorrt``.

@@ -122,6 +122,7 @@ class Backend(ABC):
         """Which file each encoder runs here. By default the ONNX file of the first precision that there is.
 
         Args:
+            bundle: where the ONNX files are.
             batches: for each stage with a graph, the most windows that it will be given at a time.
             engines: the engine store that the user named.
 

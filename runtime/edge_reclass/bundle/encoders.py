@@ -96,6 +96,7 @@ class Fma518Entry(
 
     @property
     def dim(self) -> int:
+        """See :attr:`EncoderEntry.dim`."""
         return FMA518_DIM
 
     def describe(self) -> str:

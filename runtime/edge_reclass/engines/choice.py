@@ -6,7 +6,6 @@ CPU, and a note says so. What is missing, stale or damaged is an error with the 
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from edge_reclass.bundle import Bundle, BundleFile
 from edge_reclass.bundle.folder import OLD_ENGINES, has_old_engines
 from edge_reclass.engines.record import EngineKey, Profile, Target
-from edge_reclass.engines.store import Found, engines_folder, survey
+from edge_reclass.engines.store import Found, build_command, engines_folder, survey
 from edge_reclass.errors import EngineError, UsageError
 
 ENGINE_PRECISIONS = ("fp16", "fp32")
@@ -55,6 +54,7 @@ def choose_engines(bundle: Bundle, batches: Mapping[str, int], target: Target, f
     """The choice for every stage of ``batches``, whose encoders are graphs, by stage name; engines are not loaded yet.
 
     Args:
+        bundle: whose engines are looked for.
         batches: for each stage the most windows that it will be given at a time.
         target: what engines have to be built for.
         folder: where engines lie; see :func:`edge_reclass.engines.engines_folder`.
@@ -71,7 +71,7 @@ def choose_engines(bundle: Bundle, batches: Mapping[str, int], target: Target, f
             states = _states(bundle, stage, batch, target, folder)
         # As doctor has it, what keeps engines from being used is no wrong usage.
         except (UsageError, EngineError) as error:
-            raise EngineError(f"{error}; next: {build_command(bundle, folder)}{_old(bundle)}") from error
+            raise EngineError(f"{error}; next: {_build_command(bundle, folder)}{_old(bundle)}") from error
         present = next((state for state in states if state.found.status == "present"), None)
         if present is not None:
             choices[stage] = _on_device(bundle, batch, present, states)
@@ -83,7 +83,7 @@ def choose_engines(bundle: Bundle, batches: Mapping[str, int], target: Target, f
             have = ", ".join(bundle.manifest.stage(stage).encoder.graph_files)
             wrong.append(f"stage {stage}: " + ("; ".join(found) or f"no fp16 or fp32 file, only {have}"))
     if wrong:
-        raise EngineError(f"{'; '.join(wrong)}; next: {build_command(bundle, folder, unusable)}{_old(bundle)}")
+        raise EngineError(f"{'; '.join(wrong)}; next: {_build_command(bundle, folder, unusable)}{_old(bundle)}")
     return choices
 
 
@@ -105,16 +105,10 @@ def engine_states(bundle: Bundle, batches: Mapping[str, int], target: Target, fo
     return [state for stage, batch in batches.items() for state in _states(bundle, stage, batch, target, folder)]
 
 
-def build_command(
-    bundle: Bundle, folder: Path, stages: Iterable[str] = (), environ: Mapping[str, str] = os.environ
-) -> str:
+def _build_command(bundle: Bundle, folder: Path, stages: Iterable[str] = ()) -> str:
     """The command that builds what is missing: ``edge-reclass build BUNDLE --stage mert``."""
-    command = ["edge-reclass", "build", str(bundle.root)]
-    for stage in stages:
-        command += ["--stage", stage]
-    if folder != engines_folder(bundle.digest, None, environ):
-        command += ["--engines", str(folder.parent)]
-    return shlex.join(command)
+    elsewhere = [] if folder == engines_folder(bundle.digest, None) else ["--engines", str(folder.parent)]
+    return build_command(bundle.root, stages, *elsewhere)
 
 
 def _states(bundle: Bundle, stage: str, batch: int, target: Target, folder: Path) -> list[EngineState]:

@@ -101,7 +101,7 @@ class Rejected(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EngineRecord(Struct, frozen=True, forbid_unknown_fields=True):
-    """engine.json. ``rejected`` says why there is no plan; otherwise ``sha256`` and ``bytes`` are the plan's.
+    """engine.json. ``rejected`` says why there is no engine; otherwise ``sha256`` and ``bytes`` are the engine's.
 
     ``verification`` is None where the engine has not run yet, and ``not_verified`` says why. ``instead_of`` are the
     precisions that were tried first. ``signature`` is that of the store in which it lies.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,7 +45,7 @@ class Found:
     """What lies there for a wanted key. Only a ``present`` engine may be loaded.
 
     ``missing``: nothing for this stage and precision. ``stale``: only engines of other keys; ``reason`` says which
-    part of the nearest one's key differs. ``damaged``: plan or record were altered or cut off. ``rejected``: it was
+    part of the nearest one's key differs. ``damaged``: engine or record were altered or cut off. ``rejected``: it was
     built and gave wrong numbers here, or could not be built.
     """
 
@@ -90,7 +90,7 @@ def read_record(entry: Path, key: StoreKey) -> EngineRecord:
     """The record in an engine's folder, which this store has signed.
 
     Raises:
-        EngineError: there is none, it is not signed or was altered or moved, or others may write it or the plan.
+        EngineError: there is none, it is not signed or was altered or moved, or others may write it or the engine.
     """
     file = entry / RECORD
     try:
@@ -108,7 +108,7 @@ def read_record(entry: Path, key: StoreKey) -> EngineRecord:
 
 
 def survey(folder: Path, want: EngineKey, *, bundle: Path, stage: str, precision: str, exact: bool = False) -> Found:
-    """What lies in ``folder`` for ``want``: the plan's size and sha256 are checked too.
+    """What lies in ``folder`` for ``want``: the engine's size and sha256 are checked too.
 
     ``stage`` and ``precision`` tell which engines of other keys are this encoder's, for the reason. Unless ``exact``,
     the engine's largest batch (``engine.record.key.profile.max``) may be another than the wanted one; it is the
@@ -173,7 +173,7 @@ def read_engine(file: Path, target: Target) -> tuple[bytes, str]:
     if wrong := differences(record.key, EngineKey(record.key.onnx_sha256, target, record.key.profile)):
         raise EngineError(f"{file}: this engine is not for {describe_target(target)}: {'; '.join(wrong)}; {again}")
     if record.rejected is not None:
-        command = build_command(_BUNDLE, record.stage, "--rebuild")
+        command = build_command(_BUNDLE, [record.stage], "--rebuild")
         raise EngineError(f"{folder}: {record.stage} was rejected here: {record.rejected}; {command}  tries again")
     try:
         content = file.read_bytes()
@@ -201,11 +201,12 @@ def _compare(file: Path, record: EngineRecord, size: int, digest: str, again: st
         raise EngineError(f"{file}: expected sha256 {record.sha256}, got {digest}; {again}")
 
 
-def build_command(bundle: Path, stage: str | None, *options: str) -> str:
+def build_command(bundle: Path, stages: Iterable[str], *options: str) -> str:
     """``edge-reclass build BUNDLE --stage STAGE …``."""
-    return shlex.join(["edge-reclass", "build", str(bundle), *(["--stage", stage] if stage else []), *options])
+    named = [word for stage in stages for word in ("--stage", stage)]
+    return shlex.join(["edge-reclass", "build", str(bundle), *named, *options])
 
 
 def rebuild_command(stage: str | None, *options: str, bundle: Path = _BUNDLE) -> str:
     """``build it again: edge-reclass build BUNDLE …``."""
-    return f"build it again: {build_command(bundle, stage, *options)}"
+    return f"build it again: {build_command(bundle, [stage] if stage else [], *options)}"

@@ -19,7 +19,6 @@ broken; close what you open inside it. ``gpu.cuda.fail("cudaMemcpyAsync", "cudaE
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import sys
@@ -31,6 +30,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
 from backends.fakes.cuda import FakeCuda
@@ -144,7 +144,7 @@ def put_engine(
     loaded = bundles.load(root)
     encoder = loaded.manifest.stage(stage).encoder
     assert isinstance(encoder, WaveformEntry)
-    file = {str(key): file for key, file in encoder.files.items()}[precision]
+    file = encoder.graph_files[precision]
     profile = Profile("waveform", encoder.window_samples, 1, 1, max_batch)
     key = EngineKey(loaded.manifest.files[file].sha256, target, profile)
     store = engines_folder or default_store()
@@ -153,11 +153,7 @@ def put_engine(
     record = EngineRecord(1, key, loaded.name, stage, precision, file, rejected=rejected, not_verified="it is a fake")
     if rejected is None:
         plan = write_plan(folder / PLAN, loaded.path(file), width=encoder.window_samples, max_batch=max_batch)
-        content = plan.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        record = EngineRecord(
-            1, key, loaded.name, stage, precision, file, digest, len(content), not_verified="it is a fake"
-        )
+        record = msgspec.structs.replace(record, **msgspec.to_builtins(bundles.file_entry(plan)))
     record = record.signed_by(make_secret(store))
     (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return StoredEngine(folder, record)
@@ -170,8 +166,7 @@ def put_engines(
     made = {}
     for entry in bundles.load(root).manifest.stages:
         if isinstance(entry.encoder, WaveformEntry):
-            files = [str(precision) for precision in entry.encoder.files]
-            precision = next(each for each in ("fp16", "fp32") if each in files)
+            precision = next(each for each in ("fp16", "fp32") if each in entry.encoder.graph_files)
             made[entry.name] = put_engine(
                 root, entry.name, precision, engines_folder=engines_folder, target=target, max_batch=max_batch
             )

@@ -197,11 +197,6 @@ class OrtCudaGraph(SessionGraph):
         self._mine = _ThreadState()
         self._count = 0
 
-    @property
-    def cuda_graphs(self) -> int:
-        """How many CUDA graphs have been captured."""
-        return self._count
-
     def run(self, batch: int) -> NDArray[np.float32]:
         """See :meth:`Graph.run`. If a capture fails, this and all later runs go without, after one RuntimeWarning."""
         self._require_batch(batch)

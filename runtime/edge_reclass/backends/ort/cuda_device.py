@@ -74,11 +74,10 @@ class CudaDevice:
 
     def load_libraries(self) -> None:
         """Load CUDA and cuDNN from the nvidia-* wheels, if they are there, and allocate four bytes with them."""
-        if preload := getattr(self._ort, "preload_dlls", None):
-            # It prints failures to stdout, where results belong.
-            with contextlib.redirect_stdout(io.StringIO()) as printed:
-                preload()
-            self._missing = tuple(re.findall(r"^Failed to load ([^\s:/]+):", printed.getvalue(), re.MULTILINE))
+        # It prints failures to stdout, where results belong.
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            self._ort.preload_dlls()
+        self._missing = tuple(re.findall(r"^Failed to load ([^\s:/]+):", printed.getvalue(), re.MULTILINE))
         try:
             self.allocate((1,))
         except Exception as error:

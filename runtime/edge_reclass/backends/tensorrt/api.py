@@ -136,7 +136,7 @@ def make_runtime(library: Library) -> Held:
 
 
 def deserialize(library: Library, runtime: Held, content: bytes) -> Held:
-    """The engine in a plan.
+    """The engine that was serialised as ``content``.
 
     Raises:
         EngineError: it is of another version or device, or is no engine.

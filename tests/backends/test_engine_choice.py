@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -146,28 +146,23 @@ COMMANDS = [
 ]
 
 
-class Cli:
-    """Runs ``edge-reclass`` in this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["edge-reclass", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            status = int(stopped.code or 0)
-        return status, *self._capsys.readouterr()
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs ``edge-reclass`` in this process; gives its exit status, stdout and stderr."""
     monkeypatch.setattr(cli, "entry_points", lambda group: COMMANDS)
     monkeypatch.setattr(cli.app, "registered_commands", list(cli.app.registered_commands))
     monkeypatch.delenv("EDGE_RECLASS_ENGINES", raising=False)
-    return Cli(monkeypatch, capsys)
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edge-reclass", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(params=["cuda-bindings", "pycuda"])
@@ -176,7 +171,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield gpu
 
 
-def test_build_verify_classify(gpu: FakeGpu, run: Cli, tmp_path: Path) -> None:
+def test_build_verify_classify(gpu: FakeGpu, run: Run, tmp_path: Path) -> None:
     """The whole way on the fake GPU, with the real commands: the verdicts are the CPU's."""
     root = engine_bundle(tmp_path / "bundle", "mert", "jmla")
     manifest = yaml.safe_load((root / "bundle.yaml").read_text(encoding="utf-8"))
@@ -193,7 +188,7 @@ def test_build_verify_classify(gpu: FakeGpu, run: Cli, tmp_path: Path) -> None:
     soundfile.write(clip, np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32), 16_000)
     verdicts = {}
     for device in ("cpu", "tensorrt"):
-        status, out, err = classify("--device", device, "--bundle", root, clip, run=run)
+        status, out, err = run("classify", "--format", "jsonl", "--device", device, "--bundle", root, clip)
         assert status == 0, err
         verdicts[device] = json.loads(out)
     assert [stage["name"] for stage in verdicts["cpu"]["stages"]] == ["mert", "jmla"]
@@ -208,7 +203,3 @@ def timeless(plain: Any) -> Any:
             key: timeless(value) for key, value in plain.items() if not key.endswith("milliseconds") and key != "at"
         }
     return [timeless(each) for each in plain] if isinstance(plain, list) else plain
-
-
-def classify(*arguments: Any, run: Cli) -> tuple[int, str, str]:
-    return run("classify", "--format", "jsonl", *arguments)

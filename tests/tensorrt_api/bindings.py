@@ -102,10 +102,19 @@ def _run(command: list[str], what: str) -> str:
     return ended.stdout
 
 
-def environment(bindings: Bindings, folder: Path) -> dict[str, str]:
-    """The environment of a process that can import ``bindings``, and what this process can import."""
+def run_python(folder: Path, code: str, *arguments: str) -> str:
+    """What ``code`` prints in a process that can import what was unpacked into ``folder``, and what this one can."""
     path = os.pathsep.join([str(folder), *(entry for entry in sys.path if entry)])
-    return os.environ | {"LD_LIBRARY_PATH": str(folder / "stub"), "PYTHONPATH": path}
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | {"LD_LIBRARY_PATH": str(folder / "stub"), "PYTHONPATH": path},
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout
 
 
 if __name__ == "__main__":

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tensorrt_api.bindings import ALL, NEWEST, OLDEST, RTX, Bindings, Unavailable, environment, fetch
+from tensorrt_api.bindings import ALL, NEWEST, OLDEST, RTX, Bindings, Unavailable, fetch, run_python
 from tensorrt_api.used_names import Used, runtime_names, used_names
 
 LIST = """
-import importlib, json, sys, warnings
-warnings.simplefilter("ignore")
+import importlib, json, sys
 module = importlib.import_module(sys.argv[1])
 def members(thing):
     return {name: str(getattr(getattr(thing, name, None), "__doc__", "")) for name in dir(thing)}
@@ -64,15 +61,6 @@ else:
 """
 
 
-def python(bindings: Bindings, folder: Path, code: str) -> str:
-    command = [sys.executable, "-c", code, bindings.module]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env=environment(bindings, folder)
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return ended.stdout
-
-
 @pytest.fixture(scope="module", params=ALL, ids=lambda bindings: bindings.requirement)
 def bindings(request: pytest.FixtureRequest) -> tuple[Bindings, Path]:
     wanted: Bindings = request.param
@@ -84,7 +72,7 @@ def bindings(request: pytest.FixtureRequest) -> tuple[Bindings, Path]:
 
 @pytest.fixture(scope="module")
 def api(bindings: tuple[Bindings, Path]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(python(*bindings, LIST))
+    found: dict[str, Any] = json.loads(run_python(bindings[1], LIST, bindings[0].module))
     return found
 
 
@@ -186,8 +174,8 @@ def takes(signature: str, count: int) -> bool:
 
 def test_the_runtimes_logger_is_what_tensorrt_takes(bindings: tuple[Bindings, Path]) -> None:
     """For the null that the stub libraries give, the real bindings raise; that is no device."""
-    python(*bindings, RUNTIME_LOGGER)
+    run_python(bindings[1], RUNTIME_LOGGER, bindings[0].module)
 
 
 def test_logger_and_monitor_are_what_tensorrt_takes(bindings: tuple[Bindings, Path]) -> None:
-    python(*bindings, SUBCLASSES)
+    run_python(bindings[1], SUBCLASSES, bindings[0].module)

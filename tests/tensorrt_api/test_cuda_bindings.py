@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from edge_reclass.backends.tensorrt.memory import cuda_bindings
 from edge_reclass.backends.tensorrt.memory.base import DEVICE_LOST, OUT_OF_MEMORY
 from edge_reclass.errors import DeviceError
 from edge_reclass.host.gpu import probe_gpu
-from tensorrt_api.bindings import CUDA_BINDINGS, Unavailable, fetch_wheel
+from tensorrt_api.bindings import CUDA_BINDINGS, Unavailable, fetch_wheel, run_python
 
 LIST = """
 import json, sys
@@ -82,18 +79,8 @@ def folder(request: pytest.FixtureRequest) -> Path:
         pytest.skip(f"{request.param} cannot be had here: {error}")
 
 
-def python(folder: Path, code: str, *arguments: str) -> str:
-    path = os.pathsep.join([str(folder), *(entry for entry in sys.path if entry)])
-    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"PYTHONPATH": path}
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return ended.stdout
-
-
 def look_up(folder: Path, names: set[str]) -> dict[str, tuple[bool, str]]:
-    found: dict[str, Any] = json.loads(python(folder, LIST, json.dumps(sorted(names))))
+    found: dict[str, Any] = json.loads(run_python(folder, LIST, json.dumps(sorted(names))))
     assert f"cuda-bindings-{found['version']}-" in folder.name
     return {name: (exists, text) for name, (exists, text) in found["found"].items()}
 
@@ -151,14 +138,14 @@ def no_driver() -> None:
 
 
 def test_without_a_driver_opening_names_cudas_error(folder: Path, no_driver: None) -> None:
-    said = python(folder, OPEN)
+    said = run_python(folder, OPEN)
     assert said.startswith("cudaGetDeviceCount: cudaErrorInsufficientDriver (")
 
 
 def test_a_failure_gives_status_and_none(folder: Path, no_driver: None) -> None:
     if "12.8" in folder.name:
         pytest.skip("12.8 raises RuntimeError without a driver, which the test above covers")
-    assert json.loads(python(folder, STATUSES)) == {
+    assert json.loads(run_python(folder, STATUSES)) == {
         name: [length, "cudaErrorInsufficientDriver"]
         for name, length in {
             "cudaSetDevice": 1,

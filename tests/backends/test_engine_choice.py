@@ -72,7 +72,7 @@ def test_fp32_stands_in_and_says_for_what(root: Path) -> None:
     assert choice.note.startswith("fp32 instead of fp16, which is rejected: batch 4: cosine 0.1")
 
 
-def test_all_rejected_runs_on_the_cpu_in_the_open(root: Path) -> None:
+def test_all_rejected_runs_on_the_cpu_and_a_note_says_so(root: Path) -> None:
     put_engines(root)
     put_engine(root, "mert", "fp16", rejected="batch 4: cosine 0.1")
     put_engine(root, "mert", "fp32", rejected="the graph is not supported")

@@ -154,15 +154,15 @@ def test_each_thread_captures_its_own_and_all_count(ort: FakeOnnxruntime, graph:
     assert ort.counts["captured"] == MAX_CUDA_GRAPHS - 1
 
 
-def test_a_capture_that_fails_is_told_once_and_the_answers_stay_right(
+def test_a_capture_that_fails_is_warned_of_once_and_the_answers_stay_right(
     ort: FakeOnnxruntime, graph: OrtCudaGraph, expected: Any
 ) -> None:
     ort.faults.capture = CAPTURING
     run(graph, 2)
     used = ort.used
-    with pytest.warns(RuntimeWarning, match=r"mert\.onnx: runs without CUDA graphs.*CUDA failure 900") as told:
+    with pytest.warns(RuntimeWarning, match=r"mert\.onnx: runs without CUDA graphs.*CUDA failure 900") as warned:
         result = run(graph, 2, 1)
-    assert len(told) == 1
+    assert len(warned) == 1
     assert ort.used == used
     np.testing.assert_array_equal(result, expected(rows(2, 1)))
     ort.faults.capture = None
@@ -171,7 +171,7 @@ def test_a_capture_that_fails_is_told_once_and_the_answers_stay_right(
     assert ort.counts["captured"] == 0
 
 
-def test_no_room_for_a_captured_batch_is_told_and_runs_plain(ort: FakeOnnxruntime, graph: OrtCudaGraph) -> None:
+def test_no_room_for_a_captured_batch_is_warned_of_and_runs_plain(ort: FakeOnnxruntime, graph: OrtCudaGraph) -> None:
     run(graph, 2)
     # Room for the input of a plain run, while the last one is still bound, and nothing more.
     ort.faults.memory = ort.used + 2 * WIDTH * 4
@@ -180,7 +180,7 @@ def test_no_room_for_a_captured_batch_is_told_and_runs_plain(ort: FakeOnnxruntim
     run(graph, 2)
 
 
-def test_a_graph_that_cannot_be_captured_is_opened_without_and_told(
+def test_a_graph_that_cannot_be_captured_is_opened_without_and_warned_of(
     ort: FakeOnnxruntime, file: Path, expected: Any
 ) -> None:
     ort.faults.refuse_capture = True

@@ -90,7 +90,7 @@ def test_a_status_in_a_run_of_pycuda(pycuda_gpu: FakeGpu, plan: Path, function: 
 
 
 def test_an_asynchronous_fault_is_the_loss_of_the_device(gpu: FakeGpu, plan: Path) -> None:
-    """A kernel that reads freed memory is told by the next synchronise."""
+    """A kernel that reads freed memory is reported by the next synchronise."""
     with TensorRTBackend() as backend:
         graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=4)
         graph.run(1)
@@ -183,7 +183,7 @@ def test_an_engine_that_cannot_be_loaded(gpu: FakeGpu, plan: Path, message: str,
         assert str(caught.value) == f"{plan}: load the engine: TensorRT cannot load it: {message}"
 
 
-def test_old_errors_are_not_told_again(gpu: FakeGpu, plan: Path) -> None:
+def test_old_errors_are_not_repeated(gpu: FakeGpu, plan: Path) -> None:
     with TensorRTBackend() as backend:
         for message in ("the first reason", "the second reason"):
             gpu.tensorrt.fail("deserialize_cuda_engine", message)
@@ -197,8 +197,8 @@ def test_the_first_logger_stays(gpu: FakeGpu, plan: Path) -> None:
     TensorRTBackend().close()
     gc.collect()
     with TensorRTBackend() as backend:
-        gpu.tensorrt.fail("deserialize_cuda_engine", "told to the first logger")
-        with pytest.raises(EngineError, match="told to the first logger"):
+        gpu.tensorrt.fail("deserialize_cuda_engine", "logged by the first logger")
+        with pytest.raises(EngineError, match="logged by the first logger"):
             backend.open_graph(PlainFile(plan), **SHAPE, max_batch=1)
 
 

@@ -291,7 +291,7 @@ def test_any_thread_may_run_and_close(gpu: FakeGpu, plan: Path, expected: Any) -
     on_thread(backend.close)
 
 
-def test_the_wrong_thread_is_told_by_the_fake(monkeypatch: pytest.MonkeyPatch, plan: Path) -> None:
+def test_the_wrong_thread_is_refused_by_the_fake(monkeypatch: pytest.MonkeyPatch, plan: Path) -> None:
     """What a run without push and pop would meet: PyCUDA's contexts belong to threads."""
     with fake_gpu(monkeypatch, bindings=("pycuda",)) as gpu, TensorRTBackend() as backend:
         graph = backend.open_graph(PlainFile(plan), **SHAPE, max_batch=8)

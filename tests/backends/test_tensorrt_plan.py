@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from backends.fakes import TARGET, FakeGpu, fake_gpu, put_engine, put_engines
+from backends.fakes import GPU, TARGET, FakeGpu, fake_gpu, put_engine, put_engines
 from edge_reclass.backends import GraphSource, PlainFile, open_backend
 from edge_reclass.backends.tensorrt.backend import TensorRTBackend
 from edge_reclass.engines.record import target_for
@@ -126,12 +126,6 @@ def replace_target(engine: StoredEngine, **changes: str) -> Any:
     return msgspec.structs.replace(key, target=msgspec.structs.replace(key.target, **changes))
 
 
-def test_a_plan_without_a_record_is_refused(gpu: FakeGpu, engine: StoredEngine) -> None:
-    (engine.folder / RECORD).unlink()
-    text = refused(engine.plan)
-    assert "no record of an engine" in text and text.endswith("edge-reclass build BUNDLE")
-
-
 def test_a_plan_just_built_has_no_record_yet(gpu: FakeGpu, engine: StoredEngine) -> None:
     """As ``build`` opens it to verify an engine before it publishes both."""
     (engine.folder / RECORD).unlink()
@@ -156,24 +150,16 @@ def test_a_batch_above_the_profile_names_the_command(gpu: FakeGpu, root: Path) -
 
 
 def test_engines_of_the_other_flavour(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    import sys
-
-    with fake_gpu(monkeypatch) as gpu:
+    with fake_gpu(monkeypatch):
         monkeypatch.setitem(sys.modules, "tensorrt_rtx", sys.modules["tensorrt"])
         monkeypatch.setitem(sys.modules, "tensorrt", None)
         monkeypatch.setitem(sys.modules, "tensorrt_bindings", None)
         with TensorRTBackend() as backend:
             assert (backend.library.flavour, str(backend.library)) == ("tensorrt-rtx", "TensorRT-RTX 10.3.0")
-            target = target_for("tensorrt-rtx", "10.3.0", gpu=replace(gpu_of(gpu)))
+            target = target_for("tensorrt-rtx", "10.3.0", gpu=GPU)
             assert backend.target == target
             engine = put_engine(root, "mert", "fp16", target=target)
             backend.open_graph(engine.plan, **SHAPE, max_batch=1).close()
-
-
-def gpu_of(gpu: FakeGpu) -> Any:
-    from backends.fakes import GPU
-
-    return GPU
 
 
 def test_a_missing_binding_means_the_device_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from edge_reclass.bundle import Bundle, BundleFile
 from edge_reclass.bundle.folder import OLD_ENGINES, has_old_engines
 from edge_reclass.engines.record import EngineKey, Profile, Target
-from edge_reclass.engines.store import Found, build_command, engines_folder, survey
+from edge_reclass.engines.store import Found, command_to_build, engines_folder, survey
 from edge_reclass.errors import EngineError, UsageError
 
 ENGINE_PRECISIONS = ("fp16", "fp32")
@@ -71,7 +71,7 @@ def choose_engines(bundle: Bundle, batches: Mapping[str, int], target: Target, f
             states = _states(bundle, stage, batch, target, folder)
         # As doctor has it, what keeps engines from being used is no wrong usage.
         except (UsageError, EngineError) as error:
-            raise EngineError(f"{error}; next: {_build_command(bundle, folder)}{_old(bundle)}") from error
+            raise EngineError(f"{error}; next: {build_command(bundle, folder)}{_old(bundle)}") from error
         present = next((state for state in states if state.found.status == "present"), None)
         if present is not None:
             choices[stage] = _on_device(bundle, batch, present, states)
@@ -83,7 +83,7 @@ def choose_engines(bundle: Bundle, batches: Mapping[str, int], target: Target, f
             have = ", ".join(bundle.manifest.stage(stage).encoder.graph_files)
             wrong.append(f"stage {stage}: " + ("; ".join(found) or f"no fp16 or fp32 file, only {have}"))
     if wrong:
-        raise EngineError(f"{'; '.join(wrong)}; next: {_build_command(bundle, folder, unusable)}{_old(bundle)}")
+        raise EngineError(f"{'; '.join(wrong)}; next: {build_command(bundle, folder, unusable)}{_old(bundle)}")
     return choices
 
 
@@ -105,10 +105,10 @@ def engine_states(bundle: Bundle, batches: Mapping[str, int], target: Target, fo
     return [state for stage, batch in batches.items() for state in _states(bundle, stage, batch, target, folder)]
 
 
-def _build_command(bundle: Bundle, folder: Path, stages: Iterable[str] = ()) -> str:
+def build_command(bundle: Bundle, folder: Path, stages: Iterable[str] = ()) -> str:
     """The command that builds what is missing: ``edge-reclass build BUNDLE --stage mert``."""
     elsewhere = [] if folder == engines_folder(bundle.digest, None) else ["--engines", str(folder.parent)]
-    return build_command(bundle.root, stages, *elsewhere)
+    return command_to_build(bundle.root, stages, *elsewhere)
 
 
 def _states(bundle: Bundle, stage: str, batch: int, target: Target, folder: Path) -> list[EngineState]:

@@ -16,20 +16,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-__all__ = [
-    "ANSWER_STATUSES",
-    "FAILURE_STATUSES",
-    "BundleError",
-    "DeviceError",
-    "EdgeReclassError",
-    "EngineError",
-    "MissingExtraError",
-    "Status",
-    "TrackError",
-    "UsageError",
-    "Word",
-]
-
 
 class Word(str, Enum):
     """Words of which one is meant; each equals its text, and is printed and written as it."""

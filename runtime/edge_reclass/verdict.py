@@ -9,19 +9,6 @@ from typing import Any, Final, Literal
 
 from edge_reclass.errors import ANSWER_STATUSES, Status, Word
 
-__all__ = [
-    "FORMAT",
-    "DamageSeen",
-    "ExcerptSeen",
-    "Part",
-    "ReasonCode",
-    "Score",
-    "StageReport",
-    "Status",
-    "Verdict",
-]
-
-
 FORMAT: Final = 1
 """Of a verdict's JSON; raised when a key changes its meaning or goes."""
 

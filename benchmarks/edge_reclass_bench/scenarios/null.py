@@ -22,7 +22,8 @@ import numpy as np
 
 from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import Options, Policy
-from edge_reclass.verdict import Part, Status, Verdict
+from edge_reclass.errors import Status
+from edge_reclass.verdict import Part, Verdict
 from edge_reclass_bench.clocks import Goal
 from edge_reclass_bench.null_backend import NullBackend
 from edge_reclass_bench.opened import Opened

@@ -48,8 +48,6 @@ from edge_reclass.cascade.stages import Heard, Stage
 from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError, Status, TrackError, UsageError
 from edge_reclass.verdict import DamageSeen, ExcerptSeen, Score, StageReport, Verdict
 
-__all__ = ["Cascade", "StageAnswer"]
-
 
 @dataclass(frozen=True)
 class StageAnswer:

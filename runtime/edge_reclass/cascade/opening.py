@@ -23,8 +23,6 @@ from edge_reclass.cascade.stages import Stage, open_stage
 from edge_reclass.cascade.workspace import Workspace
 from edge_reclass.errors import DeviceError, EngineError, UsageError
 
-__all__ = ["AUTO", "Lane", "SharedModel", "load_bundle", "open_model"]
-
 AUTO = "auto"
 
 

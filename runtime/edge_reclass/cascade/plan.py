@@ -18,22 +18,6 @@ from edge_reclass.cascade.windowing import count_windows
 from edge_reclass.engines import GraphChoice
 from edge_reclass.errors import BundleError, UsageError
 
-__all__ = [
-    "DEFAULT_BATCH",
-    "DEFAULT_MAX_RATE",
-    "DEFAULT_MAX_SECONDS",
-    "Options",
-    "Plan",
-    "RangePlan",
-    "Signal",
-    "StagePlan",
-    "check_options",
-    "choose_policy",
-    "compile_plan",
-    "largest_batches",
-    "untrained",
-]
-
 DEFAULT_MAX_RATE = MAX_RATE
 DEFAULT_MAX_SECONDS = 1200.0
 DEFAULT_BATCH = 16

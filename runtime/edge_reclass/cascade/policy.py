@@ -15,20 +15,6 @@ from edge_reclass.bundle.limits import MAX_WEIGHT, MIN_WEIGHT
 from edge_reclass.errors import UsageError
 from edge_reclass.verdict import ReasonCode
 
-__all__ = [
-    "PRESETS",
-    "VOTES",
-    "Answer",
-    "Decision",
-    "Policy",
-    "Step",
-    "check",
-    "decide",
-    "preset",
-    "soft",
-    "top1",
-]
-
 
 @dataclass(frozen=True)
 class Answer:

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from edge_reclass.backends import Graph
 from edge_reclass.errors import DeviceError, EngineError
 
-__all__ = ["Fill", "SharedGraph", "add_rows"]
-
 Fill = Callable[[NDArray[np.float32]], None]
 """Writes one window into the row that it is given, float32[window]."""
 

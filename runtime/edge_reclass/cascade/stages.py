@@ -16,8 +16,6 @@ from edge_reclass.cascade.encoders import Encoder, OpenRequest, Parts, open_enco
 from edge_reclass.cascade.plan import StagePlan
 from edge_reclass.errors import EngineError
 
-__all__ = ["Heard", "Stage", "open_stage", "softmax"]
-
 
 @dataclass(frozen=True)
 class Heard:

@@ -12,8 +12,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ShortRule", "count_windows", "fill_window", "windows"]
-
 ShortRule = Literal["repeat", "repeat_centered", "reject"]
 
 

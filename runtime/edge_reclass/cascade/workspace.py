@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from edge_reclass.cascade.plan import Plan, Signal
 
-__all__ = ["Workspace"]
-
 
 class Workspace:
     """Arrays that are reused for every track; what lies in them is valid until the next track.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from edge_reclass.run.sources import Track, TrackSearch
     from edge_reclass.verdict import Verdict
 
-__all__ = ["classify"]
-
 SOME_FAILED = 3
 STOP_SECONDS = 10
 """How long a run that is stopped waits for the tracks that are being classified."""

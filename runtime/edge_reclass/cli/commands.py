@@ -22,8 +22,6 @@ from edge_reclass.run.text import json_text, printable
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["Commands", "app", "main"]
-
 ENTRY_POINTS = "edge_reclass.commands"
 
 

@@ -11,8 +11,6 @@ from edge_reclass.bundle.loading import Bundle
 from edge_reclass.bundle.manifest import ExcerptEntry, StageEntry
 from edge_reclass.run.text import printable
 
-__all__ = ["describe", "describe_json"]
-
 
 def describe_json(bundle: Bundle) -> str:
     """The manifest and the bundle's digest as one JSON object."""

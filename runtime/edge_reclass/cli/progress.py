@@ -11,8 +11,6 @@ from contextlib import suppress
 from edge_reclass.run.output import Output
 from edge_reclass.run.text import is_utf8
 
-__all__ = ["ProgressBar"]
-
 _ERASE = "\r\x1b[2K"
 _INTERVAL = 0.1
 _WIDEST_BAR = 40

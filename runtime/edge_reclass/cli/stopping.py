@@ -9,8 +9,6 @@ import threading
 from contextlib import suppress
 from typing import NoReturn
 
-__all__ = ["HUNG_UP", "INTERRUPTED", "TERMINATED", "handle_signals", "leave", "say"]
-
 HUNG_UP = 129
 INTERRUPTED = 130
 TERMINATED = 143

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from edge_reclass.run.sources import TrackSearch
     from edge_reclass.verdict import Verdict
 
-__all__ = ["Summary", "counted", "skipped"]
-
 
 class Summary:
     """Counts verdicts as they come."""

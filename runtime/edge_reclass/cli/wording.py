@@ -11,8 +11,6 @@ from typing import Any
 
 import typer
 
-__all__ = ["in_words"]
-
 _TYPES = (
     ("bool", ""),
     ("int", "N"),

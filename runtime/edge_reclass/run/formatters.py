@@ -15,8 +15,6 @@ from edge_reclass.run.text import json_text, printable
 if TYPE_CHECKING:
     from edge_reclass.verdict import StageReport, Verdict
 
-__all__ = ["FORMATS", "Formatter", "explain", "formatter"]
-
 
 @dataclass
 class Formatter(ABC):

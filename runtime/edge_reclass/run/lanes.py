@@ -21,8 +21,6 @@ from edge_reclass.cascade.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_M
 from edge_reclass.errors import DeviceError, EngineError
 from edge_reclass.verdict import Verdict
 
-__all__ = ["CascadePool", "LaneRunner"]
-
 _AHEAD = 4
 """Tracks waiting per lane: enough that a slow track at the front does not leave the other lanes idle."""
 

@@ -11,8 +11,6 @@ import os
 import socket
 from collections.abc import Mapping
 
-__all__ = ["NOTIFY_VARIABLE", "alive", "ready", "send", "stopping"]
-
 NOTIFY_VARIABLE = "NOTIFY_SOCKET"
 _STATUS_CHARACTERS = 200
 

@@ -15,8 +15,6 @@ from edge_reclass.errors import EdgeReclassError, UsageError
 from edge_reclass.run.output_file import ResultFile
 from edge_reclass.run.text import is_utf8, lenient, printable
 
-__all__ = ["Output", "StdoutClosed", "descriptor_of", "open_output"]
-
 
 class StdoutClosed(Exception):
     """The reader of standard output has closed it (``| head``)."""

@@ -12,8 +12,6 @@ from types import TracebackType
 
 from edge_reclass.errors import EdgeReclassError, UsageError
 
-__all__ = ["ResultFile", "refuse_inputs"]
-
 
 class ResultFile:
     """Open for writing as ``target`` + ``.partial``; a context manager that renames it to ``target`` at a good end.

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from edge_reclass.run.sources import Track
     from edge_reclass.verdict import Verdict
 
-__all__ = ["Observer", "Runner", "run"]
-
 
 class Runner(Protocol):
     """Classifies tracks."""

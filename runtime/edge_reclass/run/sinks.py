@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from edge_reclass.run.output import Output
     from edge_reclass.verdict import Verdict
 
-__all__ = ["Sink", "TextSink"]
-
 
 class Sink(Protocol):
     """Takes the verdicts of one run, in order."""

@@ -12,8 +12,6 @@ from typing import Protocol
 from edge_reclass.audio.formats import has_audio_suffix
 from edge_reclass.errors import UsageError
 
-__all__ = ["Source", "Track", "TrackSearch", "listed_paths"]
-
 
 @dataclass(frozen=True)
 class Track:

@@ -7,8 +7,6 @@ import io
 import json
 import unicodedata
 
-__all__ = ["is_utf8", "json_text", "lenient", "printable"]
-
 
 def is_utf8(stream: object) -> bool:
     """False where a stream's encoding is known and not UTF-8."""

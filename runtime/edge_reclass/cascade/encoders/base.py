@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from edge_reclass.cascade.plan import Plan, StagePlan
     from edge_reclass.cascade.shared_batches import SharedGraph
 
-__all__ = ["Encoder", "OpenRequest", "Parts", "open_graph"]
-
 
 class Parts:
     """Sums up what the parts of one stage's work on one track take."""

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.audio.loudness import level, normalise
-from edge_reclass.bundle.encoders import Fma518Entry as Entry
+from edge_reclass.bundle.encoders import Fma518Entry
 from edge_reclass.cascade.encoders.base import Encoder, OpenRequest, Parts
 from edge_reclass.cascade.encoders.windowed import AddEmbeddings, WindowedEncoder, Windows
 from edge_reclass.cascade.shared_batches import Fill
 from edge_reclass.features import FEATURE_COUNT, Fma518
 
-__all__ = ["Entry", "ExcerptEncoder", "open_encoder"]
+Entry = Fma518Entry
 
 
 def open_encoder(request: OpenRequest) -> Encoder:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.backends import Graph
-from edge_reclass.bundle.encoders import WaveformEntry as Entry
+from edge_reclass.bundle.encoders import WaveformEntry
 from edge_reclass.cascade.encoders.base import Encoder, OpenRequest, Parts, open_graph
 from edge_reclass.cascade.encoders.windowed import AddEmbeddings, WindowedEncoder, Windows
 from edge_reclass.cascade.shared_batches import Fill, SharedGraph, add_rows
 from edge_reclass.errors import EngineError
 
-__all__ = ["Entry", "open_encoder"]
+Entry = WaveformEntry
 
 
 def open_encoder(request: OpenRequest) -> Encoder:

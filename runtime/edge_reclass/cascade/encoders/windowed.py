@@ -17,8 +17,6 @@ from edge_reclass.cascade.shared_batches import Fill
 from edge_reclass.cascade.windowing import ShortRule, fill_window, windows
 from edge_reclass.errors import Status, TrackError
 
-__all__ = ["AddEmbeddings", "WindowedEncoder", "Windows"]
-
 AddEmbeddings = Callable[[Sequence[Fill], NDArray[np.float64], Parts], None]
 """Adds the embedding of each window to the total, float64[dim], row after row, and its durations to the parts."""
 

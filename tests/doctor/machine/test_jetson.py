@@ -7,11 +7,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from doctor.machine.emulator import (
+    BOARDS,
+    Emulated,
+    emulated,
+    fake_root,
+    libraries,
+    python_of,
+    replace_tool,
+    system_modules,
+)
 from edge_reclass_doctor import machine
 from edge_reclass_doctor.machine import Machine
 from edge_reclass_doctor.machine.jetson import jetpack_of, parse_power_mode, parse_power_modes
 from edge_reclass_doctor.machine.records import Python
-from machine.emulator import BOARDS, Emulated, emulated, fake_root, libraries, python_of, replace_tool, system_modules
 
 
 def probe(root: Path, board: str, **options: object) -> Machine:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_reclass.host import cpus as device
+from edge_reclass.host import cpus
 
 
 @pytest.mark.parametrize(
-    ("files", "cpus"),
+    ("files", "quota"),
     [
         ({"cpu.max": "150000 100000"}, 1.5),
         ({"cpu.max": "max 100000"}, None),
@@ -20,17 +20,17 @@ from edge_reclass.host import cpus as device
         ({}, None),
     ],
 )
-def test_quota(tmp_path: Path, files: dict[str, str], cpus: float | None) -> None:
+def test_quota(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
     for name, text in files.items():
         file = tmp_path / "sys/fs/cgroup" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text + "\n")
-    assert device.quota_cpus(tmp_path) == cpus
+    assert cpus.quota_cpus(tmp_path) == quota
 
 
 def test_a_quota_limits_the_usable_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = device.usable_cpus()
-    monkeypatch.setattr(device, "quota_cpus", lambda _: 0.5)
-    assert device.usable_cpus() == 1
-    monkeypatch.setattr(device, "quota_cpus", lambda _: 1000.0)
-    assert device.usable_cpus() >= free
+    free = cpus.usable_cpus()
+    monkeypatch.setattr(cpus, "quota_cpus", lambda _: 0.5)
+    assert cpus.usable_cpus() == 1
+    monkeypatch.setattr(cpus, "quota_cpus", lambda _: 1000.0)
+    assert cpus.usable_cpus() >= free

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from doctor.machine.emulator import Emulated, fake_root, libraries
 from edge_reclass_doctor import machine
-from machine.emulator import Emulated, fake_root, libraries
 
 
 def test_readings_follow_the_files(tmp_path: Path) -> None:

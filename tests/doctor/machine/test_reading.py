@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from doctor.machine.emulator import replace_tool
 from edge_reclass_doctor.machine import Host, run_tool
 from edge_reclass_doctor.machine.reading import read_int, read_list, read_text, scaled, subfolders
-from machine.emulator import replace_tool
 
 
 def test_what_cannot_be_read_is_none(tmp_path: Path) -> None:

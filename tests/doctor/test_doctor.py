@@ -21,6 +21,17 @@ from typer.testing import CliRunner
 
 import edge_reclass_doctor as doctor_module
 from bundles import edit_manifest, fma_stage, make_bundle, waveform_stage
+from doctor.machine.emulator import (
+    BOARDS,
+    Emulated,
+    FakeCuda,
+    FakeNvml,
+    emulated,
+    fake_root,
+    libraries,
+    python_of,
+    replace_tool,
+)
 from edge_reclass.bundle.loading import load
 from edge_reclass.engines.record import EngineKey, EngineRecord, Profile, Verification, target_for
 from edge_reclass.engines.store import RECORD
@@ -33,22 +44,11 @@ from edge_reclass_doctor.machine import Machine, ToolResult
 from edge_reclass_doctor.machine.records import Disk, OnnxRuntime
 from edge_reclass_doctor.report import Report
 from edge_reclass_doctor.text import WIDTH, page
-from machine.emulator import (
-    BOARDS,
-    Emulated,
-    FakeCuda,
-    FakeNvml,
-    emulated,
-    fake_root,
-    libraries,
-    python_of,
-    replace_tool,
-)
 
 ORT = OnnxRuntime("1.23.2", ("CPUExecutionProvider",))
 ORT_CUDA = OnnxRuntime("1.26.0", ("CUDAExecutionProvider", "CPUExecutionProvider"))
 SOURCE = Path(doctor_module.__file__).parent
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "doctor.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "doctor.md"
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(doctor)

@@ -15,6 +15,7 @@ import msgspec
 import numpy
 import pytest
 
+from doctor.machine.emulator import Emulated, FakeCuda, FakeNvml, libraries
 from edge_reclass.host.cpus import usable_cpus
 from edge_reclass_doctor import machine
 from edge_reclass_doctor.machine import Host, Machine
@@ -22,7 +23,6 @@ from edge_reclass_doctor.machine.memory import probe_disks
 from edge_reclass_doctor.machine.records import CudaSoftware, NvmlReading
 from edge_reclass_doctor.machine.software import probe_cuda, probe_onnxruntime, probe_tensorrt
 from edge_reclass_doctor.machine.system import probe_os
-from machine.emulator import Emulated, FakeCuda, FakeNvml, libraries
 
 
 def test_this_machine() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from edge_reclass_doctor.engines import Build
 from edge_reclass_doctor.machine import Jetson, Machine
 from edge_reclass_doctor.report import EnginesState, Problem
@@ -14,113 +16,94 @@ _LOW_DISK = GIB // 4
 _HOT_CELSIUS = 95.0
 """Where the system names no temperature at which it slows down."""
 
-_PLAN_PER_ONNX = 3
-"""Room for a build: the plan beside its temporary copy and the timing cache, by the size of the ONNX files."""
+_ENGINE_PER_ONNX = 3
+"""Room for a build: the engine beside its temporary copy and the timing cache, by the size of the ONNX files."""
 
 _TESTED_L4T = ("36.4", "36.5", "39.2")
 
 
-def advise(machine: Machine, engines: EnginesState, builds: bool, build: Build) -> list[Problem]:
-    """Advice: nothing here keeps a device from running.
+def advise(machine: Machine, engines: EnginesState, builds: bool, build: Build) -> Iterator[Problem]:
+    """Yield advice; nothing here keeps a device from running.
 
     Args:
+        machine: what was found of it.
+        engines: the engine store.
         builds: whether engines have to be built.
         build: gives the command for it.
     """
-    found = [*_memory(machine), *_space(machine, engines, builds, build), *_heat(machine)]
+    yield from _memory(machine)
+    yield from _space(machine, engines, builds, build)
+    yield from _heat(machine)
     if machine.jetson is not None:
-        found += _jetson(machine.jetson)
-    return found
+        yield from _jetson(machine.jetson)
 
 
-def _memory(machine: Machine) -> list[Problem]:
+def _memory(machine: Machine) -> Iterator[Problem]:
     available = machine.memory.available_bytes
-    if available is None or available >= _LOW_MEMORY:
-        return []
-    fix = "free -h; ps aux --sort=-rss | head"
-    if machine.jetson is not None:
-        fix = "sudo systemctl isolate multi-user.target   (stops the desktop; set-default keeps it off)"
-    return [
-        Problem("memory-low", f"only {available / GIB:.1f} GiB of memory are available: an encoder may not fit", fix)
-    ]
+    if available is not None and available < _LOW_MEMORY:
+        fix = "free -h; ps aux --sort=-rss | head"
+        if machine.jetson is not None:
+            fix = "sudo systemctl isolate multi-user.target   (stops the desktop; set-default keeps it off)"
+        message = f"only {available / GIB:.1f} GiB of memory are available: an encoder may not fit"
+        yield Problem("memory-low", message, fix)
 
 
-def _space(machine: Machine, engines: EnginesState, builds: bool, build: Build) -> list[Problem]:
-    found = []
+def _space(machine: Machine, engines: EnginesState, builds: bool, build: Build) -> Iterator[Problem]:
     disk = next((disk for disk in machine.disks if disk.path == engines.folder), None)
-    room = max(_LOW_DISK, engines.onnx_bytes * _PLAN_PER_ONNX if builds else 0)
+    room = max(_LOW_DISK, engines.onnx_bytes * _ENGINE_PER_ONNX if builds else 0)
     if disk is not None and disk.free_bytes < room:
-        found.append(
-            Problem(
-                "disk-low",
-                f"{disk.free_bytes / GIB:.1f} GiB are free at {disk.looked_at}, and"
-                f" {'a build wants about' if builds else 'less than'} {room / GIB:.1f} GiB",
-                f"df -h {disk.looked_at}; or keep engines elsewhere: --engines DIR",
-            )
+        yield Problem(
+            "disk-low",
+            f"{disk.free_bytes / GIB:.1f} GiB are free at {disk.looked_at}, and"
+            f" {'a build wants about' if builds else 'less than'} {room / GIB:.1f} GiB",
+            f"df -h {disk.looked_at}; or keep engines elsewhere: --engines DIR",
         )
     if builds and not engines.writable:
-        found.append(
-            Problem(
-                "engines-not-writable",
-                f"{engines.folder} cannot be written by this user, so no engine can be built there",
-                f"sudo {build(())}   (or name another folder with --engines DIR, for all commands)",
-            )
+        yield Problem(
+            "engines-not-writable",
+            f"{engines.folder} cannot be written by this user, so no engine can be built there",
+            f"sudo {build(())}   (or name another folder with --engines DIR, for all commands)",
         )
-    return found
 
 
-def _heat(machine: Machine) -> list[Problem]:
-    found = []
+def _heat(machine: Machine) -> Iterator[Problem]:
     for zone in machine.thermal:
         limit = _HOT_CELSIUS if zone.trip_celsius is None else zone.trip_celsius
         if zone.celsius is not None and zone.celsius >= limit:
-            found.append(
-                Problem(
-                    "hot",
-                    f"{zone.name} is at {zone.celsius:.0f} °C and slows down from {limit:.0f} °C on",
-                    "free the air's way and clean the fan, or choose a lower power mode",
-                )
+            yield Problem(
+                "hot",
+                f"{zone.name} is at {zone.celsius:.0f} °C and slows down from {limit:.0f} °C on",
+                "free the air's way and clean the fan, or choose a lower power mode",
             )
     if machine.nvml is not None and machine.nvml.throttled_by:
         message = f"the GPU slows down now: {', '.join(machine.nvml.throttled_by)}"
-        found.append(Problem("throttled", message, "nvidia-smi -q -d PERFORMANCE"))
-    return found
+        yield Problem("throttled", message, "nvidia-smi -q -d PERFORMANCE")
 
 
-def _jetson(jetson: Jetson) -> list[Problem]:
-    found = []
+def _jetson(jetson: Jetson) -> Iterator[Problem]:
     if jetson.l4t is None or not jetson.l4t.startswith(_TESTED_L4T):
-        found.append(
-            Problem(
-                "l4t-untested",
-                f"L4T {jetson.l4t or 'unknown'} is none of those that this version was made for"
-                f" ({', '.join(f'{one}.x' for one in _TESTED_L4T)}: JetPack 6.1 to 6.2.2 and 7.2)",
-                "cat /etc/nv_tegra_release; docs/jetson.md has the releases",
-            )
+        yield Problem(
+            "l4t-untested",
+            f"L4T {jetson.l4t or 'unknown'} is none of those that this version was made for"
+            f" ({', '.join(f'{one}.x' for one in _TESTED_L4T)}: JetPack 6.1 to 6.2.2 and 7.2)",
+            "cat /etc/nv_tegra_release; docs/jetson.md has the releases",
         )
     fastest = next((mode for mode in jetson.power_modes if mode.name.startswith("MAXN")), None)
     if jetson.power_mode is not None and fastest is not None and jetson.power_mode.id != fastest.id:
-        found.append(
-            Problem(
-                "power-mode",
-                f"power mode {jetson.power_mode.name}: {fastest.name} has higher clocks, if supply and cooling allow",
-                f"sudo nvpmodel -m {fastest.id}",
-            )
+        yield Problem(
+            "power-mode",
+            f"power mode {jetson.power_mode.name}: {fastest.name} has higher clocks, if supply and cooling allow",
+            f"sudo nvpmodel -m {fastest.id}",
         )
     if jetson.clocks_locked is False:
-        found.append(
-            Problem(
-                "clocks-vary",
-                "clocks follow the load: measurements vary, and the first tracks are slower",
-                "sudo jetson_clocks   (until the next start)",
-            )
+        yield Problem(
+            "clocks-vary",
+            "clocks follow the load: measurements vary, and the first tracks are slower",
+            "sudo jetson_clocks   (until the next start)",
         )
     if jetson.overcurrent_events:
-        found.append(
-            Problem(
-                "overcurrent",
-                f"{jetson.overcurrent_events} over-current alarms since the start: clocks were lowered for it",
-                "use a stronger supply, or a lower mode: sudo nvpmodel -m ID   (nvpmodel -p --verbose lists them)",
-            )
+        yield Problem(
+            "overcurrent",
+            f"{jetson.overcurrent_events} over-current alarms since the start: clocks were lowered for it",
+            "use a stronger supply, or a lower mode: sudo nvpmodel -m ID   (nvpmodel -p --verbose lists them)",
         )
-    return found

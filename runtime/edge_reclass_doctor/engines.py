@@ -59,11 +59,15 @@ def survey_engines(
     reason: str | None,
     build: Build,
 ) -> tuple[EnginesState, list[Problem]]:
-    """What lies in ``folder`` for each stage with a graph; with no ``target``, what lies there at all.
+    """Look at ``folder`` for each stage with a graph; with no ``target``, at what lies there at all.
 
     Args:
+        bundle: None where it cannot be used.
         runs: the stages that a missing engine keeps from running.
+        folder: where the bundle's engines lie.
+        target: what engines have to be built for.
         reason: why there is no target.
+        build: gives the command for it.
     """
     rows: list[EngineRow] = []
     problems: list[Problem] = []
@@ -80,14 +84,15 @@ def survey_engines(
             rows = [_other_row(bundle, state) for state in others]
             problems += [problem for state in others for problem in _damage(state, build)]
         elif bundle is not None and target is not None:
-            for stage, batch in largest_batches(bundle, [stage.name for stage in bundle.manifest.stages]).items():
-                states = engine_states(bundle, {stage: batch}, target, folder)
+            batches = largest_batches(bundle, [stage.name for stage in bundle.manifest.stages])
+            every = engine_states(bundle, batches, target, folder)
+            for stage, batch in batches.items():
+                states = [state for state in every if state.stage == stage]
                 used = None
                 try:
-                    choice = choose_engines(bundle, {stage: batch}, target, folder)[stage]
+                    choice = choose_engines(bundle, {stage: batch}, target, folder, states)[stage]
                 except EngineError as error:
-                    blocks = ("tensorrt",) if stage in runs else ()
-                    problems += _unusable(stage, states, str(error), blocks, build)
+                    problems += _unusable(stage, states, str(error), ("tensorrt",) if stage in runs else (), build)
                 else:
                     if choice.device is None:
                         used = choice.precision

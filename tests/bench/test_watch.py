@@ -21,7 +21,6 @@ def _reading(seconds: float, **changes: Any) -> Reading:
         "cpu_mhz": (),
         "gpu_mhz": None,
         "gpu_temperature_celsius": None,
-        "rails_watts": {},
         "total_watts": None,
         "gpu_watts": None,
         "gpu_energy_joules": None,

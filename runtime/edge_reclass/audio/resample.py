@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Any, Final
+from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import soxr
@@ -33,7 +33,7 @@ class Resampler:
     """
 
     def __init__(self) -> None:
-        self._streams: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._stream = lru_cache(MAX_STREAMS)(_stream)
 
     def resample(self, samples: NDArray[np.float32], rate_in: int, rate_out: int, out: NDArray[np.float32]) -> int:
         """Resample float32 [n] into the beginning of ``out``; returns resampled_length(n, rate_in, rate_out).
@@ -56,6 +56,7 @@ class Resampler:
         if n == 0:
             return 0
         stream = self._stream(rate_in, rate_out)
+        stream.clear()  # before use and not after, so that a call that was interrupted leaves nothing behind
         chunk = max(1, CHUNK * rate_in // max(rate_in, rate_out))
         written = 0
         for begin in range(0, n, chunk):
@@ -69,16 +70,6 @@ class Resampler:
             raise RuntimeError(f"soxr gave {written} samples where {n} samples become {length}")
         return written
 
-    def _stream(self, rate_in: int, rate_out: int) -> Any:
-        key = (rate_in, rate_out)
-        stream = self._streams.get(key)
-        if stream is None:
-            while len(self._streams) >= MAX_STREAMS:
-                self._streams.popitem(last=False)
-            stream = soxr.ResampleStream(rate_in, rate_out, 1, dtype="float32", quality="HQ")
-            self._streams[key] = stream
-        else:
-            # Cleared before and not after use, so that a call that was interrupted leaves nothing behind.
-            stream.clear()
-            self._streams.move_to_end(key)
-        return stream
+
+def _stream(rate_in: int, rate_out: int) -> soxr.ResampleStream:
+    return soxr.ResampleStream(rate_in, rate_out, 1, dtype="float32", quality="HQ")

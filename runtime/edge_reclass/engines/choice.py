@@ -7,7 +7,7 @@ CPU, and a note says so. What is missing, stale or damaged is an error with the 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -50,7 +50,13 @@ class EngineState:
     found: Found
 
 
-def choose_engines(bundle: Bundle, batches: Mapping[str, int], target: Target, folder: Path) -> dict[str, GraphChoice]:
+def choose_engines(
+    bundle: Bundle,
+    batches: Mapping[str, int],
+    target: Target,
+    folder: Path,
+    known: Sequence[EngineState] | None = None,
+) -> dict[str, GraphChoice]:
     """The choice for every stage of ``batches``, whose encoders are graphs, by stage name; engines are not loaded yet.
 
     Args:
@@ -58,6 +64,7 @@ def choose_engines(bundle: Bundle, batches: Mapping[str, int], target: Target, f
         batches: for each stage the most windows that it will be given at a time.
         target: what engines have to be built for.
         folder: where engines lie; see :func:`edge_reclass.engines.engines_folder`.
+        known: what ``engine_states`` found for these stages; None looks for it, and hashes every engine.
 
     Raises:
         EngineError: an engine is missing, stale or damaged; the message names each such stage, why, and the command.
@@ -66,12 +73,13 @@ def choose_engines(bundle: Bundle, batches: Mapping[str, int], target: Target, f
     choices: dict[str, GraphChoice] = {}
     wrong: list[str] = []
     unusable: list[str] = []
+    try:
+        every = engine_states(bundle, batches, target, folder) if known is None else known
+    # As doctor has it, what keeps engines from being used is no wrong usage.
+    except (UsageError, EngineError) as error:
+        raise EngineError(f"{error}; next: {build_command(bundle, folder)}{_old(bundle)}") from error
     for stage, batch in batches.items():
-        try:
-            states = _states(bundle, stage, batch, target, folder)
-        # As doctor has it, what keeps engines from being used is no wrong usage.
-        except (UsageError, EngineError) as error:
-            raise EngineError(f"{error}; next: {build_command(bundle, folder)}{_old(bundle)}") from error
+        states = [state for state in every if state.stage == stage]
         present = next((state for state in states if state.found.status == "present"), None)
         if present is not None:
             choices[stage] = _on_device(bundle, batch, present, states)

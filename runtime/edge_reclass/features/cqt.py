@@ -9,7 +9,7 @@ row of a matrix product. The signal is streamed through all octaves at once: mem
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -207,7 +207,7 @@ class ConstantQ:
             halvings: soxr.ResampleStream(1 << halvings, 1, 1, dtype="float32", quality=_QUALITY_NAME)
             for halvings in (1, 2, 3)
         }
-        self._kernels: OrderedDict[tuple[float, int, float], F32] = OrderedDict()
+        self._kernel = lru_cache(_CACHED_KERNELS)(_kernel)
 
     def close(self) -> None:
         """Release the streams; nothing can be folded afterwards."""
@@ -223,7 +223,7 @@ class ConstantQ:
         self._halvings = halvings
         frames = cqt_frame_count(len(samples), halvings)
         folded[:frames] = 0
-        kernel = self._cached_kernel(rate, halvings, tuning)
+        kernel = self._kernel(rate, halvings, tuning)
         length = -(-len(samples) // (1 << halvings))
         for number, octave in enumerate(self._octaves):
             octave.start(kernel, HOP >> (halvings + number), length, frames)
@@ -248,13 +248,3 @@ class ConstantQ:
         if number + 1 < _OCTAVES:
             for index, piece in enumerate(halved):
                 self._push(number + 1, piece, last and index + 1 == len(halved), folded)
-
-    def _cached_kernel(self, rate: float, halvings: int, tuning: float) -> F32:
-        key = (rate, halvings, tuning)
-        kernel = self._kernels.pop(key, None)
-        if kernel is None:
-            kernel = _kernel(rate, halvings, tuning)
-        self._kernels[key] = kernel
-        while len(self._kernels) > _CACHED_KERNELS:
-            self._kernels.popitem(last=False)
-        return kernel

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import lru_cache
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -105,10 +105,10 @@ class Fma518:
         self._smoother = CensSmoother()
         self._tonnetz = tonnetz_basis()
         self._dct = cosine_transform() * _DECIBEL
-        self._rates: OrderedDict[int, RateTables] = OrderedDict()
-        self._chroma_filters: OrderedDict[float, F32] = OrderedDict()
+        self._rate_tables = lru_cache(_CACHED_RATES)(RateTables)
+        self._chroma_filters = lru_cache(_CACHED_TUNINGS)(chroma_filters)
+        self._resampler = lru_cache(_CACHED_RATES)(_resampler)
         self._resampled = np.empty(self._low_capacity, dtype=np.float32)
-        self._resamplers: OrderedDict[int, Any] = OrderedDict()
         self._mel = np.empty((frames, MEL_BANDS), dtype=np.float32)
         self._power = np.empty((min(frames, _KEPT_FRAMES), BINS), dtype=np.float32)
         self._early = np.empty((_EARLY_COUNT + CONTRAST_BANDS) * frames, dtype=np.float32)
@@ -136,7 +136,7 @@ class Fma518:
         if self._pool is not None:
             self._pool.shutdown()
         self._closed = True
-        self._resamplers.clear()
+        self._resampler.cache_clear()
         self._cqt.close()
 
     def compute(self, samples: npt.NDArray[np.float32], rate: int, out: F32 | None = None) -> F32:
@@ -160,14 +160,14 @@ class Fma518:
         power = self._power[:frames] if frames <= len(self._power) else None
         peaks_at_rate, peaks_at_default_sr = self._peak_stores(frames)
         output = SpectralOutput(rows, valleys, self._mel[:frames], power, peaks_at_rate, peaks_at_default_sr)
-        tables = self._rate_tables(rate)
+        tables = self._rate_tables(float(rate))
 
         def analyse(block: SpectralBlock, start: int) -> None:
             block.analyse(samples, start, min(start + BLOCK, frames), tables, output)
 
         self._over_blocks(range(0, frames, BLOCK), analyse)
         pitch = peaks_at_rate.tuning()
-        filters = self._filters(peaks_at_default_sr.tuning())
+        filters = self._chroma_filters(peaks_at_default_sr.tuning())
 
         with self._beside(lambda: self._constant_q(samples, rate, pitch)):
             self._chroma_stft(samples, frames, power, filters)
@@ -202,12 +202,7 @@ class Fma518:
                 f"{len(samples)} samples at {rate} Hz become {length} at {SUBSTITUTE_RATE} Hz; this plan takes "
                 f"{self._low_capacity} there (max_samples / max_rate = {self.max_samples / self.max_rate:.1f} s)"
             )
-        stream = _cached(
-            self._resamplers,
-            rate,
-            _CACHED_RATES,
-            lambda: soxr.ResampleStream(rate, SUBSTITUTE_RATE, 1, dtype="float32", quality="HQ"),
-        )
+        stream = self._resampler(rate)
         stream.clear()
         filled = 0
         target = self._resampled[:length]
@@ -219,12 +214,6 @@ class Fma518:
             filled += len(piece)
         target[filled:] = 0
         return target
-
-    def _rate_tables(self, rate: int) -> RateTables:
-        return _cached(self._rates, rate, _CACHED_RATES, lambda: RateTables(float(rate)))
-
-    def _filters(self, tuning: float) -> F32:
-        return _cached(self._chroma_filters, tuning, _CACHED_TUNINGS, lambda: chroma_filters(tuning))
 
     def _peak_stores(self, frames: int) -> tuple[PeakStore, PeakStore]:
         memory = self._late.view(np.uint32)
@@ -349,16 +338,5 @@ def _contrast(peaks: F32, valleys: F32) -> None:
     np.subtract(peaks, valleys, out=peaks)
 
 
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
-
-
-def _cached(cache: OrderedDict[_Key, _Value], key: _Key, limit: int, make: Callable[[], _Value]) -> _Value:
-    """The entry of ``key``, made if it is missing; beyond ``limit`` entries the least recently used one goes."""
-    if key in cache:
-        cache.move_to_end(key)
-        return cache[key]
-    value = cache[key] = make()
-    if len(cache) > limit:
-        cache.popitem(last=False)
-    return value
+def _resampler(rate: int) -> soxr.ResampleStream:
+    return soxr.ResampleStream(rate, SUBSTITUTE_RATE, 1, dtype="float32", quality="HQ")

@@ -9,9 +9,7 @@ from edge_reclass.host import quota_cpus, usable_cpus
 from edge_reclass_doctor.machine.reading import read_list, read_text, scaled, subfolders
 from edge_reclass_doctor.machine.records import ClockRange, Cpu
 
-__all__ = ["CPUFREQ", "probe_cpu"]
-
-CPUFREQ = "sys/devices/system/cpu/cpufreq"
+__all__ = ["clock_folders", "probe_cpu"]
 
 # Implementer and part of MIDR_EL1 (Arm's technical reference manuals), for kernels that name no model.
 _ARM_PARTS = {
@@ -38,7 +36,7 @@ def probe_cpu(root: Path, architecture: str) -> Cpu:
         cores_usable=usable_cpus(),
         cores_total=read_list(read_text(root / "sys/devices/system/cpu/present")),
         quota_cores=quota_cpus(root),
-        policies=tuple(_policy(folder) for folder in subfolders(root / CPUFREQ, "policy*")),
+        policies=tuple(map(_clock, clock_folders(root))),
     )
 
 
@@ -57,7 +55,12 @@ def _model(cpuinfo: str | None) -> str | None:
     return fields.get("model name") or None
 
 
-def _policy(folder: Path) -> ClockRange:
+def clock_folders(root: Path) -> list[Path]:
+    """The folder of each cpufreq policy: of CPUs that share a clock."""
+    return subfolders(root / "sys/devices/system/cpu/cpufreq", "policy*")
+
+
+def _clock(folder: Path) -> ClockRange:
     return ClockRange(
         name=folder.name,
         current_mhz=scaled(folder / "scaling_cur_freq", 1e-3),

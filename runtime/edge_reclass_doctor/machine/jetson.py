@@ -12,11 +12,12 @@ from pathlib import Path
 from edge_reclass.host import l4t_release
 from edge_reclass_doctor.machine.host import Host
 from edge_reclass_doctor.machine.power import overcurrent_counters, overcurrent_events
-from edge_reclass_doctor.machine.reading import read_int, read_text, scaled, subfolders
+from edge_reclass_doctor.machine.reading import read_text, scaled, subfolders
 from edge_reclass_doctor.machine.records import ClockRange, Jetson, PowerMode
 
-__all__ = ["gpu_clock_files", "jetpack_of", "parse_power_mode", "parse_power_modes", "probe_jetson"]
+__all__ = ["gpu_folders", "parse_power_mode", "parse_power_modes", "probe_jetson"]
 
+# JetPack of an L4T release (NVIDIA's release notes).
 _JETPACKS = {
     "36.4.0": "6.1",
     "36.4.3": "6.2",
@@ -30,11 +31,6 @@ _JETPACKS = {
     "39.2.1": "7.2.1",
 }
 _EMC = "sys/kernel/debug/bpmp/debug/clk/emc/rate"
-
-
-def jetpack_of(l4t: str | None) -> str | None:
-    """JetPack of an L4T release (NVIDIA's release notes); None for one that is not known here."""
-    return _JETPACKS.get(l4t or "")
 
 
 def probe_jetson(
@@ -58,7 +54,7 @@ def probe_jetson(
     l4t = l4t_release(root) or (package[0] if package else None)
     if l4t is None:
         reasons["jetson.l4t"] = "/etc/nv_tegra_release and the package nvidia-l4t-core give no release"
-    elif jetpack_of(l4t) is None:
+    elif l4t not in _JETPACKS:
         reasons["jetson.jetpack"] = f"L4T {l4t} is not in this version's list of JetPack releases"
     output, why = host.ask("nvpmodel", "-q")
     mode = parse_power_mode(output)
@@ -67,13 +63,13 @@ def probe_jetson(
     emc = scaled(root / _EMC, 1e-6)
     if emc is None:
         reasons["jetson.emc_mhz"] = "the clock of the memory can be read by root only"
-    gpus = tuple(_gpu_clock(folder) for folder in _gpu_folders(root))
+    gpus = tuple(map(_gpu_clock, gpu_folders(root)))
     known = [clock.locked for clock in (*gpus, *policies) if clock.locked is not None]
     return Jetson(
         model=model or "NVIDIA Jetson",
         soc=soc[1] if soc else None,
         l4t=l4t,
-        jetpack=jetpack_of(l4t),
+        jetpack=_JETPACKS.get(l4t or ""),
         power_mode=mode,
         power_modes=parse_power_modes(read_text(root / "etc/nvpmodel.conf") or ""),
         gpu_clocks=gpus,
@@ -95,7 +91,7 @@ def parse_power_modes(text: str) -> tuple[PowerMode, ...]:
     return tuple(PowerMode(int(number), name) for number, name in found)
 
 
-def _gpu_folders(root: Path) -> list[Path]:
+def gpu_folders(root: Path) -> list[Path]:
     """The GPU's devfreq folders: ``17000000.gpu`` (Orin; ``17000000.ga10b`` before) and ``gpu-gpc-0`` (Thor)."""
     return [
         folder
@@ -104,16 +100,11 @@ def _gpu_folders(root: Path) -> list[Path]:
     ]
 
 
-def gpu_clock_files(root: Path) -> list[Path]:
-    """Files that hold the GPU's clock of the moment, in Hz."""
-    return [folder / "cur_freq" for folder in _gpu_folders(root) if read_int(folder / "cur_freq") is not None]
-
-
 def _gpu_clock(folder: Path) -> ClockRange:
     return ClockRange(
-        folder.name,
-        scaled(folder / "cur_freq", 1e-6),
-        scaled(folder / "min_freq", 1e-6),
-        scaled(folder / "max_freq", 1e-6),
-        read_text(folder / "governor"),
+        name=folder.name,
+        current_mhz=scaled(folder / "cur_freq", 1e-6),
+        min_mhz=scaled(folder / "min_freq", 1e-6),
+        max_mhz=scaled(folder / "max_freq", 1e-6),
+        governor=read_text(folder / "governor"),
     )

@@ -7,17 +7,13 @@ are parts of it. AGX Orin has none such; there the total stays unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from edge_reclass_doctor.machine.reading import read_int, read_text, scaled, subfolders
 from edge_reclass_doctor.machine.records import Fan, PowerRail, PowerRecord, ThermalZone
 
 __all__ = [
-    "INPUT_RAILS",
-    "Rail",
-    "Zone",
     "find_rails",
     "find_zones",
     "overcurrent_counters",
@@ -25,10 +21,12 @@ __all__ = [
     "probe_fans",
     "probe_power",
     "probe_thermal",
+    "read_celsius",
+    "read_watts",
     "total_rail",
 ]
 
-INPUT_RAILS = ("VDD_IN", "VIN")
+_INPUT_RAILS = ("VDD_IN", "VIN")
 """Rails that feed the whole board: Orin Nano and Orin NX, Thor."""
 
 _POWERED_OFF = -200.0
@@ -39,98 +37,73 @@ _INA3221_LINES = 3
 _CPU_CHIPS = ("coretemp", "k10temp", "zenpower")
 
 
-@dataclass(frozen=True)
-class Zone:
-    """A temperature that can be read again and again."""
-
-    name: str
-    file: Path
-
-    def read(self) -> float | None:
-        """Degrees Celsius; None while its part has no power."""
-        celsius = scaled(self.file, 1e-3)
-        return None if celsius is None or celsius <= _POWERED_OFF else celsius
-
-
-@dataclass(frozen=True)
-class Rail:
-    """A measured supply line that can be read again and again."""
-
-    name: str
-    read: Callable[[], float | None]
-    """Watts."""
+def probe_thermal(root: Path) -> tuple[ThermalZone, ...]:
+    """All temperatures, with the trip points of the thermal zones."""
+    found = []
+    for name, file in find_zones(root):
+        slow = []
+        for kind in subfolders(file.parent, "trip_point_*_type"):
+            trip = scaled(kind.with_name(kind.name.replace("_type", "_temp")), 1e-3)
+            if trip is not None and trip > 0 and read_text(kind) == "passive":
+                slow.append(trip)
+        found.append(ThermalZone(name, read_celsius(file), min(slow, default=None)))
+    return tuple(found)
 
 
-def find_zones(root: Path) -> list[Zone]:
-    """Thermal zones by their type, and the CPU's own sensor on machines that show it only as a hwmon chip."""
+def find_zones(root: Path) -> list[tuple[str, Path]]:
+    """Name and file of each thermal zone, and of the CPU's own sensor where only a hwmon chip shows it."""
     zones = [
-        Zone(read_text(folder / "type") or folder.name, folder / "temp")
+        (read_text(folder / "type") or folder.name, folder / "temp")
         for folder in subfolders(root / "sys/class/thermal", "thermal_zone*")
     ]
     for chip, name in _chips(root):
         if name in _CPU_CHIPS:
             for file in subfolders(chip, "temp*_input"):
                 label = read_text(chip / file.name.replace("_input", "_label"))
-                zones.append(Zone(f"{name} {label}" if label else name, file))
+                zones.append((f"{name} {label}" if label else name, file))
     return zones
 
 
-def probe_thermal(root: Path) -> tuple[ThermalZone, ...]:
-    """All temperatures, with the trip points of the thermal zones."""
-    found = []
-    for zone in find_zones(root):
-        slow = []
-        for kind in subfolders(zone.file.parent, "trip_point_*_type"):
-            celsius = scaled(kind.with_name(kind.name.replace("_type", "_temp")), 1e-3)
-            if celsius is not None and celsius > 0 and read_text(kind) == "passive":
-                slow.append(celsius)
-        found.append(ThermalZone(zone.name, zone.read(), min(slow, default=None)))
-    return tuple(found)
-
-
-def find_rails(root: Path) -> list[Rail]:
-    """Channels of the power monitors that are connected to something."""
-    return [rail for chip, name in _chips(root) if name.startswith("ina") for rail in _channels(chip, name)]
-
-
-def _channels(chip: Path, name: str) -> Iterator[Rail]:
-    numbers = sorted(
-        {
-            int("".join(filter(str.isdigit, file.name)))
-            for pattern in ("curr*_input", "power*_input")
-            for file in subfolders(chip, pattern)
-        }
-    )
-    for number in numbers:
-        label = read_text(chip / f"in{number}_label") or read_text(chip / "label")
-        if label == "NC" or (name == "ina3221" and (number > _INA3221_LINES or label is None)):
-            continue  # not connected; the chip's fourth current is the sum of the others
-        yield Rail(label or f"{name} {chip.name} {number}", _watts(chip, number))
-
-
-def _watts(chip: Path, number: int) -> Callable[[], float | None]:
-    power = chip / f"power{number}_input"
-    if read_int(power) is not None:
-        return lambda: scaled(power, 1e-6)
-    volt, ampere = chip / f"in{number}_input", chip / f"curr{number}_input"
-
-    def product() -> float | None:
-        millivolts, milliamperes = read_int(volt), read_int(ampere)
-        return None if millivolts is None or milliamperes is None else round(millivolts * milliamperes * 1e-6, 6)
-
-    return product
-
-
-def total_rail(names: list[str]) -> str | None:
-    """The rail that feeds all others, if there is one."""
-    return next((name for name in INPUT_RAILS if name in names), None)
+def read_celsius(file: Path) -> float | None:
+    """The temperature in a zone's file; None while its part has no power."""
+    celsius = scaled(file, 1e-3)
+    return None if celsius is None or celsius <= _POWERED_OFF else celsius
 
 
 def probe_power(root: Path) -> PowerRecord:
     """All rails, and the total where one rail is the input of the whole board."""
-    rails = tuple(PowerRail(rail.name, rail.read()) for rail in find_rails(root))
+    rails = tuple(PowerRail(name, read_watts(chip, number)) for name, chip, number in find_rails(root))
     whole = total_rail([rail.name for rail in rails])
     return PowerRecord(rails, whole, next((rail.watts for rail in rails if rail.name == whole), None))
+
+
+def find_rails(root: Path) -> list[tuple[str, Path, int]]:
+    """Name, chip and number of each channel of the power monitors that is connected to something."""
+    rails = []
+    for chip, name in _chips(root):
+        if not name.startswith("ina"):
+            continue
+        files = [*subfolders(chip, "curr*_input"), *subfolders(chip, "power*_input")]
+        for number in sorted({int("".join(filter(str.isdigit, file.name))) for file in files}):
+            label = read_text(chip / f"in{number}_label") or read_text(chip / "label")
+            if label == "NC" or (name == "ina3221" and (number > _INA3221_LINES or label is None)):
+                continue  # not connected; the chip's fourth current is the sum of the others
+            rails.append((label or f"{name} {chip.name} {number}", chip, number))
+    return rails
+
+
+def read_watts(chip: Path, number: int) -> float | None:
+    """Power of a channel: measured, else the product of its voltage and current."""
+    watts = scaled(chip / f"power{number}_input", 1e-6)
+    if watts is not None:
+        return watts
+    millivolts, milliamperes = read_int(chip / f"in{number}_input"), read_int(chip / f"curr{number}_input")
+    return None if millivolts is None or milliamperes is None else round(millivolts * milliamperes * 1e-6, 6)
+
+
+def total_rail(names: Collection[str]) -> str | None:
+    """The rail that feeds all others, if there is one."""
+    return next((name for name in _INPUT_RAILS if name in names), None)
 
 
 def probe_fans(root: Path) -> tuple[Fan, ...]:

@@ -229,7 +229,6 @@ class Reading(Struct, frozen=True):
     """One per cpufreq policy."""
     gpu_mhz: float | None
     gpu_temperature_celsius: float | None
-    rails_watts: dict[str, float]
     total_watts: float | None
     """The board's input rail (Jetson); None elsewhere."""
     gpu_watts: float | None

@@ -19,7 +19,7 @@ from doctor.machine.emulator import (
 )
 from edge_reclass_doctor import machine
 from edge_reclass_doctor.machine import Machine
-from edge_reclass_doctor.machine.jetson import jetpack_of, parse_power_mode, parse_power_modes
+from edge_reclass_doctor.machine.jetson import parse_power_mode, parse_power_modes
 from edge_reclass_doctor.machine.records import Python
 
 
@@ -174,25 +174,6 @@ def test_l4t_from_the_package_and_unknown_releases(tmp_path: Path) -> None:
     assert none.jetson is not None
     assert none.jetson.l4t is None
     assert "give no release" in none.reasons["jetson.l4t"]
-
-
-@pytest.mark.parametrize(
-    ("l4t", "jetpack"),
-    [
-        ("36.4.0", "6.1"),
-        ("36.4.3", "6.2"),
-        ("36.4.4", "6.2.1"),
-        ("36.4.7", "6.2.1"),
-        ("36.5.0", "6.2.2"),
-        ("38.2.0", "7.0"),
-        ("38.4.0", "7.1"),
-        ("39.2.0", "7.2"),
-        ("39.9.9", None),
-        (None, None),
-    ],
-)
-def test_the_matrix(l4t: str | None, jetpack: str | None) -> None:
-    assert jetpack_of(l4t) == jetpack
 
 
 @pytest.mark.parametrize("damage", ["empty", "binary", "folders", "words"])

@@ -6,7 +6,7 @@ import builtins
 import struct
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,12 +19,12 @@ from edge_reclass.audio import (
     Decoder,
     ExcerptSpec,
     Limits,
+    formats,
     has_audio_suffix,
     mix_excerpt,
     needs_pyav,
     resampled_length,
 )
-from edge_reclass.audio.formats import DEMUXERS
 from edge_reclass.errors import TrackError
 from edge_reclass.run.sources import TrackSearch
 
@@ -272,14 +272,15 @@ def test_demuxers_are_named_and_none_of_them_opens_other_files() -> None:
     av = pytest.importorskip("av")
     names = {name for each in av.formats_available for name in (each, *each.split(","))}
     newer = {"qoa"} if int(av.__version__.split(".")[0]) < 14 else set()
-    assert set(DEMUXERS.values()) - newer <= names
-    assert not set(DEMUXERS.values()) & {"hls", "concat", "dash", "lavfi", "image2", "sdp", "rtsp"}
+    demuxers = set(map(formats.demuxer_of, get_args(formats.Container)))
+    assert demuxers - newer <= names
+    assert not demuxers & {"hls", "concat", "dash", "lavfi", "image2", "sdp", "rtsp"}
     assert PYAV_SUFFIXES < AUDIO_SUFFIXES
 
 
 def test_a_demuxer_that_this_ffmpeg_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("av")
-    monkeypatch.setitem(DEMUXERS, "qoa", "of-tomorrow")
+    monkeypatch.setitem(formats._DEMUXERS, "qoa", "of-tomorrow")
     (tmp_path / "a.qoa").write_bytes(b"qoaf" + bytes(400))
     with pytest.raises(TrackError, match=r"cannot read of-tomorrow files .* a newer PyAV may") as caught:
         decode(tmp_path / "a.qoa")

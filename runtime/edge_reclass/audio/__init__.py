@@ -28,7 +28,6 @@ from edge_reclass.audio.formats import (
     PYAV_SUFFIXES,
     SOUNDFILE_SUFFIXES,
     has_audio_suffix,
-    is_audio,
     needs_pyav,
 )
 from edge_reclass.audio.memory import mix_excerpt
@@ -49,7 +48,6 @@ __all__ = [
     "Segment",
     "decode_seconds",
     "has_audio_suffix",
-    "is_audio",
     "locate",
     "mix_excerpt",
     "needs_pyav",

@@ -23,9 +23,9 @@ from edge_reclass.audio.decode_frames import FramesSource
 from edge_reclass.audio.decode_soundfile import NotDecodableHere, SoundfileSource
 from edge_reclass.audio.decoded import Decoded
 from edge_reclass.audio.excerpt import ExcerptSpec, Limits
-from edge_reclass.audio.formats import DEMUXERS, is_audio, named_container, needs_pyav, sniff, suffix_of
+from edge_reclass.audio.formats import demuxer_of, has_audio_suffix, named_container, needs_pyav, sniff, suffix_of
 from edge_reclass.audio.mono import MonoWriter, check_out
-from edge_reclass.audio.mpeg import tagged, walk
+from edge_reclass.audio.mpeg import tag_fits, walk
 from edge_reclass.audio.ogg import links
 from edge_reclass.audio.pieces import Piece, Pieces
 from edge_reclass.audio.protection import is_protected
@@ -110,7 +110,7 @@ class _OneFile:
 
     def decode(self) -> Decoded:
         """What the first way gives that gets through; else what the best gives, if that is enough."""
-        if self._container is None and not is_audio(self._path):
+        if self._container is None and not has_audio_suffix(self._path):
             raise TrackError(Status.UNSUPPORTED, "neither suffix nor content is that of a known audio format")
         if is_protected(self._fd, self._container):
             raise TrackError(Status.UNSUPPORTED, "protected (DRM): only the shop's own player can decode it")
@@ -143,9 +143,9 @@ class _OneFile:
         """Ways to decode what libsndfile may know; PyAV is imported when it comes to that."""
         if self._is_mpeg():
             yield self._mpeg, False
-            yield self._frames_soundfile, False
+            yield self._frames, False
             if has_av():
-                yield self._frames_av, False
+                yield partial(self._frames, partial(AvSource, demuxer="mp3")), False
         else:
             yield self._soundfile, False
         if not has_av():
@@ -158,14 +158,14 @@ class _OneFile:
 
     def _demuxer(self) -> str | None:
         container = self._container or named_container(self._path)
-        return None if container is None else DEMUXERS[container]
+        return None if container is None else demuxer_of(container)
 
     def _soundfile(self, skip_damage: bool = False) -> Sequence[Source]:
         views = self._views()
         sources = [SoundfileSource(view, skip_damage=skip_damage) for view in views]
         for source in sources:
             if not source.length_known:
-                source.count_all(self._writer)
+                source.total = source.measure(self._writer)
         self._seconds = [Fraction(source.total, source.rate) if source.rate else None for source in sources]
         return sources
 
@@ -186,8 +186,8 @@ class _OneFile:
         return [self._fd]
 
     def _mpeg(self) -> Sequence[Source]:
-        tag = tagged(self._fd, self._offset)
-        if tag is not None and tag.fits:
+        fits = tag_fits(self._fd, self._offset)
+        if fits:
             return self._soundfile()
         groups = walk(self._fd)
         if not groups:
@@ -201,19 +201,13 @@ class _OneFile:
                 counted = groups[0].total
                 # Without a tag it estimates, and ends there; a tag that is wrong leads it astray.
                 near = abs(source.total - counted) <= 3 * groups[0].samples
-                if source.rate == groups[0].rate and (near if tag is not None else source.total >= counted):
+                if source.rate == groups[0].rate and (source.total >= counted if fits is None else near):
                     source.total = min(source.total, counted)
                     return [source]
                 source.close()
-        return self._frames_soundfile()
+        return self._frames()
 
-    def _frames_soundfile(self) -> Sequence[Source]:
-        return self._frames(SoundfileSource)
-
-    def _frames_av(self) -> Sequence[Source]:
-        return self._frames(partial(AvSource, demuxer="mp3"))
-
-    def _frames(self, open_view: Callable[[Pieces], Source]) -> Sequence[Source]:
+    def _frames(self, open_view: Callable[[Pieces], Source] = SoundfileSource) -> Sequence[Source]:
         sources = [FramesSource(self._fd, frames, open_view) for frames in walk(self._fd)]
         if not sources:
             raise TrackError(Status.CORRUPT, "no MPEG audio frames")
@@ -279,7 +273,7 @@ class _OneFile:
             need = "" if has_av() else "; pip install 'edge-reclass[codecs]' brings PyAV, which knows more codecs"
             raise TrackError(Status.UNSUPPORTED, f"no decoder for what is in this file: {first}{need}") from first
         # Two bytes are no proof: text in UTF-16 begins like an mpeg header.
-        known = is_audio(self._path) or self._container not in (None, "mpeg")
+        known = has_audio_suffix(self._path) or self._container not in (None, "mpeg")
         status = Status.CORRUPT if known else Status.UNSUPPORTED
         raise TrackError(status, f"not audio, or damaged at its beginning: {first}") from first
 

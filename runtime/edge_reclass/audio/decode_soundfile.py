@@ -67,7 +67,6 @@ class SoundfileSource:
         self._position = 0
         self.rate, self.channels = int(self._opened.samplerate), int(self._opened.channels)
         self.total = int(self._opened.frames)
-        self.format = str(self._opened.format)
         self.length_known = self.total < _UNKNOWN_TOTAL
 
     def close(self) -> None:
@@ -105,12 +104,14 @@ class SoundfileSource:
             return ended
 
     def measure(self, writer: MonoWriter) -> int:
-        """See ``Source.measure``: decoded, from the beginning to the first error."""
-        return self._count(writer)
-
-    def count_all(self, writer: MonoWriter) -> None:
-        """Set ``total`` by decoding: for a flac whose header does not say."""
-        self.total = self._count(writer)
+        """See ``Source.measure``: decodes, up to the first error; the next read opens the file again."""
+        self._reopen()
+        total = 0
+        with suppress(soundfile.LibsndfileError):
+            while got := len(self._opened.read(out=writer.frames(BLOCK_VALUES, self.channels))):
+                total += got
+        self.close()
+        return total
 
     def _open(self) -> Any:
         """By descriptor, so that libsndfile sees no suffix, and no path that soundfile may fail to encode.
@@ -204,13 +205,3 @@ class SoundfileSource:
             except soundfile.LibsndfileError:
                 continue
         return False
-
-    def _count(self, writer: MonoWriter) -> int:
-        """Samples that can be decoded from the beginning on; the next read opens the file again."""
-        self._reopen()
-        total = 0
-        with suppress(soundfile.LibsndfileError):
-            while got := len(self._opened.read(out=writer.frames(BLOCK_VALUES, self.channels))):
-                total += got
-        self.close()
-        return total

@@ -11,12 +11,12 @@ from edge_reclass.audio.tags import skip_leading
 
 __all__ = [
     "AUDIO_SUFFIXES",
-    "DEMUXERS",
     "PYAV_SUFFIXES",
     "SOUNDFILE_SUFFIXES",
     "Container",
+    "demuxer_of",
     "has_audio_suffix",
-    "is_audio",
+    "named_container",
     "needs_pyav",
     "sniff",
     "suffix_of",
@@ -56,16 +56,10 @@ Container = Literal[
 """ogg: vorbis or opus; ogg-other: flac, speex, … in ogg; mpeg: MPEG audio layers I to III;
 mov: MP4 and M4A; aac: ADTS; asf: WMA; iff: 8SVX; dff: DSDIFF."""
 
-DEMUXERS: Final[dict[Container, str]] = {
-    "riff": "wav", "flac": "flac", "ogg": "ogg", "ogg-other": "ogg", "aiff": "aiff", "caf": "caf", "w64": "w64",
-    "au": "au", "voc": "voc", "nist": "nistsphere", "iff": "iff", "mpeg": "mp3", "mov": "mov", "aac": "aac",
-    "loas": "loas", "asf": "asf", "wv": "wv", "tta": "tta", "ape": "ape", "mpc": "mpc", "mpc8": "mpc8", "tak": "tak",
-    "shn": "shn", "dsf": "dsf", "dff": "iff", "osq": "osq", "qoa": "qoa", "matroska": "matroska", "avi": "avi",
-    "flv": "flv", "ac3": "ac3", "eac3": "eac3", "dts": "dts", "dtshd": "dtshd", "truehd": "truehd", "mlp": "mlp",
-    "amr": "amr", "qcp": "qcp", "rm": "rm", "oma": "oma", "xwma": "xwma", "mpegps": "mpeg", "mpegts": "mpegts",
-    "nut": "nut",
+_DEMUXERS: Final[dict[Container, str]] = {
+    "riff": "wav", "ogg-other": "ogg", "nist": "nistsphere", "mpeg": "mp3", "dff": "iff", "mpegps": "mpeg"
 }  # fmt: skip
-"""FFmpeg's name of the demuxer for each container. It is never left to guess: it would take playlists, too."""
+"""FFmpeg's name of the demuxer of a container, where it is another than ours."""
 
 _BY_SUFFIX: Final[dict[str, Container]] = {
     ".mp3": "mpeg", ".mp2": "mpeg", ".mp1": "mpeg", ".mpa": "mpeg", ".aac": "aac", ".adts": "aac", ".latm": "loas",
@@ -123,23 +117,18 @@ def suffix_of(path: str | os.PathLike[str]) -> str:
     return os.path.splitext(os.fspath(path))[1].lower()  # noqa: PTH122 (a Path per file is slow)
 
 
-def has_audio_suffix(name: str) -> bool:
-    """True if the file name ends in one of AUDIO_SUFFIXES, in any case."""
-    return suffix_of(name) in AUDIO_SUFFIXES
-
-
-def is_audio(path: str | os.PathLike[str]) -> bool:
-    """True if the path's suffix is one of AUDIO_SUFFIXES, in any case. The file is not touched."""
+def has_audio_suffix(path: str | os.PathLike[str]) -> bool:
+    """Return whether the path ends in one of AUDIO_SUFFIXES, in any case. The file is not touched."""
     return suffix_of(path) in AUDIO_SUFFIXES
 
 
 def needs_pyav(path: str | os.PathLike[str]) -> bool:
-    """True if the path's suffix is one that PyAV decodes."""
+    """Return whether the path's suffix is one that PyAV decodes."""
     return suffix_of(path) in PYAV_SUFFIXES
 
 
 def sniff(fd: int) -> tuple[Container | None, int]:
-    """The container that the first bytes of an open file announce, or None; and where it begins behind tags.
+    """Return the container that the first bytes of an open file announce, or None; and where it begins behind tags.
 
     Keeps the file's offset.
     """
@@ -147,6 +136,11 @@ def sniff(fd: int) -> tuple[Container | None, int]:
     found = _sniff_magic(os.pread(fd, _HEAD_BYTES, offset))
     # A tag with padding behind it is still most likely an mp3; the decoder looks further.
     return ("mpeg" if found is None and offset > 0 else found), offset
+
+
+def demuxer_of(container: Container) -> str:
+    """Return FFmpeg's demuxer for a container. It is never left to guess: it would take playlists, too."""
+    return _DEMUXERS.get(container, container)
 
 
 def named_container(path: str | os.PathLike[str]) -> Container | None:

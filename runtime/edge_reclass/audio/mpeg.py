@@ -16,7 +16,7 @@ from typing import Final
 from edge_reclass.audio.pieces import Piece
 from edge_reclass.audio.tags import skip_leading, tag_size, trailing_start
 
-__all__ = ["FrameHeader", "Frames", "Tagged", "parse_header", "tagged", "walk"]
+__all__ = ["FrameHeader", "Frames", "parse_header", "tag_fits", "walk"]
 
 _READ_BYTES: Final = 1 << 20
 _MAX_JUNK_BYTES: Final = 16 << 20
@@ -70,23 +70,12 @@ def parse_header(head: bytes) -> FrameHeader | None:
     return FrameHeader(size if bit_rate else 0, samples, rate, layer, 1 if head[3] >> 6 == 3 else 2)
 
 
-@dataclass(frozen=True)
-class Tagged:
-    """What the Xing, Info or VBRI tag in the first frame says, against what is there."""
+def tag_fits(fd: int, offset: int) -> bool | None:
+    """Return whether the Xing, Info or VBRI tag in the frame at ``offset`` of an open file is of this file.
 
-    frames: int
-    bytes: int | None
-    audio_bytes: int
-    frame_bytes: int
-
-    @property
-    def fits(self) -> bool:
-        """True if the tag is of this file: its bytes are those that lie between the tags, to a frame."""
-        return self.frames > 0 and self.bytes is not None and abs(self.bytes - self.audio_bytes) <= self.frame_bytes
-
-
-def tagged(fd: int, offset: int) -> Tagged | None:
-    """The tag in the frame at ``offset`` of an open file, or None where there is none; its offset is kept."""
+    It is where its bytes are those that lie between the tags, to a frame. None where there is no such tag; the file's
+    offset is kept.
+    """
     body = os.pread(fd, 192, offset)
     header = parse_header(body)
     if header is None:
@@ -102,7 +91,7 @@ def tagged(fd: int, offset: int) -> Tagged | None:
     if frames is None:
         return None
     end = trailing_start(fd, os.fstat(fd).st_size)
-    return Tagged(frames, size, end - offset, header.size)
+    return frames > 0 and size is not None and abs(size - (end - offset)) <= header.size
 
 
 @dataclass
@@ -231,8 +220,7 @@ class _Walk:
                 self._known = {}
                 junk = 0
             run = group.begin_run(junk)
-            tag = tagged(fd, position)
-            if tag is not None:
+            if tag_fits(fd, position) is not None:
                 position += header.size  # it holds no sound
             position = self._run(run, group, position)
             group.end_run(run)
@@ -258,7 +246,7 @@ class _Walk:
             if size is None:
                 head = data[at : at + 4]
                 header = parse_header(head)
-                if header is None or header.size == 0 or header.kind != group.kind:  # fmt: skip
+                if header is None or header.size == 0 or header.kind != group.kind:
                     break
                 size = known[head[:3]] = header.size
             if count % _MARK_EVERY == 0:
@@ -317,11 +305,7 @@ class _Walk:
             if len(head) < 4 or head[:3] in (b"TAG", b"ID3", b"APE", b"LYR"):
                 break
             header = parse_header(head)
-            if header is None or (header.rate, header.samples, header.layer) != (
-                first.rate,
-                first.samples,
-                first.layer,
-            ):
+            if header is None or header.kind != first.kind:
                 return None
         return first
 

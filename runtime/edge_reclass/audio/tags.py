@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from typing import Final
 
-__all__ = ["TagSizes", "skip_leading", "tag_size", "trailing_start"]
+__all__ = ["skip_leading", "tag_size", "trailing_start"]
 
 _MAX_LYRICS: Final = 1 << 20
 
-TagSizes = int | None
 
-
-def _id3v2_size(head: bytes) -> TagSizes:
+def _id3v2_size(head: bytes) -> int | None:
     """ID3v2.4 §3.1: 28 bits in four "synchsafe" bytes, and 10 more bytes if there is a footer."""
     if len(head) < 10 or not head.startswith(b"ID3") or max(head[6:10]) >= 0x80 or head[3] == 0xFF:
         return None
@@ -20,7 +18,7 @@ def _id3v2_size(head: bytes) -> TagSizes:
     return 10 + size + (10 if head[5] & 0x10 else 0)
 
 
-def _ape_size(head: bytes) -> TagSizes:
+def _ape_size(head: bytes) -> int | None:
     """APEv1 and v2: the size counts items and footer; bit 29 of the flags marks a header, which comes on top."""
     if len(head) < 32 or not head.startswith(b"APETAGEX"):
         return None
@@ -28,7 +26,7 @@ def _ape_size(head: bytes) -> TagSizes:
     return 32 + size if flags & (1 << 29) else 32
 
 
-def tag_size(fd: int, offset: int, head: bytes) -> TagSizes:
+def tag_size(fd: int, offset: int, head: bytes) -> int | None:
     """Bytes of the tag that begins at ``offset`` of an open file, or None where there is none.
 
     ``head``: at least 32 bytes from there on, less at the end of the file.

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .extractor import LOWEST_NATIVE_RATE, Fma518, fma518
-from .layout import FEATURE_COUNT, FEATURE_NAMES
+from edge_reclass.features.extractor import LOWEST_NATIVE_RATE, Fma518, fma518
+from edge_reclass.features.layout import FEATURE_COUNT, FEATURE_NAMES
 
 __all__ = ["FEATURE_COUNT", "FEATURE_NAMES", "LOWEST_NATIVE_RATE", "Fma518", "fma518"]

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from .framing import BINS, DEFAULT_SR, F32, F64, FRAME
+from edge_reclass.features.framing import BINS, DEFAULT_SR, F32, F64, FRAME
 
 __all__ = [
     "CENS_REACH",

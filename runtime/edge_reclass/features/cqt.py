@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 import soxr
 
-from .chroma import PITCH_CLASSES
-from .framing import F32, HOP, frame_count, hann
+from edge_reclass.features.chroma import PITCH_CLASSES
+from edge_reclass.features.framing import F32, HOP, frame_count, hann
 
 __all__ = ["ConstantQ", "cqt_frame_count", "early_halvings"]
 

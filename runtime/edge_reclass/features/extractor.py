@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import soxr
+from numpy.typing import NDArray
 
-from .chroma import (
+from edge_reclass.features.chroma import (
     CENS_REACH,
     PITCH_CLASSES,
     CensSmoother,
@@ -25,13 +25,20 @@ from .chroma import (
     tonnetz,
     tonnetz_basis,
 )
-from .cqt import ConstantQ
-from .framing import BINS, F32, frame_count
-from .layout import EARLY_ROWS, FEATURE_COUNT, LATE_ROWS, ROWS, column_order, row_slices
-from .mel import MEL_BANDS, cosine_transform
-from .spectral import BLOCK, CONTRAST_BANDS, RateTables, SpectralBlock, SpectralOutput, StaticTables
-from .statistics import SCRATCH_VALUES, row_statistics
-from .tuning import PEAKS_PER_FRAME, PeakStore
+from edge_reclass.features.cqt import ConstantQ
+from edge_reclass.features.framing import BINS, F32, frame_count
+from edge_reclass.features.layout import EARLY_ROWS, FEATURE_COUNT, LATE_ROWS, ROWS, column_order, row_slices
+from edge_reclass.features.mel import MEL_BANDS, cosine_transform
+from edge_reclass.features.spectral import (
+    BLOCK,
+    CONTRAST_BANDS,
+    RateTables,
+    SpectralBlock,
+    SpectralOutput,
+    StaticTables,
+)
+from edge_reclass.features.statistics import SCRATCH_VALUES, row_statistics
+from edge_reclass.features.tuning import PEAKS_PER_FRAME, PeakStore
 
 __all__ = ["HIGHEST_RATE", "LOWEST_NATIVE_RATE", "SUBSTITUTE_RATE", "Fma518", "fma518"]
 
@@ -65,7 +72,7 @@ _EARLY_COUNT: Final = sum(ROWS[name] for name in EARLY_ROWS)
 _LATE_COUNT: Final = sum(ROWS[name] for name in LATE_ROWS)
 
 
-def fma518(samples: npt.NDArray[np.float32], rate: int) -> F32:
+def fma518(samples: NDArray[np.float32], rate: int) -> F32:
     """The 518 FMA features of one excerpt: float32[518] in the order of ``FEATURE_NAMES``.
 
     ``samples`` is mono, float32[n], contiguous and finite; ``rate`` is in Hz. Builds a plan for this call only: for
@@ -139,7 +146,7 @@ class Fma518:
         self._resampler.cache_clear()
         self._cqt.close()
 
-    def compute(self, samples: npt.NDArray[np.float32], rate: int, out: F32 | None = None) -> F32:
+    def compute(self, samples: NDArray[np.float32], rate: int, out: F32 | None = None) -> F32:
         """The 518 features of ``samples`` (mono, float32[n], contiguous, finite, 1 ≤ n ≤ max_samples) at ``rate`` Hz.
 
         Returns float32[518] in the order of ``FEATURE_NAMES``: ``out`` if it is given. Always finite: a row that does
@@ -177,7 +184,7 @@ class Fma518:
         np.copyto(out, self._table, casting="same_kind")
         return out
 
-    def _check(self, samples: npt.NDArray[np.float32], rate: int) -> None:
+    def _check(self, samples: NDArray[np.float32], rate: int) -> None:
         if self._closed:
             raise ValueError("this plan is closed; make a new one")
         if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:

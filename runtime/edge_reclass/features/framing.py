@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 __all__ = ["BINS", "DEFAULT_SR", "F32", "F64", "FRAME", "HOP", "frame_count", "hann"]
 
@@ -19,8 +19,8 @@ DEFAULT_SR: Final = 22050.0
 """Rate in Hz that FMA's script assumes, whatever the true one is, for every feature computed from ``S=`` without
 ``sr=``: centroid, bandwidth, contrast, rolloff and chroma_stft (librosa's default)."""
 
-F32: TypeAlias = npt.NDArray[np.float32]
-F64: TypeAlias = npt.NDArray[np.float64]
+F32: TypeAlias = NDArray[np.float32]
+F64: TypeAlias = NDArray[np.float64]
 
 
 def frame_count(samples: int) -> int:

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from .framing import BINS, F32, F64, FRAME
+from edge_reclass.features.framing import BINS, F32, F64, FRAME
 
 __all__ = ["COEFFICIENTS", "MEL_BANDS", "MelBands", "cosine_transform", "mel_filters"]
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-from .framing import BINS, DEFAULT_SR, F32, F64, FRAME, HOP, hann
-from .layout import EARLY_ROWS, row_slices
-from .mel import MelBands
-from .tuning import PeakFinder, PeakStore
+from edge_reclass.features.framing import BINS, DEFAULT_SR, F32, F64, FRAME, HOP, hann
+from edge_reclass.features.layout import EARLY_ROWS, row_slices
+from edge_reclass.features.mel import MelBands
+from edge_reclass.features.tuning import PeakFinder, PeakStore
 
 __all__ = ["BLOCK", "CONTRAST_BANDS", "RateTables", "SpectralBlock", "SpectralOutput", "StaticTables"]
 
@@ -71,7 +71,7 @@ def _contrast_bands() -> tuple[_Band, ...]:
     return tuple(bands)
 
 
-def _transform(frames: F64, out: npt.NDArray[np.complex128]) -> npt.NDArray[np.complex128]:
+def _transform(frames: F64, out: NDArray[np.complex128]) -> NDArray[np.complex128]:
     """Fourier transform of real frames in float64; ``out`` may be used."""
     return np.fft.rfft(frames, axis=1, out=out) if _TRANSFORM_INTO else np.fft.rfft(frames, axis=1)
 

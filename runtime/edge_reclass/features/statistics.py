@@ -6,8 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from .framing import F32, F64
-from .layout import STATISTICS
+from edge_reclass.features.framing import F32, F64
+from edge_reclass.features.layout import STATISTICS
 
 __all__ = ["SCRATCH_VALUES", "row_statistics"]
 

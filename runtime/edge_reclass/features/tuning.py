@@ -14,14 +14,14 @@ from __future__ import annotations
 from typing import Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-from .framing import DEFAULT_SR, F32, FRAME
+from edge_reclass.features.framing import DEFAULT_SR, F32, FRAME
 
 __all__ = ["PEAKS_PER_FRAME", "PeakFinder", "PeakStore"]
 
-U32: TypeAlias = npt.NDArray[np.uint32]
-Index: TypeAlias = npt.NDArray[np.intp]
+U32: TypeAlias = NDArray[np.uint32]
+Index: TypeAlias = NDArray[np.intp]
 
 PEAKS_PER_FRAME: Final = (96, 32)
 """Room per frame, on average over a block, for the peaks of |S| and of |S|². Music has about 20 and 5 (seen: 56 and 13
@@ -98,7 +98,7 @@ class PeakFinder:
         """Bins that :meth:`find` looks at: the range of both estimates and one neighbour to either side."""
         return slice(self._first - 1, self._last + 1)
 
-    def find(self, magnitude: F32, maximum: F32, masks: npt.NDArray[np.bool_]) -> tuple[U32, U32]:
+    def find(self, magnitude: F32, maximum: F32, masks: NDArray[np.bool_]) -> tuple[U32, U32]:
         """Packed peaks of |S| (true rate) and of |S|² (22 050 Hz axis).
 
         ``magnitude`` is [frames, bins] contiguous, the columns that :attr:`bins` names; ``maximum`` [frames] is the

@@ -87,13 +87,11 @@ class Host:
 
     def find_tool(self, name: str) -> Path | None:
         """Where a program lies below ``root``; on the real machine PATH counts too, as sbin is often not on it."""
-        for folder in _TOOL_FOLDERS:
-            path = self.root / folder / name
-            if path.is_file() and os.access(path, os.X_OK):
-                return path
-        if self.root == Path("/") and (found := shutil.which(name, path=self.environ.get("PATH", ""))):
-            return Path(found)
-        return None
+        folders = [str(self.root / folder) for folder in _TOOL_FOLDERS]
+        if self.root == Path("/") and (path := self.environ.get("PATH")):
+            folders.append(path)
+        found = shutil.which(name, path=os.pathsep.join(folders))
+        return None if found is None else Path(found)
 
     def ask(self, name: str, *arguments: str) -> tuple[str, str | None]:
         """What a tool prints on both streams, and why that is not to be relied on."""

@@ -10,9 +10,9 @@ import time
 from types import TracebackType
 
 from edge_reclass_doctor.machine.cpu import clock_folders
+from edge_reclass_doctor.machine.gpu import open_nvml
 from edge_reclass_doctor.machine.host import Host
 from edge_reclass_doctor.machine.jetson import gpu_folders
-from edge_reclass_doctor.machine.nvml import open_nvml
 from edge_reclass_doctor.machine.power import (
     find_rails,
     find_zones,

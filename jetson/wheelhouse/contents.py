@@ -40,6 +40,7 @@ class Wheel:
 
     @property
     def locked(self) -> Locked:
+        """Its entry in a lock file."""
         return Locked(self.name, self.version, self.file.name, self.sha256)
 
 

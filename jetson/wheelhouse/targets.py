@@ -33,14 +33,17 @@ class Target:
 
     @property
     def python_version(self) -> str:
+        """Such as ``3.10``."""
         return ".".join(map(str, self.python))
 
     @property
     def glibc_version(self) -> str:
+        """Such as ``2.35``."""
         return ".".join(map(str, self.glibc))
 
     @property
     def abi(self) -> str:
+        """CPython's tag, such as ``cp310``."""
         return "cp{}{}".format(*self.python)
 
     @property
@@ -94,7 +97,7 @@ class Target:
         return options
 
 
-# Made in this order: a target stands after the one whose versions it takes.
+# Made in this order: a target follows the one whose versions it takes.
 TARGETS = {
     target.name: target
     for target in (

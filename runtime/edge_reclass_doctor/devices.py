@@ -50,8 +50,11 @@ def relevant_problems(
     """What blocks the wanted device, damage, and with ``auto`` what a better device lacks.
 
     Args:
+        wanted: ``auto`` or a device.
         chosen: the device that is used; None where none can.
         decisive: the device whose exit code is the command's.
+        machine: what was found of it.
+        problems: everything that was found.
     """
     better: set[str] = set()
     if wanted == "auto" and machine.jetson is not None:  # whose GPU is for TensorRT

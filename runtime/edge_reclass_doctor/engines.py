@@ -39,6 +39,7 @@ def engine_target(machine: Machine, tensorrt: tuple[Flavour, str] | None) -> tup
     """What engines have to be built for to be used here, or None and why none could be.
 
     Args:
+        machine: what was found of it.
         tensorrt: flavour and version of the TensorRT that can be loaded.
     """
     if machine.gpu is None:

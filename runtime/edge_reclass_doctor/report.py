@@ -65,7 +65,7 @@ class EngineRow(Struct, frozen=True):
     """An ``edge_reclass.engines.EngineState``, as the page and the JSON have it.
 
     ``other``: an intact engine that cannot be compared with this machine, which has no GPU or no TensorRT.
-    ``verified`` is None where there is no plan.
+    ``verified`` is None where there is no engine file.
     """
 
     stage: str
@@ -129,5 +129,5 @@ class Report(Struct, frozen=True):
     problems: tuple[Problem, ...]
 
     def to_json(self) -> str:
-        """For programs; see docs/doctor.md."""
+        """The report for programs; docs/doctor.md lists the fields."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()

@@ -218,7 +218,7 @@ def _devices(report: Report) -> Iterator[Row]:
 
 def _device(device: DeviceState, chosen: bool, no_gpu: str | None) -> str:
     if not device.usable:
-        # Why there is no GPU stands above already.
+        # The page has said above why there is no GPU.
         return "not usable: " + "; ".join("no GPU" if one == no_gpu else one for one in device.blockers)
     notes = f" ({'; '.join(device.notes)})" if device.notes else ""
     return f"usable{notes}" + ("  ← taken" if chosen else "")

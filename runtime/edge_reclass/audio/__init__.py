@@ -2,10 +2,10 @@
 
     formats.py           suffixes, what the first bytes of a file say, FFmpeg's demuxers
     tags.py, pieces.py   what lies around the audio; views of a file without it
-    mpeg.py, ogg.py, riff.py, protection.py  what can be told of a file without decoding it
+    mpeg.py, ogg.py, riff.py, protection.py  what can be known of a file without decoding it
     excerpt.py           which samples of a track are looked at
     decoded.py           the record of what was decoded
-    mono.py              downmix and finiteness, block by block; what the mix loses
+    mono.py              downmix and finiteness, block by block; whether the mix cancels
     reading.py           attempts: segments, gaps, files that end early, channels that cancel
     decode.py            one file in, one ``Decoded`` out; every failure is a ``TrackError``
     decode_soundfile.py  wav, flac, ogg/vorbis, opus, mp3, aiff, caf, … through libsndfile

@@ -50,7 +50,6 @@ class Decoder:
     """Decodes files into the caller's buffer. Owns the block in between; not for several threads at once."""
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
-        """``limits``: highest sample rate that is worked at, and longest full track that is accepted."""
         self._limits = limits
         self._writer = MonoWriter()
 
@@ -62,19 +61,24 @@ class Decoder:
     ) -> Decoded:
         """Decode the segments that hold the excerpts, as mono, into ``out``, at the file's own rate or ``max_rate``.
 
-        The content decides how, not the suffix; a file whose content is not recognised is ``corrupt`` if its
-        suffix is an audio suffix, else ``unsupported``. ``out``: float32 [capacity]. ValueError for another
-        ``out`` or empty ``specs``. MemoryError passes through. Everything else is a TrackError:
+        The content decides how, not the suffix; a file whose content is not recognised is ``corrupt`` if its suffix
+        is an audio suffix, else ``unsupported``. Where a file ends before the end that it declares, the excerpt is
+        located again within what there is.
 
-        missing: no such file, dangling link
-        unreadable: permission denied, or the file system failed
-        unsupported: not a regular file, not audio, a codec that is not known, protected, PyAV needed but not
-            installed (the message has the pip line), a rate outside 4 kHz to 12.288 MHz
-        corrupt: cannot be decoded; NaN or infinity in the excerpt; less than MIN_DECODED of the excerpt decodes,
-            or more than MAX_BAD_PACKETS of its packets are damaged. Where a file ends before the end that it
-            declares, the excerpt is located again within what there is.
-        empty: 0 bytes, or a header without samples
-        too_long: a full track of more seconds than the limits allow; more samples than ``out`` holds
+        Args:
+            path: of the file.
+            specs: the excerpts, at least one.
+            out: float32 [capacity].
+
+        Raises:
+            ValueError: another ``out``, or empty ``specs``.
+            TrackError: ``missing`` (no such file, dangling link); ``unreadable`` (permission denied, or the file system
+                failed); ``unsupported`` (not a regular file, not audio, a codec that is not known, protected, PyAV
+                needed but not installed, a rate outside 4 kHz to 12.288 MHz); ``corrupt`` (cannot be decoded; NaN or
+                infinity in the excerpt; less than MIN_DECODED of it decodes, or more than MAX_BAD_PACKETS of its
+                packets are damaged); ``empty`` (0 bytes, or a header without samples); ``too_long`` (a full track of
+                more seconds than the limits allow, or more samples than ``out`` holds).
+            MemoryError: passes through.
         """
         check_out(out)
         if not specs:

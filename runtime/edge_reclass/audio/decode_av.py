@@ -67,7 +67,7 @@ class _File(io.FileIO):
 
 
 def import_av(what: str) -> Any:
-    """The module ``av``. TrackError ``unsupported`` with the pip line where it is not installed."""
+    """Import PyAV; TrackError ``unsupported``, with the pip line, where it is not installed."""
     try:
         import av
     except ModuleNotFoundError as error:
@@ -91,12 +91,17 @@ def has_av() -> bool:
 class AvSource:
     """A file, or a view of one, and the demuxer that FFmpeg reads it with.
 
-    TrackError if it cannot be opened, holds no audio, or nothing of it can be decoded. An OSError of the file
-    itself passes.
+    Args:
+        file: a descriptor, or a view; both stay open.
+        demuxer: FFmpeg's name of it.
+        seconds: how long it is, where that is known already.
+
+    Raises:
+        TrackError: it cannot be opened, holds no audio, or nothing of it can be decoded.
+        OSError: of the file itself.
     """
 
     def __init__(self, file: int | Pieces, demuxer: str, seconds: Fraction | None = None) -> None:
-        """``seconds``: how long it is, where that is known already."""
         self._av = import_av(f"{demuxer} audio")
         self._file = file
         self._demuxer = demuxer

@@ -19,7 +19,7 @@ _PREROLL: Final = 12
 class FramesSource:
     """Frames of one kind, with silent ones in the place of those that are lost.
 
-    ``open``: makes a source of a view. Samples count from the first frame; what an encoder adds in front stays in.
+    Samples count from the first frame; what an encoder adds in front stays in. ``open`` makes a source of a view.
     """
 
     def __init__(self, fd: int, frames: Frames, open: Callable[[Pieces], Source]) -> None:

@@ -54,11 +54,16 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
 class SoundfileSource:
     """A file, or a view of one, that libsndfile opens. It is opened for each read, as that has to seek forward.
 
-    NotDecodableHere if libsndfile cannot open it; TrackError ``unreadable`` if the file cannot be read.
+    Args:
+        file: a descriptor, or a view; both stay open.
+        skip_damage: read on behind what cannot be decoded.
+
+    Raises:
+        NotDecodableHere: libsndfile cannot open it.
+        TrackError: ``unreadable``, the file cannot be read.
     """
 
     def __init__(self, file: int | Pieces, *, skip_damage: bool = False) -> None:
-        """``file``: a descriptor, or a view; both stay open. ``skip_damage``: read on behind what cannot be decoded."""
         self._file = file
         self._skip_damage = skip_damage
         self.packets = self.bad_packets = 0

@@ -16,8 +16,9 @@ __all__ = ["Damage", "Decoded", "Segment"]
 class Segment:
     """A run of samples of a track.
 
-    samples: float32 [n], mono, a view of the caller's buffer, valid until the next decode into it
-    start: position of its first sample in the track, at ``Decoded.rate``
+    Attributes:
+        samples: float32 [n], mono, a view of the caller's buffer, valid until the next decode into it.
+        start: position of its first sample in the track, at ``Decoded.rate``.
     """
 
     samples: NDArray[np.float32]
@@ -28,10 +29,11 @@ class Segment:
 class Damage:
     """What is wrong with a file that could be decoded all the same.
 
-    bad_packets: packets (or frames) within the segments that could not be decoded
-    packets: packets that were read for them
-    missing: share of the wanted samples that could not be decoded, 0 to 1; in their place are zeros
-    declared: seconds that the file says it has, where it ends earlier; the excerpt lies within what there is
+    Attributes:
+        bad_packets: packets (or frames) within the segments that could not be decoded.
+        packets: packets that were read for them.
+        missing: share of the wanted samples that could not be decoded, 0 to 1; in their place are zeros.
+        declared: seconds that the file says it has, where it ends earlier; the excerpt lies within what there is.
     """
 
     bad_packets: int
@@ -40,7 +42,7 @@ class Damage:
     declared: float | None = None
 
     def __str__(self) -> str:
-        """One sentence."""
+        """Say it in one sentence."""
         parts = []
         if self.missing:
             parts.append(f"{self.missing:.1%} of the excerpt cannot be decoded")
@@ -55,13 +57,14 @@ class Damage:
 class Decoded:
     """What lies in the caller's buffer.
 
-    segments: in order of start, disjoint
-    rate: Hz of the samples
-    file_rate: Hz of the file; differs where the file's rate is above the working limit
-    channels: how many the track has
-    total: samples of the whole track (per channel) at ``rate``, as its container declares or as counted
-    channel: index of the channel that is heard alone, because the mix cancels; None: the mean of all channels
-    damage: None where all is well
+    Attributes:
+        segments: in order of start, disjoint.
+        rate: Hz of the samples.
+        file_rate: Hz of the file; differs where the file's rate is above the working limit.
+        channels: how many the track has.
+        total: samples of the whole track (per channel) at ``rate``, as its container declares or as counted.
+        channel: index of the channel that is heard alone, because the mix cancels; None: the mean of all channels.
+        damage: None where all is well.
     """
 
     segments: tuple[Segment, ...]
@@ -75,7 +78,8 @@ class Decoded:
     def excerpt(self, spec: ExcerptSpec) -> tuple[NDArray[np.float32], int]:
         """Samples of an excerpt that was asked for, and the position of the first in the track, at ``rate``.
 
-        ValueError for an excerpt that lies in none of the segments.
+        Raises:
+            ValueError: the excerpt lies in none of the segments.
         """
         start, count = locate(self.total, self.rate, spec)
         for segment in self.segments:

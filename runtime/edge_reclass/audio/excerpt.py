@@ -38,9 +38,12 @@ NEAR_SECONDS: Final = 1.0
 class ExcerptSpec:
     """The part of a track that is looked at.
 
-    ``start`` is in seconds from the beginning, or ``"center"`` for the middle of the track; ``seconds`` is
-    the length, or None for the full track (``start`` is then of no effect). ValueError for a negative or
-    infinite start and for a length that is not positive and finite.
+    Attributes:
+        start: seconds from the beginning, or ``"center"`` for the middle of the track.
+        seconds: the length, or None for the full track (``start`` is then of no effect).
+
+    Raises:
+        ValueError: the start is negative or infinite, or the length not positive and finite.
     """
 
     start: float | Literal["center"] = "center"
@@ -72,7 +75,10 @@ def locate(total: int, rate: int, spec: ExcerptSpec) -> tuple[int, int]:
 def segments(total: int, rate: int, specs: Sequence[ExcerptSpec]) -> list[tuple[int, int]]:
     """Start and count, in samples, of the runs that hold every excerpt: ascending, disjoint.
 
-    Excerpts that overlap, or lie less than NEAR_SECONDS apart, share one. ValueError without specs.
+    Excerpts that overlap, or lie less than NEAR_SECONDS apart, share one.
+
+    Raises:
+        ValueError: there are no specs.
     """
     if not specs:
         raise ValueError("at least one ExcerptSpec is needed")
@@ -92,7 +98,9 @@ def decode_seconds(specs: Sequence[ExcerptSpec], max_seconds: float) -> float:
 
     A full track counts as ``max_seconds``, and holds everything else. Otherwise the lengths are added up
     (centred excerpts lie within one another), and NEAR_SECONDS for every gap that may be read along.
-    ValueError without specs.
+
+    Raises:
+        ValueError: there are no specs.
     """
     if not specs:
         raise ValueError("at least one ExcerptSpec is needed")
@@ -115,12 +123,12 @@ class Limits:
     max_seconds: float = math.inf
 
     def check_rate(self, rate: int) -> None:
-        """TrackError ``unsupported`` unless MIN_RATE ≤ rate ≤ MAX_FILE_RATE."""
+        """Raise TrackError ``unsupported`` unless MIN_RATE ≤ rate ≤ MAX_FILE_RATE."""
         if not MIN_RATE <= rate <= MAX_FILE_RATE:
             raise TrackError(Status.UNSUPPORTED, f"sample rate {rate} Hz, expected {MIN_RATE} to {MAX_FILE_RATE} Hz")
 
     def check_fits(self, total: int, rate: int, specs: Sequence[ExcerptSpec], capacity: int) -> None:
-        """TrackError ``too_long`` if a full track has more than max_seconds, or the segments more than ``capacity``.
+        """Raise TrackError ``too_long`` if a full track exceeds max_seconds, or the segments ``capacity``.
 
         Rounded up to whole samples, a track of exactly max_seconds has less than two samples more.
         """

@@ -43,14 +43,18 @@ def mix_excerpt(
 ) -> Decoded:
     """The excerpts of a track that is in memory, mixed to mono into ``out``.
 
-    samples: [n] or [n, channels], float32, float64 (full scale 1.0), int16, int32, int64 or uint8 (full scale of
-        the type), native byte order, any strides
-    rate: Hz
-    out: float32 [capacity]
+    Args:
+        samples: [n] or [n, channels], float32, float64 (full scale 1.0), int16, int32, int64 or uint8 (full scale of
+            the type), native byte order, any strides.
+        rate: Hz.
+        specs: the excerpts, at least one.
+        out: float32 [capacity].
+        limits: what is accepted.
 
-    ValueError for another type or shape. TrackError ``empty`` (no samples), ``unsupported`` (rate outside
-    4 kHz to 12.288 MHz), ``too_long`` (more than the limits allow or ``out`` holds), ``corrupt`` (NaN or
-    infinite samples).
+    Raises:
+        ValueError: another type or shape.
+        TrackError: ``empty`` (no samples), ``unsupported`` (rate outside 4 kHz to 12.288 MHz), ``too_long`` (more than
+            the limits allow or ``out`` holds), ``corrupt`` (NaN or infinite samples).
     """
     check_out(out)
     if samples.dtype not in FULL_SCALE:

@@ -1,4 +1,4 @@
-"""Downmix to mono by matrix product, in blocks of fixed size; what the mix loses; resampling while reading."""
+"""Downmix to mono by matrix product, in blocks of fixed size; whether the mix cancels; resampling while reading."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ do not come near it, however many they are.
 """
 
 INAUDIBLE: Final = 1e-10
-"""Mean square (full scale 1) of all channels together under which it does not matter what the mix loses."""
+"""Mean square (full scale 1) of all channels together under which it does not matter whether the mix cancels."""
 
 FULL_SCALE: Final[dict[np.dtype[Any], float]] = {
     np.dtype(np.uint8): 2.0**7,
@@ -63,7 +63,7 @@ class MonoWriter:
     def begin_pass(self, channel: int | None = None, survey: bool = False) -> None:
         """Start to write a track's segments: the mix, or one channel alone.
 
-        ``survey``: find each channel's energy as well, which takes longer.
+        A ``survey`` finds each channel's energy as well, which takes longer.
         """
         self._channel = channel
         self._survey = survey
@@ -180,7 +180,7 @@ class MonoWriter:
             done += len(part)
 
     def gap(self, count: int) -> None:
-        """Write ``count`` zeros (m ≤ missing) in the place of samples that cannot be decoded."""
+        """Write ``count`` zeros (count ≤ missing) in the place of samples that cannot be decoded."""
         self._mix_collected()
         self._gap += count
         while count:

@@ -31,12 +31,15 @@ class Pieces(io.RawIOBase):
         self.error: OSError | None = None
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def seekable(self) -> bool:
+        """Always."""
         return True
 
     def tell(self) -> int:
+        """Position in the pieces put together."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
@@ -48,6 +51,7 @@ class Pieces(io.RawIOBase):
         return at
 
     def readinto(self, buffer: Any, /) -> int:
+        """Fill ``buffer``, across pieces; less only at the end, or where reading failed."""
         view = memoryview(buffer).cast("B")
         done = 0
         while done < len(view) and self._position < self._starts[-1]:

@@ -85,7 +85,7 @@ class Attempt:
         return self.error is None and not self.short
 
     def result(self) -> Decoded:
-        """What was decoded. TrackError ``corrupt`` if that is too little or too much of it is damaged."""
+        """What was decoded; TrackError ``corrupt`` if that is too little or too much of it is damaged."""
         bad = self.bad_packets / max(1, self.packets)
         if self.got >= MIN_DECODED * self.wanted and bad <= MAX_BAD_PACKETS and self.got:
             return self.decoded
@@ -106,10 +106,17 @@ def attempt(
 ) -> Attempt:
     """Read what is wanted of a track, again if its mix cancels.
 
-    ``locate_again``: where the track ends before the end that it declares, what is wanted is located again
-    within what there is.
+    Args:
+        sources: the parts of the track, in order.
+        specs: what is wanted.
+        out: float32 [capacity].
+        writer: mixes into ``out``.
+        limits: what is accepted.
+        locate_again: where the track ends before the end that it declares, locate what is wanted again within what
+            there is.
 
-    TrackError: ``empty``, ``unsupported`` (rates), ``too_long``; ``corrupt`` for samples that are none.
+    Raises:
+        TrackError: ``empty``, ``unsupported`` (rates), ``too_long``; ``corrupt`` for samples that are none.
     """
     for source in sources:
         limits.check_rate(source.rate)

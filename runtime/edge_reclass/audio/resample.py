@@ -36,10 +36,13 @@ class Resampler:
         self._stream = lru_cache(MAX_STREAMS)(_stream)
 
     def resample(self, samples: NDArray[np.float32], rate_in: int, rate_out: int, out: NDArray[np.float32]) -> int:
-        """Resample float32 [n] into the beginning of ``out``; returns resampled_length(n, rate_in, rate_out).
+        """Resample float32 [n] into the beginning of ``out``, which must not overlap; equal rates copy.
 
-        Equal rates copy. ValueError if a rate is not positive, ``samples`` is not a float32 vector, or
-        ``out`` is too short. ``samples`` and ``out`` must not overlap.
+        Returns:
+            resampled_length(n, rate_in, rate_out).
+
+        Raises:
+            ValueError: a rate is not positive, ``samples`` is not a float32 vector, or ``out`` is too short.
         """
         if rate_in <= 0 or rate_out <= 0:
             raise ValueError(f"rates have to be positive, got {rate_in} and {rate_out} Hz")

@@ -29,7 +29,7 @@ def _ape_size(head: bytes) -> int | None:
 def tag_size(fd: int, offset: int, head: bytes) -> int | None:
     """Bytes of the tag that begins at ``offset`` of an open file, or None where there is none.
 
-    ``head``: at least 32 bytes from there on, less at the end of the file.
+    ``head`` holds at least 32 bytes from there on, less at the end of the file.
     """
     size = _id3v2_size(head)
     if size is None:

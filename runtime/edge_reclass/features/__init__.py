@@ -1,6 +1,6 @@
 """The 518 hand-crafted features of the FMA data set, in numpy and soxr.
 
-``fma518(samples, rate)`` computes one excerpt; :class:`Fma518` is the plan that a long-running process holds.
+``fma518(samples, rate)`` computes one excerpt; :class:`Fma518` is what a long-running process holds.
 """
 
 from __future__ import annotations

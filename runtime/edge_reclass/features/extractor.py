@@ -1,4 +1,4 @@
-"""The plan object that turns an excerpt into the 518 features with a workspace that is sized once."""
+"""The object that turns excerpts into the 518 features with a workspace that is sized once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = ["HIGHEST_RATE", "LOWEST_NATIVE_RATE", "SUBSTITUTE_RATE", "Fma518", "f
 LOWEST_NATIVE_RATE: Final = 8500
 """Rate in Hz below which the constant-Q transform's highest filter does not fit under Nyquist."""
 HIGHEST_RATE: Final = 768000
-"""Highest rate in Hz that a plan can be made for."""
+"""Highest rate in Hz that the workspace can be made for."""
 SUBSTITUTE_RATE: Final = 16000
 """Rate in Hz that excerpts below LOWEST_NATIVE_RATE are resampled to."""
 
@@ -62,7 +62,7 @@ _RESAMPLE_CHUNK: Final = 1 << 16
 
 _DECIBEL: Final = np.float32(10 / math.log(10))
 _FLOOR: Final = np.float32(1e-10)
-"""power_to_db: smallest power that is told apart from zero."""
+"""power_to_db: smallest power that differs from zero."""
 _RANGE: Final = np.float32(1e-8)
 """power_to_db: 80 dB below the excerpt's maximum."""
 
@@ -73,13 +73,12 @@ _LATE_COUNT: Final = sum(ROWS[name] for name in LATE_ROWS)
 
 
 def fma518(samples: NDArray[np.float32], rate: int) -> F32:
-    """The 518 FMA features of one excerpt: float32[518] in the order of ``FEATURE_NAMES``.
+    """The 518 FMA features of one excerpt, with a workspace for this call only: for many, hold an :class:`Fma518`.
 
-    ``samples`` is mono, float32[n], contiguous and finite; ``rate`` is in Hz. Builds a plan for this call only: for
-    many excerpts hold an :class:`Fma518`. Raises ValueError as :meth:`Fma518.compute` does.
+    Arguments, result and errors are those of :meth:`Fma518.compute`.
     """
-    with Fma518(max(1, len(samples)), rate) as plan:
-        return plan.compute(samples, rate)
+    with Fma518(max(1, len(samples)), rate) as extractor:
+        return extractor.compute(samples, rate)
 
 
 class Fma518:
@@ -88,9 +87,16 @@ class Fma518:
     The definition is ``features.py`` of the FMA data set (Defferrard et al., ISMIR 2017) as librosa 0.11 computes it,
     its 22 050 Hz axis for everything computed from ``S=`` included; ``docs/features.md`` says it in full. Nothing
     whose size grows with the excerpt is allocated after construction. The workspace takes about 1.2 kB per frame of 512
-    samples, and a fixed 16 MiB at most for power spectra. ``workers`` threads share one excerpt (1 or 2 make sense);
-    the result is the same to the bit. One object computes one excerpt at a time: it is not thread-safe. Raises
-    ValueError for a plan without room, or for rates above 768 kHz.
+    samples, and a fixed 16 MiB at most for power spectra. One object computes one excerpt at a time: it is not
+    thread-safe.
+
+    Args:
+        max_samples: of an excerpt, at its own rate.
+        max_rate: in Hz.
+        workers: threads that share one excerpt (1 or 2 make sense); the result is the same to the bit.
+
+    Raises:
+        ValueError: an argument is below 1, or the rate above 768 kHz.
     """
 
     def __init__(self, max_samples: int, max_rate: int, *, workers: int = 1) -> None:
@@ -147,12 +153,22 @@ class Fma518:
         self._cqt.close()
 
     def compute(self, samples: NDArray[np.float32], rate: int, out: F32 | None = None) -> F32:
-        """The 518 features of ``samples`` (mono, float32[n], contiguous, finite, 1 ≤ n ≤ max_samples) at ``rate`` Hz.
+        """The 518 features of an excerpt.
 
-        Returns float32[518] in the order of ``FEATURE_NAMES``: ``out`` if it is given. Always finite: a row that does
-        not vary has skew and kurtosis 0. Below 8 500 Hz, where the constant-Q transform cannot be, the excerpt is
-        resampled to 16 kHz first; it may then last at most max_samples / max_rate seconds. Raises ValueError where the
-        input breaks one of these limits, or the plan is closed.
+        Below 8 500 Hz, where the constant-Q transform cannot be, it is resampled to 16 kHz first; it may then last at
+        most max_samples / max_rate seconds.
+
+        Args:
+            samples: mono, float32[n], contiguous and finite, 1 ≤ n ≤ max_samples.
+            rate: in Hz, at most max_rate.
+            out: float32[518] for the result; None allocates it.
+
+        Returns:
+            float32[518] in the order of ``FEATURE_NAMES``, always finite: a row that does not vary has skew and
+            kurtosis 0.
+
+        Raises:
+            ValueError: the input breaks one of these limits, or this object is closed.
         """
         self._check(samples, rate)
         if out is None:
@@ -186,7 +202,7 @@ class Fma518:
 
     def _check(self, samples: NDArray[np.float32], rate: int) -> None:
         if self._closed:
-            raise ValueError("this plan is closed; make a new one")
+            raise ValueError("this Fma518 is closed; make a new one")
         if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
             found = (
                 f"{samples.dtype}{list(samples.shape)}" if isinstance(samples, np.ndarray) else type(samples).__name__
@@ -195,9 +211,9 @@ class Fma518:
         if not samples.flags.c_contiguous:
             raise ValueError("samples are not contiguous; pass numpy.ascontiguousarray(samples)")
         if not 1 <= len(samples) <= self.max_samples:
-            raise ValueError(f"{len(samples)} samples; this plan takes 1 to max_samples = {self.max_samples}")
+            raise ValueError(f"{len(samples)} samples; this Fma518 takes 1 to max_samples = {self.max_samples}")
         if not 1 <= rate <= self.max_rate:
-            raise ValueError(f"rate {rate} Hz; this plan takes 1 to max_rate = {self.max_rate} Hz")
+            raise ValueError(f"rate {rate} Hz; this Fma518 takes 1 to max_rate = {self.max_rate} Hz")
         # Sum of squares: one pass, no temporary; a nan or an infinity anywhere makes it one.
         if not math.isfinite(float(np.dot(samples, samples))):
             raise ValueError("samples are not finite (nan or infinity), or too large for float32 power")
@@ -206,7 +222,7 @@ class Fma518:
         length = math.ceil(len(samples) * SUBSTITUTE_RATE / rate)
         if length > self._low_capacity:
             raise ValueError(
-                f"{len(samples)} samples at {rate} Hz become {length} at {SUBSTITUTE_RATE} Hz; this plan takes "
+                f"{len(samples)} samples at {rate} Hz become {length} at {SUBSTITUTE_RATE} Hz; this Fma518 takes "
                 f"{self._low_capacity} there (max_samples / max_rate = {self.max_samples / self.max_rate:.1f} s)"
             )
         stream = self._resampler(rate)

@@ -1,4 +1,4 @@
-"""The first NVIDIA GPU of this machine, as its driver tells it."""
+"""The first NVIDIA GPU of this machine, as its driver reports it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def probe_gpu(root: Path = Path("/"), load: Callable[[str], Any] = ctypes.CDLL) 
         if status != 0:
             raise DeviceError(f"no NVIDIA GPU can be used: {function} gives CUDA error {status}")
 
-    def told(function: str, *arguments: Any) -> bool:
+    def answers(function: str, *arguments: Any) -> bool:
         try:
             ask(function, *arguments)
         except (AttributeError, DeviceError):  # an older driver
@@ -86,13 +86,13 @@ def probe_gpu(root: Path = Path("/"), load: Callable[[str], Any] = ctypes.CDLL) 
         sm=f"{major.value}.{minor.value}",
         driver=_release(root) or f"cuda-{cuda_version}",
         cuda_driver_version=cuda_version,
-        memory_bytes=memory.value if told("cuDeviceTotalMem_v2", ctypes.byref(memory), device) else None,
+        memory_bytes=memory.value if answers("cuDeviceTotalMem_v2", ctypes.byref(memory), device) else None,
         integrated=(
             bool(integrated.value)
-            if told("cuDeviceGetAttribute", ctypes.byref(integrated), _INTEGRATED, device)
+            if answers("cuDeviceGetAttribute", ctypes.byref(integrated), _INTEGRATED, device)
             else None
         ),
-        pci_bus=bus.value.decode(errors="replace") if told("cuDeviceGetPCIBusId", bus, len(bus), device) else None,
+        pci_bus=bus.value.decode(errors="replace") if answers("cuDeviceGetPCIBusId", bus, len(bus), device) else None,
     )
 
 

@@ -39,6 +39,7 @@ def probe_jetson(
     """The Jetson and why some of its values are None; None where this is none.
 
     Args:
+        host: the machine.
         packages: versions of Debian packages.
         policies: the CPU's clocks.
     """

@@ -1,8 +1,7 @@
-"""Keys, folders and refusals of engines, and the probe of the GPU, without TensorRT or a GPU."""
+"""Keys, folders and refusals of engines, without TensorRT or a GPU."""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import re
 from pathlib import Path
@@ -23,7 +22,7 @@ from edge_reclass.engines.record import (
 from edge_reclass.engines.store import PLAN, RECORD, StoredEngine, engines_folder, read_engine, stored_engines, survey
 from edge_reclass.engines.trust import default_store, make_secret
 from edge_reclass.errors import DeviceError, EngineError, UsageError
-from edge_reclass.host.gpu import Gpu, probe_gpu
+from edge_reclass.host.gpu import Gpu
 
 ORIN = Gpu("Orin", "8.7", "l4t-36.4.3")
 TARGET = Target("tensorrt", "10.3.0", "linux-aarch64", "8.7", "Orin", "l4t-36.4.3")
@@ -257,65 +256,6 @@ def test_targets() -> None:
         target_for("tensorrt", "10.3.0", gpu=None, sm="8.7")
     with pytest.raises(DeviceError, match=r"Orin \(SM 8\.7\), not for SM 8\.6"):
         target_for("tensorrt", "10.3.0", gpu=ORIN, sm="8.6")
-
-
-class FakeCuda:
-    """libcuda's functions that the probe calls, with one GPU of SM 8.7; ``statuses`` makes one fail."""
-
-    def __init__(self, devices: int = 1, **statuses: int) -> None:
-        self._devices, self._statuses = devices, statuses
-
-    def __getattr__(self, name: str) -> Any:
-        values = {
-            "cuInit": lambda flags: None,
-            "cuDeviceGetCount": lambda count: setattr(count._obj, "value", self._devices),
-            "cuDeviceGet": lambda device, ordinal: setattr(device._obj, "value", ordinal),
-            "cuDeviceGetAttribute": lambda value, key, device: setattr(value._obj, "value", {18: 1, 75: 8, 76: 7}[key]),
-            "cuDriverGetVersion": lambda version: setattr(version._obj, "value", 12_060),
-            "cuDeviceGetName": lambda buffer, size, device: setattr(buffer, "value", b"Orin"),
-        }
-        if name not in values:
-            raise AttributeError(name)
-
-        def call(*arguments: Any) -> int:
-            values[name](*arguments)
-            return self._statuses.get(name, 0)
-
-        return call
-
-
-TEGRA = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 2025\n"
-OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs-builder)\n"
-CLOSED = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n"
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "driver"),
-    [
-        ("etc/nv_tegra_release", TEGRA, "l4t-36.4.3"),
-        ("proc/driver/nvidia/version", OPEN, "driver-580.95.05"),
-        ("proc/driver/nvidia/version", CLOSED, "driver-535.183.01"),
-        ("proc/driver/nvidia/version", "something else\n", "cuda-12.6"),
-        (None, "", "cuda-12.6"),
-    ],
-)
-def test_probe(file: str | None, text: str, driver: str, tmp_path: Path) -> None:
-    if file is not None:
-        (tmp_path / file).parent.mkdir(parents=True)
-        (tmp_path / file).write_text(text, encoding="utf-8")
-    assert probe_gpu(tmp_path, lambda name: FakeCuda()) == Gpu("Orin", "8.7", driver)
-
-
-def test_probe_says_why_there_is_none(tmp_path: Path) -> None:
-    def absent(name: str) -> Any:
-        return ctypes.CDLL("no-such-library.so")
-
-    with pytest.raises(DeviceError, match=r"driver cannot be loaded .*no-such-library"):
-        probe_gpu(tmp_path, absent)
-    with pytest.raises(DeviceError, match=r"counts none.*CUDA_VISIBLE_DEVICES"):
-        probe_gpu(tmp_path, lambda name: FakeCuda(devices=0))
-    with pytest.raises(DeviceError, match="cuInit gives CUDA error 100"):
-        probe_gpu(tmp_path, lambda name: FakeCuda(cuInit=100))
 
 
 def test_file_names() -> None:

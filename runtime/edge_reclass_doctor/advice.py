@@ -8,8 +8,6 @@ from edge_reclass_doctor.engines import Build
 from edge_reclass_doctor.machine import Jetson, Machine
 from edge_reclass_doctor.report import EnginesState, Problem
 
-__all__ = ["advise"]
-
 GIB = 1 << 30
 _LOW_MEMORY = GIB
 _LOW_DISK = GIB // 4

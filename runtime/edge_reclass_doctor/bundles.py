@@ -10,8 +10,6 @@ from edge_reclass.cascade import choose_policy, untrained
 from edge_reclass.errors import BundleError
 from edge_reclass_doctor.report import ALL_DEVICES, BundleState, Problem
 
-__all__ = ["survey_bundle"]
-
 
 def survey_bundle(path: Path) -> tuple[Bundle | None, BundleState, list[Problem]]:
     """Load a bundle and check every file; the first is None where its manifest cannot be used."""

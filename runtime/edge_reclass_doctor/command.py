@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from edge_reclass_doctor.machine import Machine, Run
     from edge_reclass_doctor.report import Report
 
-__all__ = ["diagnose", "doctor"]
-
 _TO_BUILD = ("engine-missing", "engine-stale", "engine-damaged")
 
 

@@ -10,8 +10,6 @@ from edge_reclass_doctor.machine import Machine
 from edge_reclass_doctor.report import ALL_DEVICES, DeviceState, EnginesState, Problem
 from edge_reclass_doctor.software import CUDA_PROVIDER
 
-__all__ = ["judge_devices", "relevant_problems"]
-
 _DAMAGE = ("bundle-invalid", "engine-damaged", "engines-unreadable")
 
 

@@ -29,8 +29,6 @@ from edge_reclass.errors import DeviceError, EngineError, UsageError
 from edge_reclass_doctor.machine import Machine
 from edge_reclass_doctor.report import EngineRow, EnginesState, Problem
 
-__all__ = ["Build", "engine_target", "survey_engines"]
-
 Build = Callable[[Sequence[str]], str]
 """The command that builds engines, with more arguments."""
 

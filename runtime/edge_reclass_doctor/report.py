@@ -10,17 +10,6 @@ from msgspec import Struct
 from edge_reclass.backends import DEVICES
 from edge_reclass_doctor.machine import Machine
 
-__all__ = [
-    "ALL_DEVICES",
-    "FORMAT",
-    "BundleState",
-    "DeviceState",
-    "EngineRow",
-    "EnginesState",
-    "Problem",
-    "Report",
-]
-
 FORMAT: Literal[2] = 2
 
 ALL_DEVICES = tuple(DEVICES)

@@ -13,8 +13,6 @@ from edge_reclass.engines import Flavour
 from edge_reclass_doctor.machine import ONNXRUNTIMES, Machine, Run
 from edge_reclass_doctor.report import ALL_DEVICES, Problem
 
-__all__ = ["CUDA_PROVIDER", "Loads", "check_loads", "software_problems"]
-
 CUDA_PROVIDER = "CUDAExecutionProvider"
 _LOAD_SECONDS = 60.0
 _FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt-rtx")

@@ -9,8 +9,6 @@ from edge_reclass.run import printable
 from edge_reclass_doctor.machine import ClockRange, Jetson, Machine
 from edge_reclass_doctor.report import BundleState, DeviceState, EnginesState, Problem, Report
 
-__all__ = ["WIDTH", "page"]
-
 WIDTH = 100
 _LABEL = 14
 _TEMPERATURES = 6

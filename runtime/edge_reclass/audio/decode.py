@@ -34,8 +34,6 @@ from edge_reclass.audio.reading import Attempt, Source, attempt
 from edge_reclass.audio.riff import holds_bitstream, read_wave
 from edge_reclass.errors import Status, TrackError
 
-__all__ = ["Decoder"]
-
 _FOR_SOUNDFILE: Final = frozenset(
     {"riff", "flac", "ogg", "aiff", "caf", "w64", "au", "voc", "nist", "iff", "mpeg", None}
 )

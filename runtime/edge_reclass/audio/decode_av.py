@@ -31,8 +31,6 @@ from edge_reclass.audio.mono import FULL_SCALE, MAX_CHANNELS, MonoWriter
 from edge_reclass.audio.pieces import Pieces
 from edge_reclass.errors import MissingExtraError, Status, TrackError
 
-__all__ = ["PREROLL_SECONDS", "AvSource", "has_av", "import_av"]
-
 _NO_LENGTH: Final = frozenset({"aac", "mp3", "loas", "ac3", "eac3", "dts", "dtshd", "truehd", "mlp", "amr"})
 """Demuxers of streams that declare no length."""
 

@@ -10,8 +10,6 @@ from edge_reclass.audio.mpeg import Frames
 from edge_reclass.audio.pieces import Pieces
 from edge_reclass.audio.reading import Source
 
-__all__ = ["FramesSource"]
-
 _PREROLL: Final = 12
 """Frames in front of the excerpt: more than the bit reservoir reaches back, and the decoder's own memory."""
 

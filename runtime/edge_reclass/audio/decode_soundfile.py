@@ -12,8 +12,6 @@ from edge_reclass.audio.mono import BLOCK_VALUES, MonoWriter
 from edge_reclass.audio.pieces import Pieces
 from edge_reclass.errors import Status, TrackError
 
-__all__ = ["NotDecodableHere", "SoundfileSource"]
-
 _SYSTEM_ERROR: Final = 2
 """SF_ERR_SYSTEM of sndfile.h."""
 

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from edge_reclass.audio.excerpt import ExcerptSpec, locate
 
-__all__ = ["Damage", "Decoded", "Segment"]
-
 
 @dataclass(frozen=True)
 class Segment:

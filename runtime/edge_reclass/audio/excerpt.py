@@ -9,18 +9,6 @@ from typing import Final, Literal
 
 from edge_reclass.errors import Status, TrackError
 
-__all__ = [
-    "MAX_FILE_RATE",
-    "MAX_RATE",
-    "MIN_RATE",
-    "NEAR_SECONDS",
-    "ExcerptSpec",
-    "Limits",
-    "decode_seconds",
-    "locate",
-    "segments",
-]
-
 MIN_RATE: Final = 4_000
 """Lowest sample rate in Hz of the tracks that are accepted."""
 

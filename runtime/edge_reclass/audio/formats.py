@@ -9,19 +9,6 @@ from typing import Final, Literal
 from edge_reclass.audio.mpeg import parse_header
 from edge_reclass.audio.tags import skip_leading
 
-__all__ = [
-    "AUDIO_SUFFIXES",
-    "PYAV_SUFFIXES",
-    "SOUNDFILE_SUFFIXES",
-    "Container",
-    "demuxer_of",
-    "has_audio_suffix",
-    "named_container",
-    "needs_pyav",
-    "sniff",
-    "suffix_of",
-]
-
 SOUNDFILE_SUFFIXES: Final = frozenset(
     {
         ".wav", ".wave", ".bwf", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mp1", ".mpa",

@@ -16,8 +16,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ACTIVE_FRAMES", "FRAME_SECONDS", "SILENCE_DB", "Level", "level", "normalise"]
-
 FRAME_SECONDS: Final = 0.05
 
 SILENCE_DB: Final = -92.0

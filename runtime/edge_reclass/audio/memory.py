@@ -14,8 +14,6 @@ from edge_reclass.audio.mono import FULL_SCALE, MAX_CHANNELS, MonoWriter, check_
 from edge_reclass.audio.reading import attempt
 from edge_reclass.errors import Status, TrackError
 
-__all__ = ["mix_excerpt"]
-
 
 class _MemorySource:
     def __init__(self, samples: NDArray[Any], rate: int) -> None:

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from edge_reclass.errors import Status, TrackError
 
-__all__ = ["BLOCK_VALUES", "FULL_SCALE", "MAX_CHANNELS", "MonoWriter", "check_out"]
-
 BLOCK_VALUES: Final = 2 * 65_536
 """Interleaved float32 values in one block: 65 536 stereo frames, 512 KiB, whatever the channel count."""
 

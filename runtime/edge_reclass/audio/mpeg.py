@@ -16,8 +16,6 @@ from typing import Final
 from edge_reclass.audio.pieces import Piece
 from edge_reclass.audio.tags import skip_leading, tag_size, trailing_start
 
-__all__ = ["FrameHeader", "Frames", "parse_header", "tag_fits", "walk"]
-
 _READ_BYTES: Final = 1 << 20
 _MAX_JUNK_BYTES: Final = 16 << 20
 """So much in one piece that is neither frame nor tag ends the walk."""

@@ -6,8 +6,6 @@ import os
 from itertools import pairwise
 from typing import Final
 
-__all__ = ["links"]
-
 _HEADER_BYTES: Final = 27
 _MAX_PAGE_BYTES: Final = 27 + 255 + 255 * 255
 _BEGINS: Final = 2

@@ -8,8 +8,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Piece", "Pieces"]
-
 Piece = bytes | tuple[int, int]
 """Bytes, or (offset, length) of a part of the file."""
 

@@ -6,8 +6,6 @@ import os
 import re
 from typing import Final
 
-__all__ = ["is_protected"]
-
 _LOOK_BYTES: Final = 1 << 20
 _PIECE_BYTES: Final = 1 << 16
 _OVERLAP_BYTES: Final = 32

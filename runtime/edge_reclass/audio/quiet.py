@@ -15,8 +15,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet_c_stderr"]
-
 _lock = threading.Lock()
 _users = 0
 _saved: int | None = None

@@ -20,8 +20,6 @@ from edge_reclass.audio.mono import MonoWriter
 from edge_reclass.audio.resample import resampled_length
 from edge_reclass.errors import Status, TrackError
 
-__all__ = ["MAX_BAD_PACKETS", "MIN_DECODED", "SHORT_SECONDS", "Attempt", "Source", "attempt"]
-
 MIN_DECODED: Final = 0.9
 """Share of the wanted samples that has to decode, or the file is ``corrupt``."""
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from edge_reclass.audio.mono import check_out
 
-__all__ = ["Resampler", "resampled_length"]
-
 CHUNK: Final = 65_536
 """Samples that go in, or come out, of one call of soxr, whichever is more."""
 

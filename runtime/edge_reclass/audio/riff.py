@@ -9,8 +9,6 @@ from typing import Final
 
 from edge_reclass.audio.pieces import Piece
 
-__all__ = ["Wave", "holds_bitstream", "read_wave"]
-
 _MAX_CHUNKS: Final = 1000
 
 _SYNC_BYTES: Final = 1 << 15

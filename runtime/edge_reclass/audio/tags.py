@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import Final
 
-__all__ = ["skip_leading", "tag_size", "trailing_start"]
-
 _MAX_LYRICS: Final = 1 << 20
 
 

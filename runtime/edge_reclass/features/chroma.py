@@ -11,18 +11,6 @@ import numpy as np
 
 from edge_reclass.features.framing import BINS, DEFAULT_SR, F32, F64, FRAME
 
-__all__ = [
-    "CENS_REACH",
-    "PITCH_CLASSES",
-    "CensSmoother",
-    "chroma_filters",
-    "normalise_peak",
-    "project_power",
-    "quantise",
-    "tonnetz",
-    "tonnetz_basis",
-]
-
 PITCH_CLASSES: Final = 12
 
 _CENTRE_OCTAVE: Final = 5.0

@@ -18,8 +18,6 @@ import soxr
 from edge_reclass.features.chroma import PITCH_CLASSES
 from edge_reclass.features.framing import F32, HOP, frame_count, hann
 
-__all__ = ["ConstantQ", "cqt_frame_count", "early_halvings"]
-
 _OCTAVES: Final = 7
 _LOWEST_HZ: Final = 440.0 * 2.0 ** ((24 - 69) / 12)  # C1
 _SPARSITY: Final = 0.01

@@ -40,8 +40,6 @@ from edge_reclass.features.spectral import (
 from edge_reclass.features.statistics import SCRATCH_VALUES, row_statistics
 from edge_reclass.features.tuning import PEAKS_PER_FRAME, PeakStore
 
-__all__ = ["HIGHEST_RATE", "LOWEST_NATIVE_RATE", "SUBSTITUTE_RATE", "Fma518", "fma518"]
-
 LOWEST_NATIVE_RATE: Final = 8500
 """Rate in Hz below which the constant-Q transform's highest filter does not fit under Nyquist."""
 HIGHEST_RATE: Final = 768000

@@ -7,8 +7,6 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BINS", "DEFAULT_SR", "F32", "F64", "FRAME", "HOP", "frame_count", "hann"]
-
 FRAME: Final = 2048
 """Samples of one frame, and length of its Fourier transform."""
 HOP: Final = 512

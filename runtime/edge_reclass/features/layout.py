@@ -4,17 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = [
-    "EARLY_ROWS",
-    "FEATURE_COUNT",
-    "FEATURE_NAMES",
-    "LATE_ROWS",
-    "ROWS",
-    "STATISTICS",
-    "column_order",
-    "row_slices",
-]
-
 STATISTICS: Final = ("kurtosis", "max", "mean", "median", "min", "skew", "std")
 """Statistics over the frames, in column order; :mod:`.statistics` computes them in this order."""
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from edge_reclass.features.framing import BINS, F32, F64, FRAME
 
-__all__ = ["COEFFICIENTS", "MEL_BANDS", "MelBands", "cosine_transform", "mel_filters"]
-
 MEL_BANDS: Final = 128
 COEFFICIENTS: Final = 20
 

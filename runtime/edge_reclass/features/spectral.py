@@ -16,8 +16,6 @@ from edge_reclass.features.layout import EARLY_ROWS, row_slices
 from edge_reclass.features.mel import MelBands
 from edge_reclass.features.tuning import PeakFinder, PeakStore
 
-__all__ = ["BLOCK", "CONTRAST_BANDS", "RateTables", "SpectralBlock", "SpectralOutput", "StaticTables"]
-
 BLOCK: Final = 256
 """Frames of one block."""
 _TRANSFORM: Final = 32

@@ -9,8 +9,6 @@ import numpy as np
 from edge_reclass.features.framing import F32, F64
 from edge_reclass.features.layout import STATISTICS
 
-__all__ = ["SCRATCH_VALUES", "row_statistics"]
-
 SCRATCH_VALUES: Final = 1 << 16
 """float64 values that the caller lends to :func:`row_statistics`, twice."""
 

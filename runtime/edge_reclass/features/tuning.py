@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from edge_reclass.features.framing import DEFAULT_SR, F32, FRAME
 
-__all__ = ["PEAKS_PER_FRAME", "PeakFinder", "PeakStore"]
-
 U32: TypeAlias = NDArray[np.uint32]
 Index: TypeAlias = NDArray[np.intp]
 

@@ -7,8 +7,6 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["quota_cpus", "usable_cpus"]
-
 
 def usable_cpus() -> int:
     """Number of CPUs that this process can keep busy (at least 1): a container's, taskset's or quota's limit counts."""

@@ -11,8 +11,6 @@ from typing import Any
 
 from edge_reclass.errors import DeviceError
 
-__all__ = ["Gpu", "has_nvidia_gpu", "l4t_release", "probe_gpu"]
-
 
 @dataclass(frozen=True)
 class Gpu:

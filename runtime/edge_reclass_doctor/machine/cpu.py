@@ -9,8 +9,6 @@ from edge_reclass.host import quota_cpus, usable_cpus
 from edge_reclass_doctor.machine.reading import read_list, read_text, scaled, subfolders
 from edge_reclass_doctor.machine.records import ClockRange, Cpu
 
-__all__ = ["clock_folders", "probe_cpu"]
-
 # Implementer and part of MIDR_EL1 (Arm's technical reference manuals), for kernels that name no model.
 _ARM_PARTS = {
     (0x41, 0xD03): "Cortex-A53",

@@ -17,8 +17,6 @@ from edge_reclass.host import probe_gpu as first_gpu
 from edge_reclass_doctor.machine.host import Host
 from edge_reclass_doctor.machine.records import NvmlReading
 
-__all__ = ["Nvml", "open_nvml", "probe_gpu"]
-
 _LIBRARY = "libnvidia-ml.so.1"
 _CLOCK_SM = 1
 _TEMPERATURE_GPU = 0

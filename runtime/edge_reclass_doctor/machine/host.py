@@ -21,8 +21,6 @@ from typing import Any
 from edge_reclass_doctor.machine.reading import read_text
 from edge_reclass_doctor.machine.records import Python
 
-__all__ = ["Host", "Run", "ToolResult", "run_tool"]
-
 _TOOL_SECONDS = 5.0
 _TOOL_FOLDERS = ("usr/sbin", "usr/bin", "sbin", "bin", "usr/local/sbin", "usr/local/bin")
 

@@ -15,8 +15,6 @@ from edge_reclass_doctor.machine.power import overcurrent_counters, overcurrent_
 from edge_reclass_doctor.machine.reading import read_text, scaled, subfolders
 from edge_reclass_doctor.machine.records import ClockRange, Jetson, PowerMode
 
-__all__ = ["gpu_folders", "parse_power_mode", "parse_power_modes", "probe_jetson"]
-
 # JetPack of an L4T release (NVIDIA's release notes).
 _JETPACKS = {
     "36.4.0": "6.1",

@@ -10,8 +10,6 @@ from pathlib import Path
 from edge_reclass_doctor.machine.reading import read_int, read_text
 from edge_reclass_doctor.machine.records import Disk, Memory
 
-__all__ = ["probe_disks", "probe_memory"]
-
 
 def probe_memory(root: Path) -> Memory:
     """From /proc/meminfo, and the limit of the control group (version 2, else 1) where there is one."""

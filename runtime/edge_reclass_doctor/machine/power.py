@@ -13,19 +13,6 @@ from pathlib import Path
 from edge_reclass_doctor.machine.reading import read_int, read_text, scaled, subfolders
 from edge_reclass_doctor.machine.records import Fan, PowerRail, PowerRecord, ThermalZone
 
-__all__ = [
-    "find_rails",
-    "find_zones",
-    "overcurrent_counters",
-    "overcurrent_events",
-    "probe_fans",
-    "probe_power",
-    "probe_thermal",
-    "read_celsius",
-    "read_watts",
-    "total_rail",
-]
-
 _INPUT_RAILS = ("VDD_IN", "VIN")
 """Rails that feed the whole board: Orin Nano and Orin NX, Thor."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-__all__ = ["read_int", "read_list", "read_text", "scaled", "subfolders"]
-
 _MOST = 1 << 20
 
 

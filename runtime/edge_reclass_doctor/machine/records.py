@@ -12,27 +12,6 @@ from msgspec import Struct
 
 from edge_reclass.host import Gpu
 
-__all__ = [
-    "ClockRange",
-    "Cpu",
-    "CudaSoftware",
-    "Disk",
-    "Fan",
-    "Jetson",
-    "Machine",
-    "Memory",
-    "NvmlReading",
-    "OnnxRuntime",
-    "OperatingSystem",
-    "PowerMode",
-    "PowerRail",
-    "PowerRecord",
-    "Python",
-    "Reading",
-    "TensorRt",
-    "ThermalZone",
-]
-
 
 class OperatingSystem(Struct, frozen=True):
     """``container`` names the kind of container that this runs in, where a hint of one was found."""

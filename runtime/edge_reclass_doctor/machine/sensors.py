@@ -25,8 +25,6 @@ from edge_reclass_doctor.machine.power import (
 from edge_reclass_doctor.machine.reading import scaled
 from edge_reclass_doctor.machine.records import NvmlReading, Reading
 
-__all__ = ["Sensors"]
-
 
 class Sensors:
     """Call it for a :class:`Reading`. Not safe for several threads at a time; close it when done."""

@@ -13,15 +13,6 @@ from edge_reclass_doctor.machine.host import Host
 from edge_reclass_doctor.machine.reading import read_text, subfolders
 from edge_reclass_doctor.machine.records import CudaSoftware, OnnxRuntime, Python, TensorRt
 
-__all__ = [
-    "CUDA_MEMORY_VARIABLE",
-    "LIBRARIES",
-    "ONNXRUNTIMES",
-    "probe_cuda",
-    "probe_onnxruntime",
-    "probe_tensorrt",
-]
-
 ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 """Distributions of ONNX Runtime; they overwrite each other's files."""
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from edge_reclass_doctor.machine.reading import read_text
 from edge_reclass_doctor.machine.records import OperatingSystem
 
-__all__ = ["debian_versions", "probe_os"]
-
 
 def probe_os(root: Path, environ: Mapping[str, str]) -> OperatingSystem:
     """Name, kernel, architecture, and whether it looks like a container."""

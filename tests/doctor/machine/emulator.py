@@ -18,20 +18,6 @@ from typing import Any
 from edge_reclass_doctor.machine import Host
 from edge_reclass_doctor.machine.records import Python
 
-__all__ = [
-    "BOARDS",
-    "Board",
-    "Emulated",
-    "FakeCuda",
-    "FakeNvml",
-    "emulated",
-    "fake_root",
-    "libraries",
-    "python_of",
-    "replace_tool",
-    "system_modules",
-]
-
 
 @dataclass(frozen=True)
 class Board:
@@ -189,14 +175,14 @@ BOARDS: Mapping[str, Board] = {
 }
 
 
-def fake_root(root: Path, board: str | Board, *, tensorrt: bool = True) -> Path:
+def fake_root(root: Path, board: str, *, tensorrt: bool = True) -> Path:
     """Write the root folder of an emulated Jetson and return it.
 
     Args:
-        board: a name of :data:`BOARDS`, or a board.
+        board: a name of :data:`BOARDS`.
         tensorrt: JetPack's TensorRT is installed for the system's Python.
     """
-    one = BOARDS[board] if isinstance(board, str) else board
+    one = BOARDS[board]
     write = _Writer(root)
     _write_system(write, one, tensorrt)
     _write_cpus(write, one)
@@ -320,16 +306,16 @@ def replace_tool(root: Path, file: str, stdout: str, *, status: int = 0, then: s
     return path
 
 
-def python_of(board: str | Board, *, sees_system_packages: bool = True) -> Python:
+def python_of(board: str, *, sees_system_packages: bool = True) -> Python:
     """The Python of a virtual environment on that board."""
-    one = BOARDS[board] if isinstance(board, str) else board
+    one = BOARDS[board]
     folder = "/opt/edge-reclass/venv"
     return Python(f"{one.python}.12", f"{folder}/bin/python", folder, sees_system_packages)
 
 
-def system_modules(root: Path, board: str | Board) -> Callable[[str], Path | None]:
+def system_modules(root: Path, board: str) -> Callable[[str], Path | None]:
     """Finds packages as an environment made with --system-site-packages does on that board."""
-    one = BOARDS[board] if isinstance(board, str) else board
+    one = BOARDS[board]
 
     def find(name: str) -> Path | None:
         folder = root / f"usr/lib/python{one.python}/dist-packages" / name
@@ -338,8 +324,40 @@ def system_modules(root: Path, board: str | Board) -> Callable[[str], Path | Non
     return find
 
 
-class FakeCuda:
-    """libcuda's functions that a probe calls, with one GPU; ``statuses`` makes some of them fail."""
+class FakeLibrary:
+    """A library's functions, by ctypes' conventions: each fills what its arguments point to and returns a status.
+
+    Args:
+        functions: what they do.
+        statuses: makes some of them fail.
+    """
+
+    def __init__(self, functions: Mapping[str, Callable[..., object]], statuses: Mapping[str, int]) -> None:
+        self.functions = functions
+        self.called: list[str] = []
+        self._statuses = statuses
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        if name.startswith("_") or name not in self.functions:
+            raise AttributeError(name)
+
+        def call(*arguments: Any) -> int:
+            self.called.append(name)
+            status = self._statuses.get(name, 0)
+            if status == 0:
+                self.functions[name](*arguments)
+            return status
+
+        return call
+
+
+def _put(value: object) -> Callable[..., object]:
+    """Writes ``value`` to the last argument, which is passed by reference."""
+    return lambda *arguments: setattr(arguments[-1]._obj, "value", value)
+
+
+class FakeCuda(FakeLibrary):
+    """libcuda's functions that a probe calls, with one GPU."""
 
     def __init__(
         self,
@@ -354,77 +372,48 @@ class FakeCuda:
         statuses: Mapping[str, int] | None = None,
     ) -> None:
         attributes = {75: sm[0], 76: sm[1], 18: int(integrated)}
-        self.called: list[str] = []
-        self._statuses = statuses or {}
-        self._functions: dict[str, Callable[..., object]] = {
+        functions: dict[str, Callable[..., object]] = {
             "cuInit": lambda flags: None,
-            "cuDeviceGetCount": lambda count: setattr(count._obj, "value", devices),
+            "cuDeviceGetCount": _put(devices),
             "cuDeviceGet": lambda device, ordinal: setattr(device._obj, "value", ordinal),
             "cuDeviceGetAttribute": lambda value, which, device: setattr(value._obj, "value", attributes[which]),
-            "cuDriverGetVersion": lambda value: setattr(value._obj, "value", version),
+            "cuDriverGetVersion": _put(version),
             "cuDeviceGetName": lambda buffer, size, device: setattr(buffer, "value", name.encode()),
             "cuDeviceTotalMem_v2": lambda size, device: setattr(size._obj, "value", memory),
             "cuDeviceGetPCIBusId": lambda buffer, size, device: setattr(buffer, "value", bus.encode()),
         }
-
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        if name.startswith("_") or name not in self._functions:
-            raise AttributeError(name)
-
-        def call(*arguments: Any) -> int:
-            self.called.append(name)
-            status = self._statuses.get(name, 0)
-            if status == 0:
-                self._functions[name](*arguments)
-            return status
-
-        return call
+        super().__init__(functions, statuses or {})
 
 
 NOT_SUPPORTED = 3
 
 
-class FakeNvml:
+class FakeNvml(FakeLibrary):
     """libnvidia-ml's functions that a probe calls; those in ``unsupported`` answer "not supported", as on Orin."""
 
     def __init__(self, *, unsupported: tuple[str, ...] = (), throttle: int = 0) -> None:
         self.power_milliwatts = 31_500
         self.open = 0
-        self._unsupported = unsupported
-
-        def number(value: float) -> Callable[..., object]:
-            return lambda *arguments: setattr(arguments[-1]._obj, "value", int(value))
 
         def memory(device: object, out: Any) -> None:
             out._obj.total, out._obj.free, out._obj.used = 8 << 30, 6 << 30, 2 << 30
 
         clocks = {1: 2505}
-        self._functions: dict[str, Callable[..., object]] = {
+        functions: dict[str, Callable[..., object]] = {
             "nvmlInit_v2": lambda: setattr(self, "open", self.open + 1),
             "nvmlShutdown": lambda: setattr(self, "open", self.open - 1),
-            "nvmlDeviceGetHandleByIndex_v2": lambda index, device: setattr(device._obj, "value", 1),
-            "nvmlDeviceGetHandleByPciBusId_v2": lambda bus, device: setattr(device._obj, "value", 1),
-            "nvmlDeviceGetEnforcedPowerLimit": number(115_000),
+            "nvmlDeviceGetHandleByIndex_v2": _put(1),
+            "nvmlDeviceGetHandleByPciBusId_v2": _put(1),
+            "nvmlDeviceGetEnforcedPowerLimit": _put(115_000),
             "nvmlDeviceGetPowerUsage": lambda device, out: setattr(out._obj, "value", self.power_milliwatts),
-            "nvmlDeviceGetTotalEnergyConsumption": number(1_234_500),
-            "nvmlDeviceGetTemperature": number(54),
+            "nvmlDeviceGetTotalEnergyConsumption": _put(1_234_500),
+            "nvmlDeviceGetTemperature": _put(54),
             "nvmlDeviceGetClockInfo": lambda device, which, out: setattr(out._obj, "value", clocks[which]),
             "nvmlDeviceGetMaxClockInfo": lambda device, which, out: setattr(out._obj, "value", clocks[which] + 600),
             "nvmlDeviceGetMemoryInfo": memory,
-            "nvmlDeviceGetCurrentClocksThrottleReasons": number(throttle),
+            "nvmlDeviceGetCurrentClocksThrottleReasons": _put(throttle),
         }
-
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        if name.startswith("_") or name not in self._functions:
-            raise AttributeError(name)
-
-        def call(*arguments: Any) -> int:
-            if name in self._unsupported:
-                return NOT_SUPPORTED
-            self._functions[name](*arguments)
-            return 0
-
-        return call
+        super().__init__(functions, dict.fromkeys(unsupported, NOT_SUPPORTED))
 
 
 def libraries(cuda: FakeCuda | None = None, nvml: FakeNvml | None = None) -> Callable[[str], Any]:

@@ -134,7 +134,7 @@ def test_a_gpu_that_cannot_be_asked_has_a_reason(tmp_path: Path) -> None:
 def test_nvml_that_answers_little(tmp_path: Path) -> None:
     """As on Orin with JetPack 7.2: the library is there and supports nearly nothing."""
     unsupported = tuple(
-        name for name in FakeNvml()._functions if name.startswith("nvmlDeviceGet") and "Handle" not in name
+        name for name in FakeNvml().functions if name.startswith("nvmlDeviceGet") and "Handle" not in name
     )
     nvml = FakeNvml(unsupported=unsupported)
     found = machine.probe(Emulated(tmp_path, load=libraries(FakeCuda(), nvml)))

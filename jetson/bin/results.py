@@ -16,8 +16,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["forget", "keep", "main", "merge"]
-
 _LOST = ("missing", "unreadable")
 """Statuses that say nothing of the track itself."""
 

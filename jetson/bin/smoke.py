@@ -18,8 +18,6 @@ import wave
 from array import array
 from pathlib import Path
 
-__all__ = ["RATE", "SECONDS", "main", "write_tone"]
-
 RATE, SECONDS = 22_050, 12
 _CHORD = (220.0, 277.18, 329.63)
 

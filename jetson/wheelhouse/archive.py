@@ -13,8 +13,6 @@ from .contents import PROJECT, Wheel
 from .lock import requirement_line
 from .targets import MACHINE, Target
 
-__all__ = ["FORMAT", "Source", "archive_name", "install_text", "manifest", "pack", "requirements_text"]
-
 FORMAT = 1
 
 

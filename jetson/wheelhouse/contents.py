@@ -17,8 +17,6 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from .lock import Locked
 from .targets import Target
 
-__all__ = ["PROJECT", "Wheel", "faults", "needed", "read_wheel", "read_wheels"]
-
 PROJECT = "edge-reclass"
 
 # A licence field may hold the licence's whole text; what is longer than a name is not shown.

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from .targets import MACHINE, Target
 
-__all__ = ["LockError", "Locked", "lock_text", "read_lock", "requirement_line"]
-
 _FILE = re.compile(r"# (?P<file>[^\s/]+\.whl)")
 _LINE = re.compile(
     r"(?P<name>[a-z0-9]+(?:-[a-z0-9]+)*)==(?P<version>[0-9][0-9a-z.+!]*) --hash=sha256:(?P<sha256>[0-9a-f]{64})"

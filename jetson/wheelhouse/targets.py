@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from packaging.tags import Tag
 
-__all__ = ["MACHINE", "TARGETS", "Target"]
-
 MACHINE = "aarch64"
 
 # PEP 600's first glibc, and its older name; no aarch64 wheel was ever built for less.

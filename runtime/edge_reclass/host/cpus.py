@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from edge_reclass.host.files import read_text
+
 
 def usable_cpus() -> int:
     """Number of CPUs that this process can keep busy (at least 1): a container's, taskset's or quota's limit counts."""
@@ -24,15 +26,8 @@ def quota_cpus(root: Path) -> float | None:
     cgroup 2: ``cpu.max`` is ``quota period`` in µs; cgroup 1 keeps them in two files, the quota -1 for none.
     """
     group = root / "sys/fs/cgroup"
-    text = _read(group / "cpu.max")
+    text = read_text(group / "cpu.max")
     if text is None:
-        text = f"{_read(group / 'cpu/cpu.cfs_quota_us')} {_read(group / 'cpu/cpu.cfs_period_us')}"
+        text = f"{read_text(group / 'cpu/cpu.cfs_quota_us')} {read_text(group / 'cpu/cpu.cfs_period_us')}"
     match = re.fullmatch(r"(\d+) (\d+)", text)
     return int(match[1]) / int(match[2]) if match and int(match[1]) and int(match[2]) else None
-
-
-def _read(file: Path) -> str | None:
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_reclass.errors import DeviceError
+from edge_reclass.host.files import read_text
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ def probe_gpu(root: Path = Path("/"), load: Callable[[str], Any] = ctypes.CDLL) 
 
 def l4t_release(root: Path = Path("/")) -> str | None:
     """The L4T release of a Jetson, such as ``36.4.3``; None elsewhere. ``root`` is where ``etc`` is looked for."""
-    match = _search(root / "etc/nv_tegra_release", r"# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)")
+    match = re.search(
+        r"# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)", read_text(root / "etc/nv_tegra_release") or ""
+    )
     return f"{match[1]}.{match[2]}" if match else None
 
 
@@ -104,15 +107,8 @@ def _release(root: Path) -> str | None:
     """The L4T release of a Jetson, else the version of the NVIDIA kernel module."""
     if l4t := l4t_release(root):
         return f"l4t-{l4t}"
-    match = _search(root / "proc/driver/nvidia/version", r"NVRM version:.*?\s(\d{3,}\.[\d.]+)\s")
+    match = re.search(r"NVRM version:.*?\s(\d{3,}\.[\d.]+)(?!\S)", read_text(root / "proc/driver/nvidia/version") or "")
     return f"driver-{match[1]}" if match else None
-
-
-def _search(file: Path, pattern: str) -> re.Match[str] | None:
-    try:
-        return re.search(pattern, file.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return None
 
 
 def has_nvidia_gpu(root: Path = Path("/")) -> bool:
@@ -120,13 +116,6 @@ def has_nvidia_gpu(root: Path = Path("/")) -> bool:
     if any((root / trace).exists() for trace in _TRACES):
         return True
     for device in (root / "sys/bus/pci/devices").glob("*"):
-        if _read(device / "vendor") == "0x10de" and (_read(device / "class") or "").startswith("0x03"):
+        if read_text(device / "vendor") == "0x10de" and (read_text(device / "class") or "").startswith("0x03"):
             return True
     return False
-
-
-def _read(file: Path) -> str | None:
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return None

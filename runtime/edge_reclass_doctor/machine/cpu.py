@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edge_reclass.host import quota_cpus, usable_cpus
-from edge_reclass_doctor.machine.reading import read_list, read_text, scaled, subfolders
+from edge_reclass.host import quota_cpus, read_text, usable_cpus
+from edge_reclass_doctor.machine.reading import read_list, scaled, subfolders
 from edge_reclass_doctor.machine.records import ClockRange, Cpu
 
 # Implementer and part of MIDR_EL1 (Arm's technical reference manuals), for kernels that name no model.

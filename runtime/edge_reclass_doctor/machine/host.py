@@ -18,7 +18,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from edge_reclass_doctor.machine.reading import read_text
+from edge_reclass.host import read_text
 from edge_reclass_doctor.machine.records import Python
 
 _TOOL_SECONDS = 5.0

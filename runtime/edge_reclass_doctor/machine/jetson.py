@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from edge_reclass.host import l4t_release
+from edge_reclass.host import l4t_release, read_text
 from edge_reclass_doctor.machine.host import Host
 from edge_reclass_doctor.machine.power import overcurrent_counters, overcurrent_events
-from edge_reclass_doctor.machine.reading import read_text, scaled, subfolders
+from edge_reclass_doctor.machine.reading import scaled, subfolders
 from edge_reclass_doctor.machine.records import ClockRange, Jetson, PowerMode
 
 # JetPack of an L4T release (NVIDIA's release notes).

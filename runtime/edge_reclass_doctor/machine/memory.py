@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from edge_reclass_doctor.machine.reading import read_int, read_text
+from edge_reclass.host import read_text
+from edge_reclass_doctor.machine.reading import read_int
 from edge_reclass_doctor.machine.records import Disk, Memory
 
 

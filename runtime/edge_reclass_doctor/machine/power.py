@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from edge_reclass_doctor.machine.reading import read_int, read_text, scaled, subfolders
+from edge_reclass.host import read_text
+from edge_reclass_doctor.machine.reading import read_int, scaled, subfolders
 from edge_reclass_doctor.machine.records import Fan, PowerRail, PowerRecord, ThermalZone
 
 _INPUT_RAILS = ("VDD_IN", "VIN")

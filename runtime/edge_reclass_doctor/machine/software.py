@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from edge_reclass.host import read_text
 from edge_reclass_doctor.machine.host import Host
-from edge_reclass_doctor.machine.reading import read_text, subfolders
+from edge_reclass_doctor.machine.reading import subfolders
 from edge_reclass_doctor.machine.records import CudaSoftware, OnnxRuntime, Python, TensorRt
 
 ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")

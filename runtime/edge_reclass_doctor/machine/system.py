@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from edge_reclass_doctor.machine.reading import read_text
+from edge_reclass.host import read_text
 from edge_reclass_doctor.machine.records import OperatingSystem
 
 

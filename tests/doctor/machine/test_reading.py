@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from doctor.machine.emulator import replace_tool
+from edge_reclass.host import read_text
 from edge_reclass_doctor.machine import Host, run_tool
-from edge_reclass_doctor.machine.reading import read_int, read_list, read_text, scaled, subfolders
+from edge_reclass_doctor.machine.reading import read_int, read_list, scaled, subfolders
 
 
 def test_what_cannot_be_read_is_none(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,3 +45,22 @@ def copied(made: Callable[[str], Path], tmp_path: Path) -> Callable[[str, str], 
         return Path(shutil.copyfile(made(kind), tmp_path / name))
 
     return copy
+
+
+@pytest.fixture
+def remove_av(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """remove_av() → from here on, PyAV is not installed."""
+
+    def remove() -> None:
+        real = builtins.__import__
+
+        def without(name: str, *args: Any, **kwargs: Any) -> Any:
+            if name == "av" or name.startswith("av."):
+                raise ModuleNotFoundError("No module named 'av'", name="av")
+            return real(name, *args, **kwargs)
+
+        for name in [name for name in sys.modules if name == "av" or name.startswith("av.")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(builtins, "__import__", without)
+
+    return remove

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import os
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,7 +199,7 @@ def test_non_finite_wav(value: float, channels: int, tmp_path: Path, out: np.nda
 @pytest.mark.parametrize("kind", CODECS)
 @pytest.mark.parametrize("pyav", [True, False])
 def test_truncated(
-    kind: str, pyav: bool, made: Made, tmp_path: Path, out: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    kind: str, pyav: bool, made: Made, tmp_path: Path, out: np.ndarray, remove_av: Callable[[], None]
 ) -> None:
     """The first 60 % of a file: what is there is decoded, the excerpt lies in it, and it is said."""
     data = made(kind).read_bytes()
@@ -210,7 +208,7 @@ def test_truncated(
     if not pyav:
         if kind in synth.AV_FORMATS:
             pytest.skip("needs PyAV whole, too")
-        _without_av(monkeypatch)
+        remove_av()
     for specs in ([ExcerptSpec(1.0, 2.0)], CENTER, [ExcerptSpec(100.0, 2.0)], FULL):
         if kind in (".m4a", ".alac.m4a"):
             # An m4a's index is at its end.
@@ -275,19 +273,6 @@ def test_container_without_audio(tmp_path: Path, out: np.ndarray) -> None:
     assert "no audio stream" in str(error)
 
 
-def _without_av(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def no_av(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "av" or name.startswith("av."):
-            raise ModuleNotFoundError("No module named 'av'", name="av")
-        return real(name, *args, **kwargs)
-
-    for name in [name for name in sys.modules if name == "av" or name.startswith("av.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", no_av)
-
-
 # First bytes suffice, so this runs where PyAV is not installed, too.
 @pytest.mark.parametrize(
     ("name", "head"),
@@ -299,9 +284,9 @@ def _without_av(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.alac", b"?" * 100),
     ],
 )
-def test_without_pyav(name: str, head: bytes, tmp_path: Path, out: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyav(name: str, head: bytes, tmp_path: Path, out: np.ndarray, remove_av: Callable[[], None]) -> None:
     path = put(tmp_path / name, head)
-    _without_av(monkeypatch)
+    remove_av()
     error = failure(path, out)
     assert error.status == "unsupported"
     assert "pip install 'edge-reclass[codecs]'" in str(error)
@@ -309,17 +294,17 @@ def test_without_pyav(name: str, head: bytes, tmp_path: Path, out: np.ndarray, m
 
 @pytest.mark.parametrize("kind", synth.SOUNDFILE_FORMATS)
 def test_without_pyav_the_rest_is_decoded(
-    kind: str, made: Made, out: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kind: str, made: Made, out: np.ndarray, remove_av: Callable[[], None], tmp_path: Path
 ) -> None:
     path = made(kind)
-    _without_av(monkeypatch)
+    remove_av()
     assert len(Decoder().decode(path, CENTER, out).segments[0].samples) > 0
     assert failure(put(tmp_path / f"a{kind}", b"text" * 1000), out).status == "corrupt"
 
 
-def test_codec_that_libsndfile_lacks_without_pyav(made: Made, out: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codec_that_libsndfile_lacks_without_pyav(made: Made, out: np.ndarray, remove_av: Callable[[], None]) -> None:
     path = made(".flac.ogg")
-    _without_av(monkeypatch)
+    remove_av()
     error = failure(path, out)
     assert error.status == "unsupported"
     assert "pip install 'edge-reclass[codecs]'" in str(error)

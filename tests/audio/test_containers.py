@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import struct
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -195,21 +195,6 @@ def test_noise_of_a_bit_stream_gets_no_genre(sync: str, swap: bool, tmp_path: Pa
     assert decode(tmp_path / "b.wav").total == 100_000
 
 
-@pytest.fixture()
-def no_av(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "av" or name.startswith("av."):
-            raise ModuleNotFoundError("No module named 'av'", name="av")
-        return real(name, *args, **kwargs)
-
-    for name in [name for name in sys.modules if name == "av" or name.startswith("av.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", without)
-    return monkeypatch
-
-
 HEADS = {
     "a.wv": b"wvpk", "a.tta": b"TTA1", "a.ape": b"MAC ", "a.mpc": b"MPCK", "b.mpc": b"MP+\x07", "a.dsf": b"DSD ",
     "a.dff": b"FRM8\0\0\0\0\0\0\0\0DSD ", "a.mka": bytes.fromhex("1a45dfa3"), "a.webm": bytes.fromhex("1a45dfa3"),
@@ -221,7 +206,8 @@ HEADS = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_without_pyav_it_is_unsupported_and_a_track(name: str, tmp_path: Path, no_av: pytest.MonkeyPatch) -> None:
+def test_without_pyav_it_is_unsupported_and_a_track(name: str, tmp_path: Path, remove_av: Callable[[], None]) -> None:
+    remove_av()
     (tmp_path / name).write_bytes(HEADS[name] + bytes(500))
     with pytest.raises(TrackError, match=r"pip install 'edge-reclass\[codecs\]'") as caught:
         decode(tmp_path / name)
@@ -244,14 +230,14 @@ def test_what_only_begins_like_it_is_a_bad_file(name: str, tmp_path: Path) -> No
     assert "pip install" not in str(caught.value)
 
 
-def test_pyav_that_does_not_load_says_why(tmp_path: Path, no_av: pytest.MonkeyPatch) -> None:
+def test_pyav_that_does_not_load_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str, *args: Any, **kwargs: Any) -> Any:
         if name == "av":
             raise ImportError("libavcodec.so: cannot allocate memory")
         return real(name, *args, **kwargs)
 
     real = builtins.__import__
-    no_av.setattr(builtins, "__import__", broken)
+    monkeypatch.setattr(builtins, "__import__", broken)
     (tmp_path / "a.wv").write_bytes(b"wvpk" + bytes(100))
     with pytest.raises(TrackError, match=r"cannot be imported: .* cannot allocate memory"):
         decode(tmp_path / "a.wv")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,21 +43,12 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
 
 
 @pytest.fixture(params=[True, False], ids=["pyav", "no-pyav"])
-def pyav(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+def pyav(request: pytest.FixtureRequest, remove_av: Callable[[], None]) -> bool:
     if request.param:
         pytest.importorskip("av")
-        return True
-    real = builtins.__import__
-
-    def no_av(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "av" or name.startswith("av."):
-            raise ModuleNotFoundError("No module named 'av'", name="av")
-        return real(name, *args, **kwargs)
-
-    for name in [name for name in sys.modules if name == "av" or name.startswith("av.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", no_av)
-    return False
+    else:
+        remove_av()
+    return bool(request.param)
 
 
 def decode(path: Path, data: bytes, specs: list[ExcerptSpec] = FULL) -> Decoded:

@@ -28,7 +28,9 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from edge_reclass.features import FEATURE_NAMES, ROWS, Fma518, PeakStore
+from edge_reclass.features import FEATURE_NAMES, Fma518
+from edge_reclass.features.layout import ROWS
+from edge_reclass.features.tuning import PeakStore
 from edge_reclass_bench.peers.librosa_fma518 import OracleResult, librosa_fma518
 
 DATA = Path(os.environ.get("EDGE_RECLASS_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")

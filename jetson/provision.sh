@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a flashed board to a classified library, offline. Every step looks first and changes only what differs; a step that
-# fails leaves what was there before, and names the command that fixes it. docs/jetson.md tells the whole way.
+# fails leaves what was there before, and names the command that fixes it. docs/jetson.md describes the whole way.
 set -Eeuo pipefail
 umask 022 # the service, which is another user, reads what is made here
 

@@ -54,7 +54,7 @@ ended() {
   exit "$code"
 }
 
-# Of an error inside of a command substitution, the line that made it is told, once.
+# Of an error inside of a command substitution, the line that made it is reported, once.
 trap 'code=$?; if [ "$BASH_SUBSHELL" = 0 ] && { [ "$code" -le 100 ] || [ "$code" -gt 105 ]; }; then unexpected "$code" "$BASH_COMMAND" "$LINENO" "${BASH_SOURCE[0]}"; fi' ERR
 trap 'ended "$?"' EXIT
 

@@ -186,7 +186,7 @@ class Fma518:
         def analyse(block: SpectralBlock, start: int) -> None:
             block.analyse(samples, start, min(start + BLOCK, frames), tables, output)
 
-        self._over_blocks(range(0, frames, BLOCK), analyse)
+        self._over_blocks(frames, analyse)
         pitch = peaks_at_rate.tuning()
         filters = self._chroma_filters(peaks_at_default_sr.tuning())
 
@@ -245,9 +245,9 @@ class Fma518:
             PeakStore(memory[split : split + room * PEAKS_PER_FRAME[1]], PEAKS_PER_FRAME[1], BLOCK, frames),
         )
 
-    def _over_blocks(self, starts: range, work: Callable[[SpectralBlock, int], None]) -> None:
+    def _over_blocks(self, frames: int, work: Callable[[SpectralBlock, int], None]) -> None:
         """Call ``work`` for the first frame of every block, on all threads; blocks are independent of one another."""
-        waiting = iter(starts)
+        waiting = iter(range(0, frames, BLOCK))
 
         def drain(block: SpectralBlock) -> None:
             # next() of a range iterator is one step under the interpreter lock: no block is taken twice.
@@ -317,7 +317,7 @@ class Fma518:
                 stop = min(start + BLOCK, frames)
                 project_power(block.power(samples, start, stop), filters, chroma[:, start:stop])
 
-            self._over_blocks(range(0, frames, BLOCK), project)
+            self._over_blocks(frames, project)
         else:
             for start in range(0, frames, _PROJECTED):
                 part = slice(start, start + _PROJECTED)
@@ -346,16 +346,12 @@ def _decibel_floor(power: F32) -> np.float32:
     return max(_FLOOR, max(_FLOOR, power.max()) * _RANGE)
 
 
-def _decibels(power: F32, floor: np.float32) -> None:
-    np.maximum(power, floor, out=power)
-    np.log(power, out=power)
-    np.multiply(power, _DECIBEL, out=power)
-
-
 def _contrast(peaks: F32, valleys: F32) -> None:
     """Decibels of the peaks less decibels of the valleys, each no deeper than 80 dB below its own maximum; in place."""
     for levels in (peaks, valleys):
-        _decibels(levels, _decibel_floor(levels))
+        np.maximum(levels, _decibel_floor(levels), out=levels)
+        np.log(levels, out=levels)
+        np.multiply(levels, _DECIBEL, out=levels)
     np.subtract(peaks, valleys, out=peaks)
 
 

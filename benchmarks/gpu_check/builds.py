@@ -11,17 +11,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
-from edge_reclass.backends import Backend, open_backend
+from edge_reclass.backends import Backend, Library, open_backend, open_library
 from edge_reclass.bundle import Bundle, load
-from edge_reclass.engines import Profile, target_for
+from edge_reclass.engines import Flavour, Profile, target_for
 from edge_reclass.errors import DeviceError
 from edge_reclass.host import Gpu, probe_gpu, usable_cpus
 from edge_reclass_export.engine.build import DeviceCheck, EngineBuild, default_timing_cache
-from edge_reclass_export.engine.library import FLAVOURS, Library, open_library
 from edge_reclass_export.engine.stages import INPUT, EngineStage, engine_stages
 from edge_reclass_export.engine.store import EngineStore
 from gpu_check.geometry import Encoder, encoders
@@ -39,7 +38,7 @@ _PROBE_SECONDS = 120.0
 
 def run(settings: Settings, journal: Journal) -> None:
     """See the module."""
-    for flavour in FLAVOURS:
+    for flavour in get_args(Flavour):
         found = journal.do(flavour, partial(_library, flavour))
         if not found:
             continue
@@ -59,7 +58,7 @@ def _library(flavour: str) -> dict[str, Any]:
         library = open_library(flavour)
     except DeviceError as error:
         raise NotHere(str(error)) from error
-    return {"version": library.version, "module": library.module}
+    return {"version": library.version, "module": library.api.__name__}
 
 
 def _build(settings: Settings, flavour: str, encoder: Encoder, precision: str) -> dict[str, Any]:

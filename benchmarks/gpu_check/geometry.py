@@ -9,13 +9,14 @@ from functools import lru_cache, partial
 from edge_reclass.bundle import ExcerptEntry
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.precision import EncoderModule
-from edge_reclass_export.recipes.hubert import random_weights
+from edge_reclass_export.recipes.hubert import MertConfig, random_weights
 from edge_reclass_export.recipes.mert import MertOptions, mert_encoder, random_source
-from edge_reclass_export.recipes.mert_checkpoint import RANDOM_CONFIGS, MertConfig, MertSource, Preprocessing
+from edge_reclass_export.recipes.mert_checkpoint import RANDOM_CONFIGS, MertSource, Preprocessing
 from edge_reclass_export.recipes.mert_model import build as build_mert
 from edge_reclass_export.recipes.openjmla import one_window, openjmla_encoder
 from edge_reclass_export.recipes.openjmla import random_source as random_openjmla
-from edge_reclass_export.recipes.openjmla_checkpoint import FULL_SIZE, N_FFT, Geometry
+from edge_reclass_export.recipes.openjmla_checkpoint import FULL_SIZE
+from edge_reclass_export.recipes.openjmla_model import N_FFT, Geometry
 from edge_reclass_export.recipes.openjmla_model import build as build_openjmla
 from gpu_check.settings import Settings
 

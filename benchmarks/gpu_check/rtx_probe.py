@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_reclass_export.engine.library import open_library
+from edge_reclass.backends import open_library
 
 __all__ = ["main"]
 
@@ -52,7 +51,7 @@ def _network() -> tuple[bytes, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 def main(device: str) -> None:
     """See the module."""
     library = open_library("tensorrt-rtx")
-    trt = import_module(library.module)
+    trt = library.api
     _tell(version=library.version, knows=[name for name in trt.ComputeCapability.__members__ if name.startswith("SM")])
     model, inputs, expected = _network()
     logger = trt.Logger(trt.Logger.WARNING)

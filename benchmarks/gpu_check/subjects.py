@@ -6,11 +6,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from edge_reclass.backends import Backend, Graph, open_backend
 from edge_reclass.bundle import Bundle, WaveformEntry, load
+from edge_reclass.engines import Flavour
 from edge_reclass.host import usable_cpus
-from edge_reclass_export.engine.library import FLAVOURS
 from edge_reclass_export.engine.verify import open_encoder
 from gpu_check.geometry import Encoder
 from gpu_check.journal import NotHere, load_record
@@ -19,6 +20,7 @@ from gpu_check.setup import versions
 
 __all__ = ["Subject", "Subjects", "require"]
 
+_FLAVOURS = get_args(Flavour)
 _PRECISIONS = ("fp16", "fp32")
 
 
@@ -60,7 +62,7 @@ class Subjects:
 
     def of(self, encoder: Encoder) -> list[Subject]:
         """Every backend × precision that a user of this device could ask for."""
-        names = ("cpu",) if self._settings.device == "cpu" else ("cuda", *FLAVOURS)
+        names = ("cpu",) if self._settings.device == "cpu" else ("cuda", *_FLAVOURS)
         return [
             Subject(f"{name} {precision}", name, precision, self._opener(encoder, name, precision))
             for name in names
@@ -90,7 +92,7 @@ class Subjects:
         def opened(max_batch: int) -> Graph:
             entry = self.entry(encoder)
             files: dict[str, str] = {str(key): file for key, file in entry.files.items()}
-            if backend in FLAVOURS:
+            if backend in _FLAVOURS:
                 file = self._plan(backend, encoder, precision)
             else:
                 file = self._loaded().path(files[precision])
@@ -100,7 +102,7 @@ class Subjects:
 
     def _backend(self, name: str) -> Backend:
         if name not in self._backends:
-            if name in FLAVOURS:
+            if name in _FLAVOURS:
                 from edge_reclass.backends.tensorrt import TensorRTBackend
 
                 made: Backend = TensorRTBackend(timed=True, flavour=name)

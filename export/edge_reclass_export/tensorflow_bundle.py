@@ -10,17 +10,18 @@ LevelDB ``doc/table_format.md``.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass_export.errors import CheckpointError
 
-__all__ = ["TensorBundle", "TensorEntry"]
+__all__ = ["TensorBundle"]
 
 _FOOTER_BYTES = 48
 _TABLE_MAGIC = 0xDB4775248B80FB57
@@ -35,13 +36,11 @@ _DTYPES: Mapping[int, np.dtype[np.generic]] = {
 """numpy type of each TensorFlow ``DataType`` that a weight file may hold."""
 
 
-@dataclass(frozen=True)
-class TensorEntry:
+class _Entry(NamedTuple):
     """Where one tensor lies in the data file, and what it is."""
 
     dtype_code: int
     shape: tuple[int, ...]
-    shard: int
     offset: int
     size: int
 
@@ -49,8 +48,13 @@ class TensorEntry:
 class TensorBundle:
     """The tensors of a one-shard checkpoint, by name.
 
-    ``index`` and ``data`` are the contents of the ``.index`` and ``.data-00000-of-00001`` files; ``source``
-    is how messages call the checkpoint. Raises ``CheckpointError`` where the index is no intact table.
+    Args:
+        index: content of the ``.index`` file.
+        data: content of the ``.data-00000-of-00001`` file.
+        source: how messages call the checkpoint.
+
+    Raises:
+        CheckpointError: the index is no intact table.
     """
 
     def __init__(self, index: bytes, data: bytes, source: str) -> None:
@@ -58,165 +62,121 @@ class TensorBundle:
         self._source = source
         try:
             self.entries = self._read_index(index)
-        except (IndexError, struct.error, UnicodeDecodeError) as error:
-            raise CheckpointError(
-                f"{source}: the index is truncated or corrupt ({error}); fetch the file again"
-            ) from error
+        except (EOFError, struct.error, TypeError, ValueError) as error:
+            raise self._error(f"the index is truncated or corrupt ({error}); fetch the file again") from error
 
     def tensor(self, name: str, shape: tuple[int, ...] | None = None) -> NDArray[np.generic]:
         """The tensor ``name``; ``shape`` is what it has to have. Raises ``CheckpointError`` otherwise."""
         entry = self.entries.get(name)
         if entry is None:
-            raise CheckpointError(f"{self._source}: no tensor {name!r} among {len(self.entries)}")
+            raise self._error(f"no tensor {name!r} among {len(self.entries)}")
         if shape is not None and entry.shape != shape:
-            raise CheckpointError(
-                f"{self._source}: tensor {name!r} has shape {list(entry.shape)}, expected {list(shape)}"
-            )
+            raise self._error(f"tensor {name!r} has shape {list(entry.shape)}, expected {list(shape)}")
         dtype = _DTYPES.get(entry.dtype_code)
         if dtype is None:
-            raise CheckpointError(
-                f"{self._source}: tensor {name!r} has TensorFlow type {entry.dtype_code},"
-                f" expected one of {sorted(_DTYPES)}"
+            raise self._error(
+                f"tensor {name!r} has TensorFlow type {entry.dtype_code}, expected one of {sorted(_DTYPES)}"
             )
         expected = prod(entry.shape) * dtype.itemsize
         if entry.size != expected:
-            raise CheckpointError(
-                f"{self._source}: tensor {name!r} has {entry.size} bytes, expected {expected} for {list(entry.shape)}"
+            raise self._error(f"tensor {name!r} has {entry.size} bytes, expected {expected} for {list(entry.shape)}")
+        end = entry.offset + entry.size
+        if end > len(self._data):
+            raise self._error(
+                f"the data file is truncated: tensor {name!r} ends at byte {end}, the file at {len(self._data)};"
+                " fetch the file again"
             )
-        raw = self._data[entry.offset : entry.offset + entry.size]
-        if len(raw) != entry.size:
-            raise CheckpointError(
-                f"{self._source}: the data file is truncated: tensor {name!r} ends at byte"
-                f" {entry.offset + entry.size}, the file at {len(self._data)}; fetch the file again"
-            )
-        return np.frombuffer(raw, dtype).reshape(entry.shape)
+        return np.frombuffer(self._data[entry.offset : end], dtype).reshape(entry.shape)
 
-    def _read_index(self, index: bytes) -> dict[str, TensorEntry]:
-        if len(index) < _FOOTER_BYTES:
-            raise CheckpointError(
-                f"{self._source}: the index has {len(index)} bytes, a table needs at least {_FOOTER_BYTES}"
-            )
-        footer = index[-_FOOTER_BYTES:]
-        (magic,) = struct.unpack("<Q", footer[-8:])
+    def _error(self, what: str) -> CheckpointError:
+        return CheckpointError(f"{self._source}: {what}")
+
+    def _read_index(self, index: bytes) -> dict[str, _Entry]:
+        (magic,) = struct.unpack("<Q", index[-8:])
         if magic != _TABLE_MAGIC:
-            raise CheckpointError(
-                f"{self._source}: the index ends with {magic:#018x}, expected {_TABLE_MAGIC:#018x}:"
+            raise self._error(
+                f"the index ends with {magic:#018x}, expected {_TABLE_MAGIC:#018x}:"
                 " it is no TensorFlow V2 checkpoint, or it is truncated"
             )
-        cursor = _Cursor(footer)
-        self._block(index, *cursor.block_handle())  # the meta index, which bundles leave empty
-        entries: dict[str, TensorEntry] = {}
-        header_seen = False
-        for _, handle in _block_records(self._block(index, *cursor.block_handle())):
-            for key, value in _block_records(self._block(index, *_Cursor(handle).block_handle())):
-                if key:
-                    entries[key.decode("utf-8")] = self._entry(key, value)
-                else:
-                    self._check_header(value)
-                    header_seen = True
-        if not header_seen:
-            raise CheckpointError(f"{self._source}: the index has no bundle header")
-        return entries
+        footer = _Bytes(index[-_FOOTER_BYTES:])
+        self._block(index, footer)  # the meta index, which bundles leave empty
+        records = [
+            record
+            for _, handle in _block_records(self._block(index, footer))
+            for record in _block_records(self._block(index, _Bytes(handle)))
+        ]
+        header = [dict(_protobuf_fields(value)) for key, value in records if not key]
+        if not header:
+            raise self._error("the index has no bundle header")
+        shards, endianness = header[0].get(1, 0), header[0].get(2, 0)
+        if shards != 1 or endianness != 0:
+            raise self._error(
+                f"shards {shards!r} and endianness {endianness!r} in the header, expected one shard, little-endian (0)"
+            )
+        return {key.decode("utf-8"): self._entry(key, value) for key, value in records if key}
 
-    def _block(self, index: bytes, offset: int, size: int) -> bytes:
-        stored = index[offset : offset + size + _BLOCK_TRAILER_BYTES]
-        if len(stored) != size + _BLOCK_TRAILER_BYTES:
-            raise CheckpointError(
-                f"{self._source}: the index is truncated: a block ends at byte"
-                f" {offset + size + _BLOCK_TRAILER_BYTES}, the file at {len(index)}"
-            )
-        compression = stored[size]
-        if compression != 0:
-            raise CheckpointError(
-                f"{self._source}: an index block is compressed (type {compression}), which is not supported"
-            )
+    def _block(self, index: bytes, handle: _Bytes) -> bytes:
+        """The block at the offset and of the size that ``handle`` names."""
+        offset, size = handle.varint(), handle.varint()
+        stored = _Bytes(index[offset:]).take(size + _BLOCK_TRAILER_BYTES)
+        if stored[size] != 0:
+            raise self._error(f"an index block is compressed (type {stored[size]}), which is not supported")
         return stored[:size]
 
-    def _check_header(self, value: bytes) -> None:
-        fields = dict(_protobuf_fields(value))
-        shards = fields.get(1, 0)
-        endianness = fields.get(2, 0)
-        if shards != 1 or endianness != 0:
-            raise CheckpointError(
-                f"{self._source}: shards {shards!r} and endianness {endianness!r} in the header,"
-                " expected one shard, little-endian (0)"
-            )
-
-    def _entry(self, key: bytes, value: bytes) -> TensorEntry:
-        numbers = {1: 1, 3: 0, 4: 0, 5: 0}
-        shape: tuple[int, ...] = ()
-        for field, content in _protobuf_fields(value):
-            if field == 2 and isinstance(content, bytes):
-                shape = tuple(_dimension(dim) for tag, dim in _protobuf_fields(content) if tag == 2)
-            elif field in numbers and isinstance(content, int):
-                numbers[field] = content
-            elif field == 7:
-                raise CheckpointError(
-                    f"{self._source}: tensor {key.decode()!r} is stored in slices, which is not supported"
-                )
-        return TensorEntry(numbers[1], shape, numbers[3], numbers[4], numbers[5])
+    def _entry(self, key: bytes, value: bytes) -> _Entry:
+        fields = list(_protobuf_fields(value))
+        numbers = dict(fields)
+        if 7 in numbers:
+            raise self._error(f"tensor {key.decode()!r} is stored in slices, which is not supported")
+        dimensions = [dim for tag, shape in fields if tag == 2 for inner, dim in _protobuf_fields(shape) if inner == 2]
+        shape = tuple(dict(_protobuf_fields(dim)).get(1, 0) for dim in dimensions)
+        return _Entry(numbers.get(1, 1), shape, numbers.get(4, 0), numbers.get(5, 0))
 
 
-class _Cursor:
-    """Reads variable-length integers (base 128, low group first) from bytes."""
+class _Bytes(io.BytesIO):
+    """Bytes that are read in order; ``EOFError`` where there are too few."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.position = 0
+    def take(self, count: int) -> bytes:
+        taken = self.read(count)
+        if len(taken) != count:
+            raise EOFError(f"{count} bytes expected, {len(taken)} left")
+        return taken
 
     def varint(self) -> int:
+        """An integer in groups of 7 bits, the lowest first."""
         result = shift = 0
         while True:
-            byte = self.data[self.position]
-            self.position += 1
+            byte = self.take(1)[0]
             result |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return result
             shift += 7
 
-    def take(self, count: int) -> bytes:
-        if self.position + count > len(self.data):
-            raise IndexError(f"{count} bytes wanted at {self.position}, {len(self.data)} there")
-        taken = self.data[self.position : self.position + count]
-        self.position += count
-        return taken
-
-    def block_handle(self) -> tuple[int, int]:
-        return self.varint(), self.varint()
+    def left(self) -> bool:
+        return self.tell() < len(self.getbuffer())
 
 
 def _block_records(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Key and value of each record; a key stores only what differs from the key before it."""
     (restarts,) = struct.unpack("<I", block[-4:])
-    cursor = _Cursor(block[: len(block) - 4 - 4 * restarts])
+    records = _Bytes(block[: len(block) - 4 - 4 * restarts])
     key = b""
-    while cursor.position < len(cursor.data):
-        shared, unshared, value_size = cursor.varint(), cursor.varint(), cursor.varint()
-        key = key[:shared] + cursor.take(unshared)
-        yield key, cursor.take(value_size)
+    while records.left():
+        shared, unshared, value_size = records.varint(), records.varint(), records.varint()
+        key = key[:shared] + records.take(unshared)
+        yield key, records.take(value_size)
 
 
-def _protobuf_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    cursor = _Cursor(message)
-    while cursor.position < len(message):
-        tag = cursor.varint()
-        field, wire_type = tag >> 3, tag & 7
+def _protobuf_fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """Number and value of each field: an int, or the bytes of a text or message."""
+    fields = _Bytes(message)
+    while fields.left():
+        field, wire_type = divmod(fields.varint(), 8)
         if wire_type == 0:
-            yield field, cursor.varint()
-        elif wire_type == 1:
-            yield field, int.from_bytes(cursor.take(8), "little")
+            yield field, fields.varint()
         elif wire_type == 2:
-            yield field, cursor.take(cursor.varint())
-        elif wire_type == 5:
-            yield field, int.from_bytes(cursor.take(4), "little")
+            yield field, fields.take(fields.varint())
+        elif wire_type in (1, 5):
+            yield field, int.from_bytes(fields.take(8 if wire_type == 1 else 4), "little")
         else:
-            raise IndexError(f"protobuf wire type {wire_type}")
-
-
-def _dimension(message: bytes | int) -> int:
-    if not isinstance(message, bytes):
-        raise IndexError("a dimension is no message")
-    size = dict(_protobuf_fields(message)).get(1, 0)
-    if not isinstance(size, int):
-        raise IndexError("a dimension's size is no number")
-    return size
+            raise ValueError(f"protobuf wire type {wire_type}")

@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_reclass.backends import Backend, Graph, open_backend
+from edge_reclass.backends import Backend, Graph, open_backend, open_library
 from edge_reclass.engines.record import EngineKey, Profile, target_for
 from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError, MissingExtraError
 from edge_reclass.host.gpu import probe_gpu
-from edge_reclass_export.engine.library import open_library
 from edge_reclass_export.engine.process import BuildFailure, BuildJob, build_engine
 from export.tiny_transformer import WINDOW, tiny_transformer
 

@@ -12,7 +12,7 @@ import pytest
 import bundles
 from backends.fakes import FakeGpu, fake_gpu, write_plan
 from backends.fakes.tensorrt import DataType, TensorIOMode
-from edge_reclass.backends import PlainFile
+from edge_reclass.backends import PlainFile, open_library
 from edge_reclass.backends.tensorrt.backend import TensorRTBackend
 from edge_reclass.errors import DeviceError, EngineError
 
@@ -309,3 +309,19 @@ def test_no_tensorrt(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DeviceError, match=r"no TensorRT can be imported .*JetPack"):
         TensorRTBackend()
+
+
+@pytest.mark.usefixtures("gpu")
+def test_auto_takes_tensorrt_before_rtx() -> None:
+    import tensorrt
+
+    assert open_library("auto", lambda name: tensorrt).flavour == "tensorrt"
+    assert str(open_library("tensorrt-rtx", lambda name: tensorrt)).startswith("TensorRT-RTX ")
+
+    def absent(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    with pytest.raises(DeviceError, match=r"No module named 'tensorrt_rtx'.*JetPack.*tensorrt-rtx"):
+        open_library("auto", absent)
+    with pytest.raises(DeviceError, match=r"no TensorRT can be imported .*system-site-packages"):
+        open_library("tensorrt", absent)

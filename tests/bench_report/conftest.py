@@ -61,10 +61,10 @@ def synthetic(audio: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Sy
     """Stages fma, mert-95m and openjmla with networks of a few layers in place of the published sizes."""
     for package in ("torch", "transformers", "onnxscript"):
         pytest.importorskip(package, reason=f"{package} is not installed: nothing can be exported")
-    from edge_reclass_export.recipes import mert, mert_checkpoint, openjmla
-    from edge_reclass_export.recipes.openjmla_checkpoint import Geometry
+    from edge_reclass_export.recipes import hubert, mert, mert_checkpoint, openjmla
+    from edge_reclass_export.recipes.openjmla_model import Geometry
 
-    tiny_mert = mert_checkpoint.MertConfig(
+    tiny_mert = hubert.MertConfig(
         hidden_size=48,
         num_hidden_layers=1,
         num_attention_heads=4,

@@ -15,11 +15,11 @@ import torch
 from edge_reclass.bundle.loading import load
 from edge_reclass_export.bundle_writer import put_encoder, stage_head
 from edge_reclass_export.layer_mix import LayerMix
-from edge_reclass_export.recipes.hubert import random_weights
+from edge_reclass_export.recipes.hubert import MertConfig, random_weights
 from edge_reclass_export.recipes.mert import MertOptions, mert_encoder
-from edge_reclass_export.recipes.mert_checkpoint import MertConfig, MertSource, Preprocessing
+from edge_reclass_export.recipes.mert_checkpoint import MertSource, Preprocessing
 from edge_reclass_export.recipes.openjmla import openjmla_encoder, random_source
-from edge_reclass_export.recipes.openjmla_checkpoint import Geometry
+from edge_reclass_export.recipes.openjmla_model import Geometry
 
 TINY = MertConfig(
     hidden_size=48,

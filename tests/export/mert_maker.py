@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import HubertConfig, HubertModel
 
-from edge_reclass_export.recipes.mert_checkpoint import MertConfig
+from edge_reclass_export.recipes.hubert import MertConfig
 
 POSITION = "encoder.pos_conv_embed.conv"
 OLD_NAMES = {

@@ -18,14 +18,13 @@ import pytest
 
 from edge_reclass import bundle as bundles_module
 from edge_reclass import host
-from edge_reclass.backends import open_backend
+from edge_reclass.backends import open_backend, open_library
 from edge_reclass.backends.ort.cpu import OrtBackend
 from edge_reclass.engines.record import EngineRecord, target_for
 from edge_reclass.engines.store import engines_folder, stored_engines, survey
 from edge_reclass.errors import BundleError, DeviceError, UsageError
 from edge_reclass.host.gpu import Gpu
 from edge_reclass_export.engine.build import BuildResult, DeviceCheck, EngineBuild, default_timing_cache, dry_run
-from edge_reclass_export.engine.library import open_library
 from edge_reclass_export.engine.stages import engine_stages, graph_stages
 from edge_reclass_export.engine.store import EngineStore
 from export.engine_bundles import DIM, engine_bundle, refresh_hashes, write_head

@@ -21,7 +21,6 @@ from edge_reclass.cli import commands as cli
 from edge_reclass.engines.trust import default_store
 from edge_reclass.errors import DeviceError
 from edge_reclass.host.gpu import Gpu
-from edge_reclass_export.engine.library import open_library
 from export.engine_bundles import engine_bundle
 from export.fake_device import ORIN, FakeDevice, header
 from export.test_engine_build import FAKES, fake_tensorrt, wrong_at
@@ -196,7 +195,7 @@ def test_where_engines_go(run: Cli, bundle: Path, tmp_path: Path, monkeypatch: p
     [
         (("build", "BUNDLE", "--precision", "bf16"), 2, "--precision: expected one of fp16"),
         (("build", "BUNDLE", "--stage", "x"), 2, "--stage: no stage 'x'"),
-        (("build", "BUNDLE", "--flavour", "trt"), 2, "--flavour: expected auto, tensorrt or tensorrt-rtx"),
+        (("build", "BUNDLE", "--flavour", "trt"), 2, "flavour: expected auto, tensorrt or tensorrt-rtx"),
         (("build", "BUNDLE", "--sm", "sm86"), 2, "--sm: expected a compute capability such as 8.6, got 'sm86'"),
         (("build", "BUNDLE", "--sm", "8.6"), 5, "builds for the GPU of this machine, Orin (SM 8.7), not for SM 8.6"),
         (("build", "BUNDLE", "--format", "xml"), 2, "--format"),
@@ -210,25 +209,6 @@ def test_wrong_usage(run: Cli, bundle: Path, arguments: tuple[str, ...], status:
     got, _, err = run(*(str(bundle) if argument == "BUNDLE" else argument for argument in arguments))
     assert (got, words in err) == (status, True), err
     assert not engines_of(bundle).exists()
-
-
-def test_no_tensorrt_says_how_to_get_one() -> None:
-    def absent(name: str) -> Any:
-        raise ImportError(f"No module named {name!r}")
-
-    with pytest.raises(DeviceError, match=r"No module named 'tensorrt_rtx'.*JetPack.*tensorrt-rtx-cu13-libs"):
-        open_library("auto", absent)
-    with pytest.raises(DeviceError, match=r"no tensorrt can be imported .*system-site-packages"):
-        open_library("tensorrt", absent)
-
-
-def test_auto_takes_tensorrt_before_rtx() -> None:
-    class Api:
-        __version__ = "1.2"
-
-    assert open_library("auto", lambda name: Api).flavour == "tensorrt"
-    found = open_library("tensorrt-rtx", lambda name: Api)
-    assert (found.module, str(found)) == ("tensorrt_rtx", "TensorRT-RTX 1.2")
 
 
 NO_TORCH = """

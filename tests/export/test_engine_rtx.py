@@ -16,11 +16,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_reclass import bundle as bundles_module
+from edge_reclass.backends import open_library
 from edge_reclass.bundle.loading import load
 from edge_reclass.engines.record import EngineKey, EngineRecord, Profile, target_for
 from edge_reclass.engines.trust import default_store
 from edge_reclass_export.bundle_writer import put_encoder
-from edge_reclass_export.engine.library import open_library
 from edge_reclass_export.engine.process import BuildFailure, BuildJob, Built, build_engine
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.musicnn_wheel import MusicnnWheel

@@ -40,15 +40,14 @@ from edge_reclass_export.head_files import parse_head_options
 from edge_reclass_export.parity import run_graph
 from edge_reclass_export.precision import half_precision
 from edge_reclass_export.recipes import mert as mert_export
+from edge_reclass_export.recipes.hubert import MertConfig, weight_shapes
 from edge_reclass_export.recipes.mert import FLOAT32_REGIONS, MertOptions, mert_encoder, proved_batch
 from edge_reclass_export.recipes.mert_checkpoint import (
     RANDOM_CONFIGS,
     Layer,
-    MertConfig,
     parse_layer,
     read_config,
     read_source,
-    weight_shapes,
 )
 from edge_reclass_export.recipes.mert_model import build
 from export import mert_maker

@@ -155,7 +155,7 @@ def _damaged_wheels(folder: Path) -> dict[str, tuple[Path, str]]:
 
     add("no_data", "holds no musicnn/MSD_musicnn/.data", without=data)
     add("short", "truncated", {data: content[:-5_000_000]})
-    add("no_index", "a table needs at least", {"musicnn/MSD_musicnn/.index": index[:20]})
+    add("no_index", "no TensorFlow V2 checkpoint", {"musicnn/MSD_musicnn/.index": index[:20]})
     add("thin", "no tensor 'dense/kernel'", replaced(thin))
     add("narrow", r"shape \[1505, 200\], expected \[1506, 200\]", replaced(narrow))
     add("no_licence", "LICENSE.md", without="musicnn-0.1.0.dist-info/LICENSE.md")

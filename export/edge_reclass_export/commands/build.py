@@ -67,11 +67,10 @@ def build(
     engine could not be built; 5 no TensorRT, or no GPU where one is needed; 130 interrupted.
     """
     from edge_reclass import bundle as bundles
-    from edge_reclass.backends import open_backend
+    from edge_reclass.backends import open_backend, open_library
     from edge_reclass.engines import ENGINE_PRECISIONS, describe_target, engines_folder, target_for
     from edge_reclass.host import usable_cpus
     from edge_reclass_export.engine import build as builder
-    from edge_reclass_export.engine.library import open_library
     from edge_reclass_export.engine.report import progress_bar, say
     from edge_reclass_export.engine.stages import engine_stages
     from edge_reclass_export.engine.store import EngineStore

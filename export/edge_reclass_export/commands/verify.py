@@ -47,12 +47,11 @@ def verify(
     an engine that is missing, stale or damaged, or an invalid bundle; 5 the device cannot be used.
     """
     from edge_reclass import bundle as bundles
-    from edge_reclass.backends import Backend, open_backend
+    from edge_reclass.backends import Backend, open_backend, open_library
     from edge_reclass.engines import ENGINE_PRECISIONS, describe_target, engines_folder, target_for
     from edge_reclass.host import probe_gpu, usable_cpus
     from edge_reclass_export.engine import audit as audits
     from edge_reclass_export.engine.cascade_reference import check_cascade
-    from edge_reclass_export.engine.library import open_library
     from edge_reclass_export.engine.report import say
     from edge_reclass_export.engine.store import EngineStore
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from edge_reclass.backends import Backend, GraphSource, PlainFile
+from edge_reclass.backends import Backend, GraphSource, Library, PlainFile
 from edge_reclass.bundle import Bundle, BundleFile, file_entry, refuse_external_data
 from edge_reclass.engines import EngineRecord, Found, Rejected, Target, describe_target, differences
 from edge_reclass.errors import BundleError, DeviceError, MissingExtraError
@@ -28,7 +28,6 @@ from edge_reclass_export.engine.audit import (
     verification,
     verify_graph,
 )
-from edge_reclass_export.engine.library import Library
 from edge_reclass_export.engine.process import BuildFailure, BuildJob, Built, OnEvent, build_engine
 from edge_reclass_export.engine.stages import Candidate, EngineStage, survey_candidate, survey_stage
 from edge_reclass_export.engine.store import EngineStore

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resampled_length
+from edge_reclass.audio import MAX_RATE, Decoder, ExcerptSpec, Limits, Resampler, resampled_length
 from edge_reclass.errors import TrackError, UsageError
 
 __all__ = ["read_middle"]
-
-_MAX_RATE = 192_000
 
 
 def read_middle(file: Path, seconds: float, rate: int) -> NDArray[np.float32]:
@@ -22,9 +20,9 @@ def read_middle(file: Path, seconds: float, rate: int) -> NDArray[np.float32]:
     Raises:
         UsageError: the file of ``--reference-audio`` cannot be decoded.
     """
-    raw = np.empty(math.ceil(seconds * _MAX_RATE) + 2, np.float32)
+    raw = np.empty(math.ceil(seconds * MAX_RATE) + 2, np.float32)
     try:
-        decoded = Decoder(Limits(_MAX_RATE)).decode(file, [ExcerptSpec("center", seconds)], raw)
+        decoded = Decoder(Limits(MAX_RATE)).decode(file, [ExcerptSpec("center", seconds)], raw)
     except TrackError as error:
         raise UsageError(f"--reference-audio {file}: {error}") from error
     samples = decoded.segments[0].samples

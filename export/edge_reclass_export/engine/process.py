@@ -7,16 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
+from edge_reclass.backends import Library
 from edge_reclass.engines import PLAN, EngineKey
 from edge_reclass.errors import EngineError
-from edge_reclass_export.engine.library import Library
 
 __all__ = ["BuildFailure", "BuildJob", "Built", "OnEvent", "build_engine"]
 
@@ -82,28 +83,18 @@ class Built:
     plan: Path
     seconds: float
     peak_bytes: int
-    warnings: tuple[str, ...]
     new_timing_cache: Path | None
 
 
-@dataclass
-class _Heard:
-    """The worker's events so far."""
-
-    built: dict[str, Any] | None = None
-    problem: tuple[str, str] | None = None
-    warnings: list[str] = field(default_factory=list)
-
-
 def build_engine(job: BuildJob, folder: Path, on_event: OnEvent) -> Built:
-    """Build into ``folder``, which is the caller's to remove. However this call ends, no child is left running.
+    """Build into ``folder``, which the caller removes. However this call ends, no child is left running.
 
     Raises:
         BuildFailure: TensorRT cannot build it, or the child was killed, most often for want of memory.
     """
     request = {
         "flavour": job.library.flavour,
-        "module": job.library.module,
+        "module": job.library.api.__name__,
         "onnx": str(job.onnx.resolve()),
         "plan": str((folder / PLAN).resolve()),
         "output": OUTPUT,
@@ -114,32 +105,39 @@ def build_engine(job: BuildJob, folder: Path, on_event: OnEvent) -> Built:
         "timing_cache": None if job.timing_cache is None else str(job.timing_cache.resolve()),
         "new_timing_cache": str((folder / _NEW_CACHE).resolve()),
     }
-    heard = _Heard()
+    built: dict[str, Any] | None = None
     with (folder / _STDERR).open("w+b") as errors:
-        status = _run(request, folder, errors, heard, on_event)
+        with _child(request, folder, errors) as child:
+            for line in child.stdout or ():
+                event = json.loads(line)
+                if event["event"] == "built":
+                    built = event
+                elif event["event"] == "problem":
+                    raise BuildFailure(job.what, event["kind"], event["text"])
+                else:
+                    on_event(event)
+            status = child.wait()
         errors.seek(0)
         said = errors.read()[-2000:].decode(errors="replace").strip()
-    if heard.problem is not None:
-        raise BuildFailure(job.what, *heard.problem)
     if status == -signal.SIGKILL:
         raise BuildFailure(job.what, "memory", "the system ended the build (signal 9), as it does when memory runs out")
-    if status != 0 or heard.built is None:
+    if status != 0 or built is None:
         ending = f"signal {-status}" if status < 0 else f"exit code {status}"
         raise BuildFailure(job.what, "crash", f"the build ended with {ending}: {said[-500:] or 'without a word'}")
     cache = folder / _NEW_CACHE
     return Built(
         plan=folder / PLAN,
-        seconds=float(heard.built["seconds"]),
-        peak_bytes=int(heard.built["peak_bytes"]),
-        warnings=tuple(heard.warnings),
+        seconds=float(built["seconds"]),
+        peak_bytes=int(built["peak_bytes"]),
         new_timing_cache=cache if cache.exists() else None,
     )
 
 
-def _run(request: dict[str, Any], folder: Path, errors: Any, heard: _Heard, on_event: OnEvent) -> int:
-    # The child starts in its own empty folder, and sees the packages that this process sees.
+@contextmanager
+def _child(request: dict[str, Any], folder: Path, errors: BinaryIO) -> Iterator[subprocess.Popen[str]]:
+    """The worker at work on ``request``; it starts in its own empty folder, and sees the packages of this process."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p)}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", "from edge_reclass_export.engine.worker import main; main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -147,34 +145,12 @@ def _run(request: dict[str, Any], folder: Path, errors: Any, heard: _Heard, on_e
         cwd=folder,
         env=environment,
         encoding="utf-8",
-    )
-    try:
-        if process.stdin is None or process.stdout is None:
-            raise EngineError("the build's child process has no pipes")
+    ) as child:
         try:
-            process.stdin.write(json.dumps(request))
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it died at once; its exit code says more
-        for line in process.stdout:
-            _hear(json.loads(line), heard, on_event)
-        return process.wait()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-
-def _hear(event: dict[str, Any], heard: _Heard, on_event: OnEvent) -> None:
-    kind = event["event"]
-    if kind == "built":
-        heard.built = event
-    elif kind == "problem":
-        heard.problem = (event["kind"], event["text"])
-    else:
-        if kind == "log" and event["level"] == "warning":
-            heard.warnings.append(event["text"])
-        on_event(event)
+            if child.stdin is not None:
+                with suppress(BrokenPipeError):  # it died at once; its exit code says more
+                    child.stdin.write(json.dumps(request))
+                    child.stdin.close()
+            yield child
+        finally:
+            child.kill()

@@ -8,16 +8,50 @@ them against transformers' ``HubertModel``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
-from edge_reclass_export.recipes.mert_checkpoint import MertConfig
+__all__ = ["ACTIVATIONS", "Hubert", "MertConfig", "hubert", "random_weights", "weight_shapes"]
 
-__all__ = ["Hubert", "hubert", "random_weights"]
-
-_ACTIVATIONS: Mapping[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 _DEVIATION = 0.02  # of untrained linear layers
+_DEEPNORM_FACTOR, _DEEPNORM_POWER = 2.0, 0.25  # alpha = (2 N)^(1/4) for N encoder layers (Wang et al. 2022, DeepNet)
+
+
+@dataclass(frozen=True)
+class MertConfig:
+    """The keys of ``config.json`` that the network depends on, with the defaults of MERT's own configuration class."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    do_stable_layer_norm: bool = False
+    feat_extract_norm: Literal["group", "layer"] = "group"
+    feat_proj_layer_norm: bool = True
+    conv_bias: bool = False
+    conv_dim: tuple[int, ...] = (512, 512, 512, 512, 512, 512, 512)
+    conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    num_conv_pos_embeddings: int = 128
+    num_conv_pos_embedding_groups: int = 16
+    conv_pos_batch_norm: bool = False
+    layer_norm_eps: float = 1e-5
+    hidden_act: str = "gelu"
+    feat_extract_activation: str = "gelu"
+    deepnorm: bool = False
+    attention_relax: float = -1.0
+    feature_extractor_cqt: bool = False
+    sample_rate: int = 24_000
+
+    def frames(self, samples: int) -> int:
+        """Number of frames that the convolutions make of ``samples`` samples."""
+        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
+            samples = (samples - kernel) // stride + 1
+        return samples
 
 
 class ConvLayer(nn.Module):
@@ -35,7 +69,7 @@ class ConvLayer(nn.Module):
             self.layer_norm = nn.LayerNorm(width)
         elif number == 0:
             self.layer_norm = nn.GroupNorm(width, width)
-        self.activation = _ACTIVATIONS[config.feat_extract_activation]()
+        self.activation = ACTIVATIONS[config.feat_extract_activation]()
 
     def normed(self, features: torch.Tensor) -> torch.Tensor:
         """Convolution and norm, without the activation."""
@@ -72,7 +106,7 @@ class PositionalConv(nn.Module):
         taps, width = config.num_conv_pos_embeddings, config.hidden_size
         self.conv = nn.Conv1d(width, width, taps, padding=taps // 2, groups=config.num_conv_pos_embedding_groups)
         self.batch_norm = nn.BatchNorm1d(width) if config.conv_pos_batch_norm else None
-        self.activation = _ACTIVATIONS[config.feat_extract_activation]()
+        self.activation = ACTIVATIONS[config.feat_extract_activation]()
         self.surplus = 1 - taps % 2
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -122,7 +156,7 @@ class FeedForward(nn.Module):
     def __init__(self, config: MertConfig) -> None:
         super().__init__()
         self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = _ACTIVATIONS[config.hidden_act]()
+        self.activation = ACTIVATIONS[config.hidden_act]()
         self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -131,7 +165,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """The parts of one transformer layer; ``recipes.mert_model`` calls them, before or behind the norms."""
+    """One transformer layer, with the norms before its parts or behind the residual sums."""
 
     def __init__(self, config: MertConfig) -> None:
         super().__init__()
@@ -139,6 +173,23 @@ class Layer(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pre_norm = config.do_stable_layer_norm
+        # attention_relax changes no number: softmax((x/r − max(x/r))·r) is softmax(x).
+        self.alpha = (_DEEPNORM_FACTOR * config.num_hidden_layers) ** _DEEPNORM_POWER if config.deepnorm else 1.0
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor
+        if self.pre_norm:
+            hidden = hidden + self.attention(self.layer_norm(hidden))
+            result = hidden + self.feed_forward(self.final_layer_norm(hidden))
+        else:
+            hidden = self.layer_norm(self._residual(hidden) + self.attention(hidden))
+            result = self.final_layer_norm(self._residual(hidden) + self.feed_forward(hidden))
+        return result
+
+    def _residual(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Strengthened in deepnorm."""
+        return hidden if self.alpha == 1.0 else hidden * self.alpha
 
 
 class _FeatureExtractor(nn.Module):
@@ -179,21 +230,24 @@ def hubert(config: MertConfig, weights: Mapping[str, torch.Tensor]) -> Hubert:
         model = Hubert(config)
     counters = {name: torch.zeros((), dtype=torch.int64) for name in model.state_dict() if name.endswith("_tracked")}
     model.load_state_dict({**weights, **counters}, strict=True, assign=True)
-    for layer in model.encoder.layers:
-        if isinstance(layer, Layer):
-            layer.attention.fold_scale()
+    for part in model.modules():
+        if isinstance(part, Attention):
+            part.fold_scale()
     return model
+
+
+def weight_shapes(config: MertConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors, as ``HubertModel`` without weight norm has them."""
+    with torch.device("meta"):
+        state = Hubert(config).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if not name.endswith("_tracked")}
 
 
 def random_weights(config: MertConfig, seed: int) -> dict[str, torch.Tensor]:
     """Untrained weights by their names, the same for the same seed and version of torch."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in Hubert(config).state_dict().items()}
     weights: dict[str, torch.Tensor] = {}
-    for name, shape in shapes.items():
-        if name.endswith("_tracked"):
-            continue
+    for name, shape in weight_shapes(config).items():
         if "norm" in name:
             weights[name] = torch.ones(shape) if name.endswith(("weight", "var")) else torch.zeros(shape)
         elif name.endswith("bias"):

@@ -11,8 +11,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+import msgspec
 import torch
 
 from edge_reclass.errors import UsageError
@@ -20,10 +21,9 @@ from edge_reclass_export.checkpoint_place import checkpoint_in
 from edge_reclass_export.checkpoints import Checkpoint, load_state, some
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.layer_mix import MixKind
+from edge_reclass_export.recipes.hubert import ACTIVATIONS, MertConfig, weight_shapes
 
-__all__ = ["RANDOM_CONFIGS", "Layer", "MertConfig", "MertSource", "Preprocessing", "parse_layer", "read_source"]
-
-SAMPLE_RATE = 24_000
+__all__ = ["RANDOM_CONFIGS", "Layer", "MertSource", "Preprocessing", "parse_layer", "read_source"]
 
 _Named = Literal["last", "mean-of-all"]
 _NAMED: tuple[_Named, ...] = get_args(_Named)
@@ -43,39 +43,6 @@ _WEIGHT_NORM = {
     rf"^{_POSITION}\.weight_v$": f"{_POSITION}.parametrizations.weight.original1",
 }
 _MAGNITUDE, _DIRECTION = _WEIGHT_NORM.values()
-
-
-@dataclass(frozen=True)
-class MertConfig:
-    """The keys of ``config.json`` that the network depends on, with the defaults of MERT's own configuration class."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    do_stable_layer_norm: bool = False
-    feat_extract_norm: Literal["group", "layer"] = "group"
-    feat_proj_layer_norm: bool = True
-    conv_bias: bool = False
-    conv_dim: tuple[int, ...] = (512, 512, 512, 512, 512, 512, 512)
-    conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
-    conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
-    num_conv_pos_embeddings: int = 128
-    num_conv_pos_embedding_groups: int = 16
-    conv_pos_batch_norm: bool = False
-    layer_norm_eps: float = 1e-5
-    hidden_act: str = "gelu"
-    feat_extract_activation: str = "gelu"
-    deepnorm: bool = False
-    attention_relax: float = -1.0
-    feature_extractor_cqt: bool = False
-    sample_rate: int = SAMPLE_RATE
-
-    def frames(self, samples: int) -> int:
-        """Number of frames that the convolutions make of ``samples`` samples."""
-        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
-            samples = (samples - kernel) // stride + 1
-        return samples
 
 
 RANDOM_CONFIGS: Mapping[str, MertConfig] = {
@@ -185,17 +152,30 @@ def read_config(path: Path) -> MertConfig:
     kind = plain.get("model_type")
     if kind not in _MODEL_TYPES:
         raise CheckpointError(f"{path}: model_type is {kind!r}, expected {', '.join(map(repr, _MODEL_TYPES))}")
-    values = {field.name: plain[field.name] for field in fields(MertConfig) if field.name in plain}
     needed = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    if missing := [name for name in needed if name not in values]:
+    if missing := [name for name in needed if name not in plain]:
         raise CheckpointError(f"{path}: the keys {', '.join(missing)} are missing")
+    values: dict[str, Any] = {}
     for field in fields(MertConfig):
-        if field.name in values:
-            values[field.name] = _typed(path, field.name, values[field.name], str(field.type))
+        if field.name in plain:
+            wanted, words = _KINDS.get(str(field.type), (str, "text"))
+            try:
+                values[field.name] = msgspec.convert(plain[field.name], wanted)
+            except msgspec.ValidationError as error:
+                raise CheckpointError(f"{path}: {field.name} is {plain[field.name]!r}, expected {words}") from error
     config = MertConfig(**values)
     _check_config(path, config)
     return config
 
+
+_Positive = Annotated[int, msgspec.Meta(gt=0)]
+_KINDS: Mapping[str, tuple[Any, str]] = {
+    "bool": (bool, "true or false"),
+    "int": (_Positive, "a positive integer"),
+    "float": (float, "a number"),
+    "tuple[int, ...]": (tuple[_Positive, ...], "positive integers"),
+}
+"""What a field of ``MertConfig`` may hold, by its annotation; every other one is text."""
 
 _NO_CQT = (
     "feature_extractor_cqt: this recipe has no CQT branch (a constant-Q spectrum of nnAudio, concatenated to the"
@@ -213,40 +193,14 @@ def _check_config(path: Path, config: MertConfig) -> None:
         )
     if config.feat_extract_norm not in ("group", "layer"):
         raise CheckpointError(f"{path}: feat_extract_norm is {config.feat_extract_norm!r}, expected 'group' or 'layer'")
-    if config.hidden_size % config.num_attention_heads:
-        raise CheckpointError(
-            f"{path}: hidden_size {config.hidden_size} is no multiple of num_attention_heads"
-            f" {config.num_attention_heads}"
-        )
+    for key in ("num_attention_heads", "num_conv_pos_embedding_groups"):
+        if config.hidden_size % (parts := getattr(config, key)):
+            raise CheckpointError(f"{path}: hidden_size {config.hidden_size} is no multiple of {key} {parts}")
     if config.deepnorm and config.do_stable_layer_norm:
         raise CheckpointError(f"{path}: deepnorm and do_stable_layer_norm exclude each other, both are true")
     for key in ("hidden_act", "feat_extract_activation"):
-        if (found := getattr(config, key)) not in _ACTIVATIONS:
-            raise CheckpointError(f"{path}: {key} is {found!r}, expected one of {', '.join(_ACTIVATIONS)}")
-
-
-_ACTIVATIONS = ("gelu", "relu", "silu")
-
-
-def _typed(path: Path, key: str, value: Any, kind: str) -> Any:
-    """``value`` if it is what the field ``key`` of MertConfig is, with a list as a tuple."""
-    if kind == "bool":
-        good = isinstance(value, bool)
-    elif kind == "int":
-        good = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    elif kind == "float":
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-    elif kind.startswith("tuple"):
-        good = isinstance(value, list) and all(type(entry) is int and entry > 0 for entry in value)
-    else:
-        good = isinstance(value, str)
-    if not good:
-        expected = "positive integers" if kind.startswith("tuple") else _PLAIN.get(kind, "text")
-        raise CheckpointError(f"{path}: {key} is {value!r}, expected {expected}")
-    return tuple(value) if isinstance(value, list) else value
-
-
-_PLAIN = {"bool": "true or false", "int": "a positive integer", "float": "a number"}
+        if (found := getattr(config, key)) not in ACTIVATIONS:
+            raise CheckpointError(f"{path}: {key} is {found!r}, expected one of {', '.join(ACTIVATIONS)}")
 
 
 def _read_preprocessing(path: Path) -> Preprocessing:
@@ -322,39 +276,3 @@ def _weights(network: Checkpoint, config: MertConfig) -> dict[str, torch.Tensor]
     # The kernel that both of torch's implementations run, so the result is theirs to the last bit.
     weights[plain] = torch._weight_norm(direction, magnitude, 2)
     return weights
-
-
-def weight_shapes(config: MertConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors, as ``HubertModel`` without weight norm has them."""
-    hidden, inner, inputs = config.hidden_size, config.intermediate_size, 1
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def pair(name: str, *weight: int) -> None:
-        shapes[f"{name}.weight"] = weight
-        shapes[f"{name}.bias"] = weight[:1]
-
-    for i, (width, kernel) in enumerate(zip(config.conv_dim, config.conv_kernel, strict=True)):
-        name = f"feature_extractor.conv_layers.{i}"
-        pair(f"{name}.conv", width, inputs, kernel)
-        if not config.conv_bias:
-            del shapes[f"{name}.conv.bias"]
-        if config.feat_extract_norm == "layer" or i == 0:
-            pair(f"{name}.layer_norm", width)
-        inputs = width
-    if config.feat_proj_layer_norm:
-        pair("feature_projection.layer_norm", inputs)
-    pair("feature_projection.projection", hidden, inputs)
-    pair(_POSITION, hidden, hidden // config.num_conv_pos_embedding_groups, config.num_conv_pos_embeddings)
-    if config.conv_pos_batch_norm:
-        pair("encoder.pos_conv_embed.batch_norm", hidden)
-        shapes |= {f"encoder.pos_conv_embed.batch_norm.running_{kind}": (hidden,) for kind in ("mean", "var")}
-    pair("encoder.layer_norm", hidden)
-    for i in range(config.num_hidden_layers):
-        name = f"encoder.layers.{i}"
-        for projection in ("k_proj", "v_proj", "q_proj", "out_proj"):
-            pair(f"{name}.attention.{projection}", hidden, hidden)
-        pair(f"{name}.feed_forward.intermediate_dense", inner, hidden)
-        pair(f"{name}.feed_forward.output_dense", hidden, inner)
-        pair(f"{name}.layer_norm", hidden)
-        pair(f"{name}.final_layer_norm", hidden)
-    return shapes

@@ -1,7 +1,7 @@
 """MERT as a torch module for export: HuBERT's parts, composed here.
 
-The order in which they are called stands here, so that MERT's own options (``deepnorm``) fit in and layers behind the
-wanted one are left out. The pieces follow Li et al. 2023 and HuBERT (Hsu et al. 2021).
+The order in which they are called stands here, so that layers behind the wanted one are left out. The pieces follow
+Li et al. 2023 and HuBERT (Hsu et al. 2021).
 """
 
 from __future__ import annotations
@@ -13,22 +13,20 @@ from torch import nn
 
 from edge_reclass_export.layer_mix import LayerMix
 from edge_reclass_export.precision import EncoderModule
-from edge_reclass_export.recipes import hubert as parts
-from edge_reclass_export.recipes.mert_checkpoint import Layer, MertConfig
+from edge_reclass_export.recipes.hubert import Hubert, MertConfig, hubert
+from edge_reclass_export.recipes.mert_checkpoint import Layer
 
 __all__ = ["NORMALISE_EPSILON", "build"]
 
 NORMALISE_EPSILON = 1e-7
 """Added to a window's variance by ``Wav2Vec2FeatureExtractor``, which MERT's preprocessor is."""
 
-_DEEPNORM_FACTOR, _DEEPNORM_POWER = 2.0, 0.25  # alpha = (2 N)^(1/4) for N encoder layers (Wang et al. 2022, DeepNet)
-
 
 def build(
     config: MertConfig, weights: Mapping[str, torch.Tensor], *, normalise: bool, layer: Layer | LayerMix
 ) -> EncoderModule:
     """``waveform[batch, samples] → embedding[batch, hidden_size]``; ``weights`` as ``recipes.mert`` gives them."""
-    network = parts.hubert(config, weights)
+    network = hubert(config, weights)
     states = config.num_hidden_layers + 1
     mix = LayerMix((1.0 / states,) * states) if layer == "mean-of-all" else layer
     return EncoderModule(
@@ -44,7 +42,7 @@ class _Front(nn.Module):
     Both sum over thousands of samples, so both stay in float32; they are a thousandth of the network's work.
     """
 
-    def __init__(self, network: parts.Hubert, normalise: bool) -> None:
+    def __init__(self, network: Hubert, normalise: bool) -> None:
         super().__init__()
         self.normalise = normalise
         self.first = network.feature_extractor.first
@@ -61,7 +59,7 @@ class _Front(nn.Module):
 class _Body(nn.Module):
     """The other convolutions, the projection and the transformer layers up to the wanted one."""
 
-    def __init__(self, network: parts.Hubert, config: MertConfig, layer: Layer | LayerMix) -> None:
+    def __init__(self, network: Hubert, config: MertConfig, layer: Layer | LayerMix) -> None:
         super().__init__()
         depth = layer if isinstance(layer, int) else config.num_hidden_layers
         complete = depth == config.num_hidden_layers
@@ -70,12 +68,7 @@ class _Body(nn.Module):
         self.feature_projection = network.feature_projection
         self.pos_conv_embed = network.encoder.pos_conv_embed
         self.pre_norm = config.do_stable_layer_norm
-        # attention_relax changes no number: softmax((x/r − max(x/r))·r) is softmax(x).
-        alpha = (_DEEPNORM_FACTOR * config.num_hidden_layers) ** _DEEPNORM_POWER if config.deepnorm else 1.0
-        self.layers = nn.ModuleList(
-            _PreNormLayer(part) if self.pre_norm else _PostNormLayer(part, alpha)
-            for part in network.encoder.layers[:depth]
-        )
+        self.layers = network.encoder.layers[:depth]
         # Pre-norm layers have it behind the last of them, post-norm layers before the first.
         self.layer_norm = network.encoder.layer_norm if complete or not self.pre_norm else nn.Identity()
         self.every_state = isinstance(layer, LayerMix)
@@ -97,40 +90,6 @@ class _Body(nn.Module):
         if self.every_state:
             return torch.stack([_mean_over_time(state) for state in states], dim=1)
         return states[-1]
-
-
-class _Layer(nn.Module):
-    """The parts of one of HuBERT's transformer layers, of either kind."""
-
-    def __init__(self, part: nn.Module) -> None:
-        super().__init__()
-        if not isinstance(part, parts.Layer):
-            raise TypeError(type(part).__name__)
-        self.attention, self.layer_norm = part.attention, part.layer_norm
-        self.feed_forward, self.final_layer_norm = part.feed_forward, part.final_layer_norm
-
-
-class _PreNormLayer(_Layer):
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        hidden = hidden + self.attention(self.layer_norm(hidden))
-        result: torch.Tensor = hidden + self.feed_forward(self.final_layer_norm(hidden))
-        return result
-
-
-class _PostNormLayer(_Layer):
-    """``alpha`` strengthens the residual connections (deepnorm); it is 1 otherwise."""
-
-    def __init__(self, part: nn.Module, alpha: float) -> None:
-        super().__init__(part)
-        self.alpha = alpha
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        hidden = self.layer_norm(self._residual(hidden) + self.attention(hidden))
-        result: torch.Tensor = self.final_layer_norm(self._residual(hidden) + self.feed_forward(hidden))
-        return result
-
-    def _residual(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden if self.alpha == 1.0 else hidden * self.alpha
 
 
 class _MeanOverTime(nn.Module):

@@ -16,8 +16,7 @@ from edge_reclass_export.recipe import EncoderPlan, encoder_recipe, one_of
 
 if TYPE_CHECKING:
     from edge_reclass_export.exported import ExportedEncoder
-    from edge_reclass_export.recipes.openjmla_checkpoint import Geometry, OpenJmlaWeights
-    from edge_reclass_export.recipes.openjmla_model import Pool
+    from edge_reclass_export.recipes.openjmla_model import Geometry, OpenJmlaWeights, Pool
     from edge_reclass_export.torch_export import Progress
 
 __all__ = [
@@ -58,8 +57,7 @@ def _read(
 ) -> EncoderPlan:
     if (checkpoint is not None) == random_init:
         raise UsageError("give either a CHECKPOINT or --random-init")
-    from edge_reclass_export.recipes.openjmla_checkpoint import SAMPLE_RATE
-    from edge_reclass_export.recipes.openjmla_model import POOLS
+    from edge_reclass_export.recipes.openjmla_model import POOLS, SAMPLE_RATE
 
     options = OpenJmlaOptions(one_of("pooling", pool, POOLS))
 
@@ -139,12 +137,12 @@ def openjmla_encoder(
 
     Raises ``ParityError`` where a graph does not give what torch gives.
     """
-    from edge_reclass_export.recipes.openjmla_checkpoint import SAMPLE_RATE
-    from edge_reclass_export.recipes.openjmla_model import FLOAT32_REGIONS, build
+    from edge_reclass_export.recipes.openjmla_model import FLOAT32_REGIONS, SAMPLE_RATE, build
     from edge_reclass_export.torch_export import export_encoder
 
     options = options or OpenJmlaOptions()
     geometry = source.weights.geometry
+    parameters = sum(tensor.numel() for tensor in source.weights.tensors.values())
     return export_encoder(
         build(source.weights, options.pool),
         name="openjmla",
@@ -156,7 +154,7 @@ def openjmla_encoder(
         provenance={
             "recipe": "openjmla",
             **source.provenance,
-            "network": {**asdict(geometry), "heads": geometry.heads, "parameters": geometry.parameters},
+            "network": {**asdict(geometry), "heads": geometry.heads, "parameters": parameters},
             "pool": options.pool,
         },
         title="Audio encoder of OpenJMLA (arXiv 2310.10159)",
@@ -171,6 +169,6 @@ def one_window(window_samples: int) -> ExcerptEntry:
     The reference looks at one window. A bundle's usual 30 s are 0.08 s longer than it and would make two that hold
     nearly the same, at twice the cost; rounding down keeps any file's sampling rate from adding a sample.
     """
-    from edge_reclass_export.recipes.openjmla_checkpoint import SAMPLE_RATE
+    from edge_reclass_export.recipes.openjmla_model import SAMPLE_RATE
 
     return ExcerptEntry(start="center", seconds=floor(100 * window_samples / SAMPLE_RATE) / 100)

@@ -9,36 +9,22 @@ numbers. The network itself is in ``openjmla_model``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import replace
 
 import torch
 
 from edge_reclass_export.checkpoints import Checkpoint
 from edge_reclass_export.errors import CheckpointError
+from edge_reclass_export.recipes.openjmla_model import (
+    BANDS,
+    CHANNELS,
+    HEAD_WIDTH,
+    Geometry,
+    OpenJmlaWeights,
+    tensor_shapes,
+)
 
-__all__ = [
-    "BANDS",
-    "CHANNELS",
-    "FRAME_HOP",
-    "FULL_SIZE",
-    "N_FFT",
-    "SAMPLE_RATE",
-    "Geometry",
-    "OpenJmlaWeights",
-    "random_weights",
-    "read_weights",
-    "tensor_shapes",
-]
-
-SAMPLE_RATE = 16_000
-N_FFT = 400
-FRAME_HOP = 160
-BANDS = 80
-CHANNELS = 3
-HEAD_WIDTH = 64
-"""Width of one attention head in MMSelfSup's ViT-S, -B and -L; the number of heads stands in no tensor."""
+__all__ = ["FULL_SIZE", "random_weights", "read_weights"]
 
 _PATCH_KERNEL = "patch_embed.projection.weight"
 _FAMILIES = ("cls_token", "pos_embed", "patch_embed.", "layers.", "ln1.")
@@ -47,80 +33,8 @@ _OTHER_NETWORKS = ("pre_norm.", "ln_pre.", "fc_norm.", "norm.", "dist_token", "r
 """Tensors beside the encoder's, without a prefix, that mean another kind of ViT."""
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """Sizes of the encoder. ``rows`` × ``columns`` patches of ``patch`` × ``patch`` cover mel bands × frames."""
-
-    width: int
-    layers: int
-    hidden: int
-    patch: int
-    rows: int
-    columns: int
-
-    @property
-    def heads(self) -> int:
-        return self.width // HEAD_WIDTH
-
-    @property
-    def tokens(self) -> int:
-        """The class token and the patches."""
-        return 1 + self.rows * self.columns
-
-    @property
-    def frames(self) -> int:
-        return self.columns * self.patch
-
-    @property
-    def window_samples(self) -> int:
-        """The fewest samples that hold the last frame, which is centred on sample ``(frames - 1) · hop``."""
-        return (self.frames - 1) * FRAME_HOP + N_FFT // 2
-
-    @property
-    def parameters(self) -> int:
-        return sum(prod(shape) for shape in tensor_shapes(self).values())
-
-
 FULL_SIZE = Geometry(width=768, layers=12, hidden=3072, patch=16, rows=5, columns=187)
 """The published encoder: ViT-B/16 on 80 × 2992, 86 366 208 parameters, a window of 478 760 samples (29.92 s)."""
-
-
-@dataclass(frozen=True)
-class OpenJmlaWeights:
-    """The encoder's tensors in float32 by their names without prefix; ``others``: how many tensors are not its own."""
-
-    geometry: Geometry
-    tensors: Mapping[str, torch.Tensor]
-    prefix: str
-    others: int
-
-
-def tensor_shapes(geometry: Geometry) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the encoder, in the order of the network."""
-    width, hidden, patch = geometry.width, geometry.hidden, geometry.patch
-    shapes: dict[str, tuple[int, ...]] = {
-        "cls_token": (1, 1, width),
-        "pos_embed": (1, geometry.tokens, width),
-        _PATCH_KERNEL: (width, CHANNELS, patch, patch),
-        "patch_embed.projection.bias": (width,),
-    }
-    for number in range(geometry.layers):
-        layer = {
-            "ln1.weight": (width,),
-            "ln1.bias": (width,),
-            "attn.qkv.weight": (3 * width, width),
-            "attn.qkv.bias": (3 * width,),
-            "attn.proj.weight": (width, width),
-            "attn.proj.bias": (width,),
-            "ln2.weight": (width,),
-            "ln2.bias": (width,),
-            "ffn.layers.0.0.weight": (hidden, width),
-            "ffn.layers.0.0.bias": (hidden,),
-            "ffn.layers.1.weight": (width, hidden),
-            "ffn.layers.1.bias": (width,),
-        }
-        shapes |= {f"layers.{number}.{name}": shape for name, shape in layer.items()}
-    return shapes | {"ln1.weight": (width,), "ln1.bias": (width,)}
 
 
 def random_weights(geometry: Geometry = FULL_SIZE, seed: int = 0) -> OpenJmlaWeights:

@@ -8,6 +8,8 @@ pre-norm layers; a LayerNorm ``ln1`` behind the last one. Submodules are called 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,17 +19,27 @@ from torch.nn import functional
 
 from edge_reclass_export.frontend import dft_basis, mel_filters
 from edge_reclass_export.precision import EncoderModule
-from edge_reclass_export.recipes.openjmla_checkpoint import (
-    BANDS,
-    CHANNELS,
-    FRAME_HOP,
-    N_FFT,
-    SAMPLE_RATE,
-    Geometry,
-    OpenJmlaWeights,
-)
 
-__all__ = ["FLOAT32_REGIONS", "POOLS", "Pool", "SpectPrompt", "VisionTransformer", "build"]
+__all__ = [
+    "FLOAT32_REGIONS",
+    "POOLS",
+    "SAMPLE_RATE",
+    "Geometry",
+    "OpenJmlaWeights",
+    "Pool",
+    "SpectPrompt",
+    "VisionTransformer",
+    "build",
+    "tensor_shapes",
+]
+
+SAMPLE_RATE = 16_000
+N_FFT = 400
+FRAME_HOP = 160
+BANDS = 80
+CHANNELS = 3
+HEAD_WIDTH = 64
+"""Width of one attention head in MMSelfSup's ViT-S, -B and -L; the number of heads stands in no tensor."""
 
 Pool = Literal["mean", "cls"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
@@ -38,6 +50,46 @@ FLOAT32_REGIONS = (("layers.*.ffn",), ("layers.*.attn",), ("layers.*.ffn", "laye
 _LOW_HZ, _HIGH_HZ = 50.0, 8_000.0
 _SHIFT = _SCALE = 4.5
 _LAYER_NORM_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of the encoder. ``rows`` × ``columns`` patches of ``patch`` × ``patch`` cover mel bands × frames."""
+
+    width: int
+    layers: int
+    hidden: int
+    patch: int
+    rows: int
+    columns: int
+
+    @property
+    def heads(self) -> int:
+        return self.width // HEAD_WIDTH
+
+    @property
+    def tokens(self) -> int:
+        """The class token and the patches."""
+        return 1 + self.rows * self.columns
+
+    @property
+    def frames(self) -> int:
+        return self.columns * self.patch
+
+    @property
+    def window_samples(self) -> int:
+        """The fewest samples that hold the last frame, which is centred on sample ``(frames - 1) · hop``."""
+        return (self.frames - 1) * FRAME_HOP + N_FFT // 2
+
+
+@dataclass(frozen=True)
+class OpenJmlaWeights:
+    """The encoder's tensors in float32 by their names without prefix; ``others``: how many tensors are not its own."""
+
+    geometry: Geometry
+    tensors: Mapping[str, torch.Tensor]
+    prefix: str
+    others: int
 
 
 class SpectPrompt(nn.Module):
@@ -139,6 +191,13 @@ class VisionTransformer(nn.Module):
         tokens = tokens + torch.cat([first, self.pos_embed[:, 1:]], dim=1)
         out: torch.Tensor = self.ln1(self.layers(tokens))
         return out
+
+
+def tensor_shapes(geometry: Geometry) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the encoder, in the order of the network."""
+    with torch.device("meta"):
+        state = VisionTransformer(geometry).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 class _MeanOfPatches(nn.Module):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from edge_reclass._lazy import lazy
 from edge_reclass.backends.base import Backend, DeviceTimes, Graph, GraphFile, GraphSource, PlainFile
 from edge_reclass.errors import DeviceError, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from edge_reclass.backends.tensorrt.api import Library, open_library
 
 __all__ = [
     "DEVICES",
@@ -15,10 +19,15 @@ __all__ = [
     "Graph",
     "GraphFile",
     "GraphSource",
+    "Library",
     "PlainFile",
     "backend_class",
     "open_backend",
+    "open_library",
 ]
+
+# Which TensorRT is installed, for those who build engines with it.
+__getattr__, __dir__ = lazy(__name__, dict.fromkeys(("Library", "open_library"), "edge_reclass.backends.tensorrt.api"))
 
 DEVICES: dict[str, str] = {
     "tensorrt": "edge_reclass.backends.tensorrt:TensorRTBackend",

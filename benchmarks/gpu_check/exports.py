@@ -21,7 +21,7 @@ from edge_reclass.features import fma518
 from edge_reclass_export.bundle_writer import put_encoder
 from edge_reclass_export.heads import RANDOM_WIDTHS, random_head
 from edge_reclass_export.recipe import FMA_GENRES
-from edge_reclass_export.recipes.fma_mlp_stage import export_fma_mlp
+from edge_reclass_export.recipes.fma_mlp_stage import read_fma_mlp
 from gpu_check.geometry import Encoder, encoders
 from gpu_check.journal import Journal
 from gpu_check.settings import Settings
@@ -98,5 +98,5 @@ def _features_stage(settings: Settings) -> dict[str, Any]:
         path = Path(folder) / "random_model.pth"
         torch.save(checkpoint, path)
         excerpt = f"{seconds:g}"
-        export_fma_mlp(path, settings.bundle, stage=FMA, features="librosa-0.11", excerpt=excerpt)
+        read_fma_mlp(path, settings.bundle, stage=FMA, features="librosa-0.11", excerpt=excerpt).put(settings.bundle)
     return {"seconds_of_excerpt": seconds, "scaled_on_tracks": tracks}

@@ -22,12 +22,13 @@ from edge_reclass_export.parity import agreement, run_graph
 
 torch = pytest.importorskip("torch", reason="reading checkpoints needs torch")
 
+from edge_reclass_export.bundle_writer import BundleChange
 from edge_reclass_export.cli import app
 from edge_reclass_export.excerpt_option import parse_excerpt
 from edge_reclass_export.head_files import parse_head_options
 from edge_reclass_export.recipes import fma_mlp_stage
 from edge_reclass_export.recipes.fma_mlp_model import RMSE_COLUMNS, RMSE_RATIO, Features
-from edge_reclass_export.recipes.fma_mlp_stage import export_fma_mlp
+from edge_reclass_export.recipes.fma_mlp_stage import read_fma_mlp
 
 GENRES = (
     *("Blues", "Classical", "Country", "Easy Listening", "Electronic", "Experimental", "Folk", "Hip-Hop"),
@@ -35,6 +36,10 @@ GENRES = (
 )
 RMSE_MEAN = 394
 RELU = parse_head_options("relu", None)
+
+
+def export_fma_mlp(checkpoint: Path, root: Path, **options: Any) -> BundleChange:
+    return read_fma_mlp(checkpoint, root, **options).put(root)
 
 
 def layers(prefix: str, inputs: int = 518, classes: int = 16, seed: int = 0) -> dict[str, torch.Tensor]:

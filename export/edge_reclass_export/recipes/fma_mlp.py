@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,16 +11,12 @@ from edge_reclass_export.recipe import (
     Activation,
     HeadLayers,
     Planned,
-    Progress,
     Recipe,
     need,
     one_of,
     say,
     split_genres,
 )
-
-if TYPE_CHECKING:
-    from edge_reclass_export.bundle_writer import BundleChange
 
 __all__ = ["RECIPE"]
 
@@ -61,25 +57,23 @@ def _plan(
     from edge_reclass_export.bundle_writer import check_bundle
     from edge_reclass_export.head_files import parse_head_options
     from edge_reclass_export.recipes.fma_mlp_model import FEATURES
-    from edge_reclass_export.recipes.fma_mlp_stage import check_fma_mlp, export_fma_mlp, parse_rate
+    from edge_reclass_export.recipes.fma_mlp_stage import parse_rate, read_fma_mlp
 
-    names, chosen_rate = split_genres(genres), parse_rate(rate)
-    given: dict[str, Any] = {
-        "stage": stage,
-        "features": one_of("features", features, FEATURES),
-        "genres": names,
-        "excerpt": excerpt,
-        "options": parse_head_options(activation, head_layers),
-    }
+    names = split_genres(genres)
     check_bundle(bundle, stage, genres=names)
-    read = check_fma_mlp(checkpoint, bundle, **given)
-    for line in read.said:
+    read = read_fma_mlp(
+        checkpoint,
+        bundle,
+        stage=stage,
+        features=one_of("features", features, FEATURES),
+        genres=names,
+        excerpt=excerpt,
+        rate=parse_rate(rate),
+        options=parse_head_options(activation, head_layers),
+    )
+    for line in read.head.said:
         say(line)
-
-    def run(root: Path, _: Progress) -> BundleChange:
-        return export_fma_mlp(checkpoint, root, rate=chosen_rate, **given)
-
-    return Planned(stage, read.genres, True, run)
+    return Planned(stage, read.genres, True, lambda root, _: read.put(root))
 
 
 RECIPE = Recipe("fma-mlp", _plan, _HELP)

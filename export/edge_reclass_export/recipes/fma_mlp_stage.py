@@ -30,7 +30,7 @@ from edge_reclass_export.recipes.fma_mlp_model import (
     runtime_scaler,
 )
 
-__all__ = ["RATE", "STAGE", "ReadHead", "check_fma_mlp", "export_fma_mlp", "parse_rate"]
+__all__ = ["RATE", "STAGE", "FmaMlp", "parse_rate", "read_fma_mlp"]
 
 STAGE = "fma"
 RATE = 44_100
@@ -50,40 +50,68 @@ def parse_rate(text: str) -> int | Literal["native"]:
 
 
 @dataclass(frozen=True)
-class ReadHead:
-    """A head that fits the 518 features, on which scale it stands, its classes' names, and lines for people."""
+class FmaMlp:
+    """A head that was read and fits the 518 features, and the stage that it becomes.
+
+    Attributes:
+        head: as the file has it.
+        scale: of the features that it was trained on.
+        genres: names of its classes.
+        stage: name of the stage.
+        excerpt: text of ``--excerpt``, if any.
+        rate: at which the features are computed.
+    """
 
     head: TrainedHead
     scale: FeatureScale
     genres: list[str]
+    stage: str
+    excerpt: str | None
+    rate: int | Literal["native"]
 
-    @property
-    def said(self) -> tuple[str, ...]:
-        return self.head.said
+    def put(self, root: Path) -> BundleChange:
+        """Put the head and its stage into the bundle ``root``; the change's notes say on which features it stands.
 
+        By default a head from FMA's table, which was computed on whole tracks, gets the full track, others the
+        bundle's excerpt. A stage that is there keeps its excerpt, unless the new head's features are on the other
+        scale.
 
-def check_fma_mlp(
-    checkpoint: Path,
-    root: Path,
-    *,
-    stage: str = STAGE,
-    features: Features = "auto",
-    genres: Sequence[str] = (),
-    excerpt: str | None = None,
-    options: HeadOptions | None = None,
-) -> ReadHead:
-    """What ``export_fma_mlp`` reads and checks before it writes; raises what that raises."""
-    head = read_trained_head(checkpoint, options)
-    scale = choose_scale(head, features)
-    choose_excerpt(excerpt, None, root, stage)
-    if head.mix:
-        raise CheckpointError(
-            f"{checkpoint}: it has weights of hidden states ({', '.join(head.mix)}), which only MERT takes"
+        Raises:
+            UsageError: a file cannot be written.
+            BundleError: the bundle that is there is not valid.
+            ParityError: the head's graph does not give what the checkpoint gives.
+        """
+        head, scale, stage = self.head, self.scale, self.stage
+        content = model_bytes(build(head, scale), expect=head_interface(head.steps), notice=head_notice(head))
+        proved = _prove(head, scale, content)
+        default = ExcerptEntry(full=True) if scale.features == "fma-csv" else None
+        before = _features_before(root, stage)
+        rescaled = self.excerpt is None and before is not None and before != scale.features
+        entry = StageEntry(
+            name=stage,
+            encoder=Fma518Entry(rate=self.rate),
+            head=HeadEntry(file=f"heads/{stage}.onnx", inputs=[stage]),
+            excerpt=default if rescaled else choose_excerpt(self.excerpt, default, root, stage),
         )
-    return ReadHead(head, scale, agreed_genres(head, genres or _bundle_genres(root)))
+        change = put_stage(
+            root,
+            entry,
+            {entry.head.file: content},
+            provenance=_provenance(head, scale, proved),
+            genres=self.genres,
+            keep_excerpt=not rescaled,
+        )
+        notes = [_scale_note(scale), *_missing_scaler(head)]
+        if rescaled:
+            notes.append(
+                f"the stage's features were {before} before: its excerpt is now"
+                f" {'the full track' if default else 'that of the bundle'}, as for a new stage; --excerpt says"
+                " otherwise"
+            )
+        return replace(change, notes=(*notes, *change.notes))
 
 
-def export_fma_mlp(
+def read_fma_mlp(
     checkpoint: Path,
     root: Path,
     *,
@@ -93,49 +121,25 @@ def export_fma_mlp(
     excerpt: str | None = None,
     rate: int | Literal["native"] = RATE,
     options: HeadOptions | None = None,
-) -> BundleChange:
-    """Puts the head and its stage into the bundle ``root``; the change's notes say on which features it stands.
+) -> FmaMlp:
+    """Read and check a head for the bundle ``root``.
 
-    ``genres`` name the classes where neither checkpoint nor bundle does. ``excerpt`` is the text of ``--excerpt``; by
-    default a head from FMA's table, which was computed on whole tracks, gets the full track, others the bundle's. A
-    stage that is there keeps its excerpt, unless the new head's features are on the other scale.
+    ``genres`` name the classes where neither checkpoint nor bundle does. ``excerpt`` is the text of ``--excerpt``.
 
     Raises:
-        UsageError: a file cannot be read or written, the scale of the features or the classes' names are missing.
+        UsageError: a file cannot be read, the scale of the features or the classes' names are missing.
         CheckpointError: the checkpoint is damaged or does not fit.
         BundleError: the bundle that is there is not valid.
-        ParityError: the head's graph does not give what the checkpoint gives.
     """
-    read = check_fma_mlp(
-        checkpoint, root, stage=stage, features=features, genres=genres, excerpt=excerpt, options=options
-    )
-    head, scale, names = read.head, read.scale, read.genres
-    content = model_bytes(build(head, scale), expect=head_interface(head.steps), notice=head_notice(head))
-    proved = _prove(head, scale, content)
-    default = ExcerptEntry(full=True) if scale.features == "fma-csv" else None
-    before = _features_before(root, stage)
-    rescaled = excerpt is None and before is not None and before != scale.features
-    entry = StageEntry(
-        name=stage,
-        encoder=Fma518Entry(rate=rate),
-        head=HeadEntry(file=f"heads/{stage}.onnx", inputs=[stage]),
-        excerpt=default if rescaled else choose_excerpt(excerpt, default, root, stage),
-    )
-    change = put_stage(
-        root,
-        entry,
-        {entry.head.file: content},
-        provenance=_provenance(head, scale, proved),
-        genres=names,
-        keep_excerpt=not rescaled,
-    )
-    notes = [_scale_note(scale), *_missing_scaler(head)]
-    if rescaled:
-        notes.append(
-            f"the stage's features were {before} before: its excerpt is now"
-            f" {'the full track' if default else 'that of the bundle'}, as for a new stage; --excerpt says otherwise"
+    head = read_trained_head(checkpoint, options)
+    scale = choose_scale(head, features)
+    choose_excerpt(excerpt, None, root, stage)
+    if head.mix:
+        raise CheckpointError(
+            f"{checkpoint}: it has weights of hidden states ({', '.join(head.mix)}), which only MERT takes"
         )
-    return replace(change, notes=(*notes, *change.notes))
+    names = agreed_genres(head, genres or _bundle_genres(root))
+    return FmaMlp(head, scale, names, stage, excerpt, rate)
 
 
 def _features_before(root: Path, stage: str) -> str | None:

@@ -35,6 +35,7 @@ from edge_reclass.bundle import (
 )
 from edge_reclass.cascade import Cascade, Policy, Step, softmax
 from edge_reclass.errors import BundleError, EngineError, TrackError
+from edge_reclass_export.engine.verify import LIMITS, Limits, head_logits, open_head
 
 __all__ = [
     "FILE",
@@ -57,25 +58,17 @@ _HEARD = ("harmonics", "chord", "drums", "noise")
 Rows = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class _Limit:
-    """Of an embedding: least cosine and greatest relative error of a row; of a probability: greatest difference."""
-
-    cosine: float
-    relative: float
-    probability: float
-
-
-_LIMITS: Mapping[str, _Limit] = {
+_LIMITS: Mapping[str, tuple[Limits, float]] = {
     # One CPU agrees with itself to the last bit. x86-64 and arm64 differ by 1.5e-6 in musicnn's embedding and by 1e-4
     # in a confidence (tests/arm64).
-    "fp32": _Limit(0.9999, 5e-3, 5e-3),
+    "fp32": (Limits(0.9999, 5e-3), 5e-3),
     # There, single features of spectral contrast differ by 5e-2. All of them off by 3e-2, and the others by 1e-3, moved
     # a probability of the starter's by 0.018 and the embedding by 8e-4.
-    "fma518": _Limit(0.9999, 5e-3, 0.02),
-    # The encoders' own limits (engine.verify.LIMITS); a head's temperature enlarges what is left.
-    "fp16": _Limit(0.999, 5e-2, 0.1),
+    "fma518": (Limits(0.9999, 5e-3), 0.02),
+    # A head's temperature enlarges what is left.
+    "fp16": (LIMITS["fp16"], 0.1),
 }
+"""Of an embedding, and the greatest difference of a probability."""
 _HEAD = 1e-4
 """Greatest difference of a logit from the stored embedding, as a share of the row's largest (at least 1)."""
 
@@ -156,7 +149,7 @@ def measure_cascade(bundle: Bundle) -> CascadeReference:
     manifest = bundle.manifest
     made = CascadeReference(_RATE, _samples(manifest), _SEED, tuple(manifest.genres), {})
     heard = _hear(bundle, [stage.name for stage in manifest.stages], made.inputs(), open_backend("cpu", threads=1))
-    embeddings = {name: rows for name, (rows, _) in heard.items()}
+    embeddings = {name: one.embedding for name, one in heard.items()}
     with open_backend("cpu", threads=1) as cpu:
         stages = {
             stage.name: StageReference(
@@ -237,113 +230,99 @@ def check_cascade(
         bundle = Bundle(bundle.root, _only(bundle.manifest, precision), bundle.digest)
     samples = CascadeReference(_RATE, _samples(bundle.manifest), _SEED, (), {}) if reference is None else reference
     wanted = list(names) or [stage.name for stage in bundle.manifest.stages]
-    precisions: dict[str, str] = {}
     try:
-        heard = _hear(bundle, wanted, samples.inputs(), backend, engines=engines, precisions=precisions)
+        heard = _hear(bundle, wanted, samples.inputs(), backend, engines)
     except (EngineError, TrackError) as error:
         return [CascadeResult(name, "–", "mismatch", f"the cascade cannot answer: {error}") for name in wanted]
-    return [_compare(bundle, bundle.manifest.stage(name), heard, precisions, reference, cpu) for name in wanted]
+    return [_compare(bundle, bundle.manifest.stage(name), heard, reference, cpu) for name in wanted]
 
 
 def _compare(
     bundle: Bundle,
     entry: StageEntry,
-    heard: Mapping[str, tuple[Rows, NDArray[np.float64]]],
-    precisions: Mapping[str, str],
+    heard: Mapping[str, _Heard],
     reference: CascadeReference | None,
     cpu: Backend,
 ) -> CascadeResult:
-    embedding, probabilities = heard[entry.name]
-    precision = precisions[entry.name]
-    wrong = []
-    if not np.isfinite(probabilities).all() or abs(probabilities.sum(axis=1) - 1.0).max() > 1e-6:
-        wrong.append("probabilities that are not finite or do not sum to 1")
-    elif _is_constant(_logits(bundle, entry, {name: rows for name, (rows, _) in heard.items()}, cpu)):
-        wrong.append("its head gives the same logits for every piece, as one whose weights are zero")
+    own = heard[entry.name]
+    result = CascadeResult(entry.name, own.precision, "mismatch", "")
+    if not np.isfinite(own.probabilities).all() or abs(own.probabilities.sum(axis=1) - 1.0).max() > 1e-6:
+        return replace(result, detail="probabilities that are not finite or do not sum to 1")
+    logits = _logits(bundle, entry, {name: one.embedding for name, one in heard.items()}, cpu)
+    if (logits == logits[0]).all():
+        return replace(result, detail="its head gives the same logits for every piece, as one whose weights are zero")
     want = None if reference is None else reference.stages.get(entry.name)
-    if want is None or reference is None or wrong:
-        return CascadeResult(
-            entry.name,
-            precision,
-            "mismatch" if wrong else "not compared",
-            "; ".join(wrong) or f"it answers, but the bundle has no references; {_AGAIN}",
-        )
+    if want is None or reference is None:
+        return replace(result, status="not compared", detail=f"it answers, but the bundle has no references; {_AGAIN}")
+    wrong = []
     if reference.genres != tuple(bundle.manifest.genres):
         wrong.append(f"the reference has the genres {', '.join(reference.genres)}")
     if want.head_sha256 != bundle.manifest.files[entry.head.file].sha256:
         wrong.append("its head is another one than the reference's")
-    if want.embedding.shape != embedding.shape or want.logits.shape != probabilities.shape:
-        wrong.append(f"its shapes {embedding.shape} and {probabilities.shape} are not those of the reference")
+    if (want.embedding.shape, want.logits.shape) != (own.embedding.shape, own.probabilities.shape):
+        wrong.append(f"its shapes {own.embedding.shape} and {own.probabilities.shape} are not those of the reference")
     if wrong:
-        return CascadeResult(entry.name, precision, "mismatch", f"{'; '.join(wrong)}; {_IF_MEANT}")
-    found = agreement(want.embedding, embedding)
+        return replace(result, detail=f"{'; '.join(wrong)}; {_IF_MEANT}")
+    found = agreement(want.embedding, own.embedding)
     expected = np.array([softmax(row, entry.head.temperature) for row in want.logits])
-    difference = float(abs(expected - probabilities).max())
-    limit = _LIMITS[precision]
-    loosest = max(_LIMITS[precisions[name]].probability for name in entry.head.inputs)
-    if not (found.cosine >= limit.cosine and found.relative <= limit.relative):
-        wrong.append(
-            f"embedding: cosine {found.cosine:.6f} (at least {limit.cosine}), relative error {found.relative:.3g}"
-            f" (at most {limit.relative:g})"
-        )
+    difference = float(abs(expected - own.probabilities).max())
+    limits, _ = _LIMITS[own.precision]
+    loosest = max(_LIMITS[heard[name].precision][1] for name in entry.head.inputs)
+    if outside := limits.broken_by(found):
+        wrong.append(f"embedding: {', '.join(outside)}")
     if not difference <= loosest:
         wrong.append(f"a probability differs by {difference:.3g} (at most {loosest:g})")
-    stored = {name: one.embedding for name, one in reference.stages.items()}
-    logits = _logits(bundle, entry, stored, cpu)
+    logits = _logits(bundle, entry, {name: one.embedding for name, one in reference.stages.items()}, cpu)
     scale = np.maximum(1.0, abs(want.logits).max(axis=1, keepdims=True))
     if not (error := float((abs(logits - want.logits) / scale).max())) <= _HEAD:
         wrong.append(f"the head's logits for the reference's embedding differ by {error:.3g} (at most {_HEAD:g})")
-    return CascadeResult(
-        entry.name,
-        precision,
-        "mismatch" if wrong else "ok",
-        f"{'; '.join(wrong)}; {_IF_MEANT}" if wrong else "",
-        found.cosine,
-        found.relative,
-        difference,
+    return replace(
+        result,
+        status="mismatch" if wrong else "ok",
+        detail=f"{'; '.join(wrong)}; {_IF_MEANT}" if wrong else "",
+        cosine=found.cosine,
+        relative=found.relative,
+        probability=difference,
     )
-
-
-def _is_constant(rows: Rows) -> bool:
-    return bool((rows == rows[0]).all())
 
 
 _IF_MEANT = "if the bundle was changed on purpose: edge-reclass export reference BUNDLE"
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """Of one stage: embeddings float32[pieces, dim] and probabilities float64[pieces, genres]."""
+
+    precision: str
+    embedding: Rows
+    probabilities: NDArray[np.float64]
+
+
 def _hear(
-    bundle: Bundle,
-    names: Sequence[str],
-    inputs: Rows,
-    backend: Backend,
-    *,
-    engines: Path | None = None,
-    precisions: dict[str, str] | None = None,
-) -> dict[str, tuple[Rows, NDArray[np.float64]]]:
-    """Of each stage: embeddings float32[pieces, dim] and probabilities float64[pieces, genres]."""
-    seconds = inputs.shape[1] / _RATE
-    said: dict[str, list[tuple[Rows, tuple[float, ...]]]] = {}
+    bundle: Bundle, names: Sequence[str], inputs: Rows, backend: Backend, engines: Path | None = None
+) -> dict[str, _Heard]:
+    """What the stages ``names``, and those that their heads take, make of the pieces ``inputs``."""
     with Cascade.open(
         bundle,
         backend,
         _everything(bundle.manifest, names),
         max_rate=_RATE,
-        max_seconds=math.ceil(seconds) + 1.0,
+        max_seconds=math.ceil(inputs.shape[1] / _RATE) + 1.0,
         allow_random=True,
         engines=engines,
     ) as cascade:
-        if precisions is not None:
-            precisions |= {stage.name: stage.precision or "fma518" for stage in cascade.plan.stages}
-        for piece, row in zip(_HEARD, inputs, strict=True):
-            answers = {answer.name: answer for answer in cascade.answers(row, _RATE)}
-            for stage in cascade.plan.stages:
-                if stage.name not in answers:
-                    raise EngineError(f"stage {stage.name} takes {piece} for silence")
-                answer = answers[stage.name]
-                said.setdefault(stage.name, []).append((answer.embedding, answer.probabilities))
+        stages = cascade.plan.stages
+        answers = [{answer.name: answer for answer in cascade.answers(row, _RATE)} for row in inputs]
+    for piece, said in zip(_HEARD, answers, strict=True):
+        if silent := [stage.name for stage in stages if stage.name not in said]:
+            raise EngineError(f"stage {silent[0]} takes {piece} for silence")
     return {
-        name: (np.stack([embedding for embedding, _ in rows]), np.array([p for _, p in rows]))
-        for name, rows in said.items()
+        stage.name: _Heard(
+            stage.precision or "fma518",
+            np.stack([said[stage.name].embedding for said in answers]),
+            np.array([said[stage.name].probabilities for said in answers]),
+        )
+        for stage in stages
     }
 
 
@@ -369,20 +348,9 @@ def _everything(manifest: Manifest, names: Sequence[str]) -> Policy:
 def _logits(bundle: Bundle, entry: StageEntry, embeddings: Mapping[str, Rows], cpu: Backend) -> Rows:
     """What the stage's head gives for stored embeddings."""
     features = np.concatenate([embeddings[name] for name in entry.head.inputs], axis=1)
-    graph = cpu.open_graph(
-        bundle.file(entry.head.file),
-        input_name="features",
-        output_name="logits",
-        width=features.shape[1],
-        output_width=len(bundle.manifest.genres),
-        max_batch=1,
-    )
+    graph = open_head(bundle, entry.head, features.shape[1], cpu)
     try:
-        rows = []
-        for row in features:
-            graph.input[0] = row
-            rows.append(graph.run(1)[0].copy())
-        return np.stack(rows)
+        return head_logits(graph, features)
     finally:
         graph.close()
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.backends import Backend, Graph, GraphSource
-from edge_reclass.bundle import CASES, Bundle, HeadEntry, WaveformEntry, agreement, load_reference
+from edge_reclass.bundle import CASES, Agreement, Bundle, HeadEntry, WaveformEntry, agreement, load_reference
 from edge_reclass.cascade import softmax
 from edge_reclass.engines import BatchCheck
 from edge_reclass.errors import BundleError, EngineError
@@ -48,6 +48,15 @@ class Limits:
 
     cosine: float
     relative: float
+
+    def broken_by(self, found: Agreement | BatchCheck) -> list[str]:
+        """Name each limit that ``found`` is outside of."""
+        parts = []
+        if not found.cosine >= self.cosine:
+            parts.append(f"cosine {found.cosine:.6f} (at least {self.cosine})")
+        if not found.relative <= self.relative:
+            parts.append(f"relative error {found.relative:.3g} (at most {self.relative:g})")
+        return parts
 
 
 LIMITS: Mapping[str, Limits] = {"fp32": Limits(0.99999, 5e-3), "fp16": Limits(0.999, 5e-2)}
@@ -85,15 +94,11 @@ class HeadProbe:
         features = self.features.copy()
         if embedding is not None:
             features[:, self.first : self.first + embedding.shape[1]] = embedding
-        rows = []
-        for row in features:
-            self.graph.input[0] = row
-            try:
-                logits = self.graph.run(1)[0].copy()
-            except EngineError as error:
-                raise BundleError(f"{self.file}: the head of {self.stage} cannot be run: {error}") from error
-            rows.append(softmax(logits, self.temperature))
-        return np.array(rows)
+        try:
+            logits = head_logits(self.graph, features)
+        except EngineError as error:
+            raise BundleError(f"{self.file}: the head of {self.stage} cannot be run: {error}") from error
+        return np.array([softmax(row, self.temperature) for row in logits])
 
 
 def reference_expected(bundle: Bundle, stage: str) -> Expected | None:
@@ -156,14 +161,7 @@ def open_heads(
             features = np.concatenate([one[:rows] for one in embeddings], axis=1)
             file = bundle.path(head.file)
             try:
-                graph = backend.open_graph(
-                    bundle.file(head.file),
-                    input_name="features",
-                    output_name="logits",
-                    width=features.shape[1],
-                    output_width=len(bundle.manifest.genres),
-                    max_batch=1,
-                )
+                graph = open_head(bundle, head, features.shape[1], backend)
             except EngineError as error:
                 raise BundleError(f"{file}: the head of {name} does not fit the bundle: {error}") from error
             first = sum(part.embedding.shape[1] for part in parts[: head.inputs.index(stage)] if part is not None)
@@ -172,6 +170,27 @@ def open_heads(
     finally:
         for probe in probes:
             probe.graph.close()
+
+
+def open_head(bundle: Bundle, head: HeadEntry, width: int, backend: Backend) -> Graph:
+    """Open a head on ``width`` features. Raises ``EngineError`` where it does not fit."""
+    return backend.open_graph(
+        bundle.file(head.file),
+        input_name="features",
+        output_name="logits",
+        width=width,
+        output_width=len(bundle.manifest.genres),
+        max_batch=1,
+    )
+
+
+def head_logits(graph: Graph, features: Rows) -> Rows:
+    """What an opened head gives for ``features``, one row at a time as at run time."""
+    rows = []
+    for row in features:
+        graph.input[0] = row
+        rows.append(graph.run(1)[0].copy())
+    return np.stack(rows)
 
 
 def check_graph(
@@ -230,10 +249,7 @@ def faults(checks: Iterable[BatchCheck], precision: str) -> list[str]:
         parts = []
         if not math.isfinite(check.max_abs):
             parts.append("values that are no numbers")
-        if not check.cosine >= limits.cosine:
-            parts.append(f"cosine {check.cosine:.6f} (at least {limits.cosine})")
-        if not check.relative <= limits.relative:
-            parts.append(f"relative error {check.relative:.3g} (at most {limits.relative:g})")
+        parts += limits.broken_by(check)
         if check.heads_agree != check.heads:
             parts.append(f"top genre the same on {check.heads_agree} of {check.heads} rows")
         if parts:

@@ -13,8 +13,6 @@ from scipy.special import erf, expit
 from edge_reclass.errors import UsageError
 from edge_reclass_export.graph import GraphBuilder, Value
 
-__all__ = ["ACTIVATIONS", "FORMULAS", "GRAPHS", "Activation", "parse_activation"]
-
 
 @dataclass(frozen=True)
 class Activation:

@@ -13,8 +13,6 @@ from edge_reclass.bundle import MANIFEST
 from edge_reclass.errors import UsageError
 from edge_reclass_export.onnx_writer import write_bytes
 
-__all__ = ["assembled", "delete_files", "write_together"]
-
 
 def write_together(root: Path, contents: Mapping[str, bytes | Path]) -> None:
     """All bytes onto the disk beside their places, then each into its place in the order of ``contents``.

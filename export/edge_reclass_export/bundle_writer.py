@@ -47,16 +47,6 @@ from edge_reclass_export.head_files import HeadOptions, head_file
 from edge_reclass_export.heads import head_shape, read_head
 from edge_reclass_export.parity import reference_vectors
 
-__all__ = [
-    "ACCEPT",
-    "BundleChange",
-    "StageHead",
-    "check_bundle",
-    "put_encoder",
-    "put_stage",
-    "stage_head",
-]
-
 ACCEPT = 0.9
 """Confidence above which the made policy ``soft`` stops before its last stage."""
 

@@ -10,8 +10,6 @@ from edge_reclass.bundle import MANIFEST, content_entry, load, manifest_text
 from edge_reclass_export.bundle_files import write_together
 from edge_reclass_export.engine.cascade_reference import FILE, measure_cascade
 
-__all__ = ["write_cascade_reference"]
-
 
 def write_cascade_reference(root: Path) -> None:
     """Hear the made pieces with every stage of the finished bundle in ``root``, on the CPU, and enter the answers.

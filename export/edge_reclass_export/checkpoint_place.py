@@ -8,8 +8,6 @@ from edge_reclass.errors import UsageError
 from edge_reclass_export.checkpoints import FAIRSEQ, INDEX_SUFFIX, some
 from edge_reclass_export.errors import CheckpointError
 
-__all__ = ["FILE_NAMES", "checkpoint_in"]
-
 FILE_NAMES = (
     "model.safetensors",
     "pytorch_model.bin",

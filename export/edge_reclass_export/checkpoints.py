@@ -27,8 +27,6 @@ from safetensors import SafetensorError, safe_open
 from edge_reclass.errors import UsageError
 from edge_reclass_export.errors import CheckpointError
 
-__all__ = ["FAIRSEQ", "INDEX_SUFFIX", "WRAPPERS", "Checkpoint", "load_state", "some"]
-
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 """Keys under which training scripts put the state dict, in the order in which they are looked for."""
 

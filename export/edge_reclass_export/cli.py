@@ -11,8 +11,6 @@ from edge_reclass_export.commands.reference import reference
 from edge_reclass_export.recipe import Recipe, command
 from edge_reclass_export.recipes import RECIPES
 
-__all__ = ["app", "export_app"]
-
 
 def export_app(recipes: Mapping[str, Recipe] = RECIPES) -> typer.Typer:
     """The commands of ``edge-reclass export``: ``all``, one for each of ``recipes``, ``reference``."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from edge_reclass.errors import EdgeReclassError
 
-__all__ = ["CheckpointError", "GraphError", "ParityError"]
-
 
 class CheckpointError(EdgeReclassError):
     """A checkpoint cannot be read, is corrupt, or does not have the tensors that the recipe needs."""

@@ -8,8 +8,6 @@ from pathlib import Path
 from edge_reclass.bundle import MANIFEST, ExcerptEntry, load
 from edge_reclass.errors import UsageError
 
-__all__ = ["choose_excerpt", "parse_excerpt"]
-
 
 def choose_excerpt(text: str | None, default: ExcerptEntry | None, root: Path, stage: str) -> ExcerptEntry | None:
     """The excerpt that ``text`` names; without one, ``default`` for a stage that the bundle ``root`` does not have yet.

@@ -8,8 +8,6 @@ from typing import Literal
 
 from edge_reclass.bundle import ReferenceVectors
 
-__all__ = ["ExportedEncoder"]
-
 
 @dataclass(frozen=True)
 class ExportedEncoder:

@@ -18,17 +18,6 @@ from numpy.typing import NDArray
 
 from edge_reclass_export.graph import GraphBuilder, Value
 
-__all__ = [
-    "LogAmplitude",
-    "LogMel",
-    "add_log_mel",
-    "dft_basis",
-    "hann",
-    "hz_to_mel",
-    "mel_filters",
-    "mel_to_hz",
-]
-
 _HZ_PER_MEL = 200.0 / 3.0  # linear part of the Slaney scale
 _LOG_START_HZ = 1000.0
 _LOG_START_MEL = _LOG_START_HZ / _HZ_PER_MEL

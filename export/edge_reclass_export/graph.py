@@ -16,8 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_reclass_export.onnx_writer import IR_VERSION, OPSET
 
-__all__ = ["GraphBuilder", "Value"]
-
 Value = NewType("Value", str)
 """Name of a tensor in the graph."""
 

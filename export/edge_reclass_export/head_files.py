@@ -34,18 +34,6 @@ from edge_reclass_export.onnx_writer import model_bytes
 if TYPE_CHECKING:
     from edge_reclass_export.checkpoints import Checkpoint
 
-__all__ = [
-    "TORCH_SUFFIXES",
-    "HeadOptions",
-    "TrainedHead",
-    "agreed_genres",
-    "head_file",
-    "head_notice",
-    "parse_head_options",
-    "pickle_advice",
-    "read_trained_head",
-]
-
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 _DOCUMENTED = frozenset(f"net.{number}.{kind}" for number in (0, 3, 6) for kind in ("weight", "bias"))

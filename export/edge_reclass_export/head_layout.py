@@ -21,8 +21,6 @@ from edge_reclass_export.checkpoints import Checkpoint, some
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.heads import BatchNorm, LayerNorm, LinearLayer, Step
 
-__all__ = ["Module", "arrange", "arrange_as", "head_modules"]
-
 EPSILON = 1e-5
 """Of BatchNorm1d and LayerNorm; torch's default, for no state dict holds it."""
 

@@ -27,28 +27,6 @@ from edge_reclass_export.errors import CheckpointError, GraphError
 from edge_reclass_export.graph import GraphBuilder
 from edge_reclass_export.onnx_writer import BATCH, GraphInterface, model_bytes
 
-__all__ = [
-    "RANDOM_WIDTHS",
-    "BatchNorm",
-    "HeadParts",
-    "LayerNorm",
-    "LinearLayer",
-    "Scaler",
-    "Step",
-    "agreed_activation",
-    "head_answer",
-    "head_graph",
-    "head_interface",
-    "head_mlp",
-    "head_shape",
-    "linear_layers",
-    "random_head",
-    "read_head",
-    "read_npz",
-    "two_classes",
-    "with_activation",
-]
-
 RANDOM_WIDTHS = (256, 128)
 """Hidden layers of the older project's heads, and so of an untrained one."""
 

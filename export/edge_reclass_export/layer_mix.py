@@ -19,8 +19,6 @@ from edge_reclass.errors import UsageError
 from edge_reclass_export.checkpoints import Checkpoint, load_state, some
 from edge_reclass_export.errors import CheckpointError
 
-__all__ = ["LayerMix", "MixKind", "mix_of", "read_mix", "split_mix"]
-
 MixKind = Literal["mix", "mix-plain", "mix-softmax"]
 """``mix`` is a convolution's; a vector of weights is used as it is (``plain``), or after a softmax."""
 

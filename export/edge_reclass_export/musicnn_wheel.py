@@ -21,8 +21,6 @@ from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.onnx_writer import write_bytes
 from edge_reclass_export.tensorflow_bundle import TensorBundle
 
-__all__ = ["WHEEL_REQUIREMENT", "WHEEL_SHA256", "MusicnnWheel", "fetch_wheel"]
-
 WHEEL_REQUIREMENT: Final = "musicnn==0.1.0"
 WHEEL_SHA256: Final = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
 

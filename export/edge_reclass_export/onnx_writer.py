@@ -22,17 +22,6 @@ from edge_reclass.bundle import refuse_external_data
 from edge_reclass.errors import EngineError, UsageError
 from edge_reclass_export.errors import GraphError
 
-__all__ = [
-    "BATCH",
-    "IR_VERSION",
-    "OPSET",
-    "GraphInterface",
-    "TensorSpec",
-    "check_interface",
-    "model_bytes",
-    "write_bytes",
-]
-
 OPSET = 18
 IR_VERSION = 10
 BATCH = "batch"

@@ -18,8 +18,6 @@ from edge_reclass_export.errors import ParityError
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.parity import open_graph, reference_vectors
 
-__all__ = ["read_windows", "with_own_audio"]
-
 _STEPS = 32_768
 
 

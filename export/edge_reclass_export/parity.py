@@ -12,17 +12,6 @@ from edge_reclass.bundle import Agreement, ReferenceVectors, agreement, synthesi
 from edge_reclass.errors import EngineError, MissingExtraError
 from edge_reclass_export.errors import ParityError
 
-__all__ = [
-    "SEED",
-    "Agreement",
-    "Tolerance",
-    "agreement",
-    "open_graph",
-    "reference_vectors",
-    "require_parity",
-    "run_graph",
-]
-
 SEED = 20_231_016
 """Seed of the inputs of reference vectors; any number would do."""
 

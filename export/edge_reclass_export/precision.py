@@ -22,8 +22,6 @@ from torch.utils._pytree import tree_leaves
 
 from edge_reclass_export.errors import GraphError, ParityError
 
-__all__ = ["FLOAT16_MAX", "EncoderModule", "Float32Region", "half_precision", "largest_value"]
-
 FLOAT16_MAX = 65_504.0
 
 

@@ -30,23 +30,6 @@ if TYPE_CHECKING:
     from edge_reclass_export.exported import ExportedEncoder
     from edge_reclass_export.head_files import HeadOptions
 
-__all__ = [
-    "FMA_GENRES",
-    "Activation",
-    "EncoderPlan",
-    "Export",
-    "HeadLayers",
-    "Planned",
-    "Progress",
-    "Recipe",
-    "command",
-    "encoder_recipe",
-    "need",
-    "one_of",
-    "say",
-    "split_genres",
-]
-
 Activation: TypeAlias = Annotated[
     str | None,
     typer.Option(help="What stands between the head's layers, where its file cannot tell: relu, gelu, tanh, ..."),

@@ -20,8 +20,6 @@ from edge_reclass_export.activations import parse_activation
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.heads import HeadParts, LinearLayer, Scaler, Step, two_classes, with_activation
 
-__all__ = ["read_skops"]
-
 _CLASSIFIERS = ("LogisticRegression", "LogisticRegressionCV", "MLPClassifier")
 _MOST_BYTES = 1 << 28
 

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 
 from edge_reclass_export.errors import CheckpointError
 
-__all__ = ["TensorBundle"]
-
 _FOOTER_BYTES = 48
 _TABLE_MAGIC = 0xDB4775248B80FB57
 _BLOCK_TRAILER_BYTES = 5  # compression type, masked CRC-32C

@@ -21,25 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edge_reclass.bundle import ReferenceVectors, synthesise
+from edge_reclass.bundle import Agreement, ReferenceVectors, synthesise
 from edge_reclass.cascade import DEFAULT_BATCH
 from edge_reclass.host import usable_cpus
 from edge_reclass_export.errors import GraphError, ParityError
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.onnx_writer import BATCH, OPSET, GraphInterface, model_bytes
-from edge_reclass_export.parity import SEED, Agreement, Tolerance, open_graph, require_parity
+from edge_reclass_export.parity import SEED, Tolerance, open_graph, require_parity
 from edge_reclass_export.precision import FLOAT16_MAX, EncoderModule, half_precision, largest_value
-
-__all__ = [
-    "TOLERANCES",
-    "Precision",
-    "Progress",
-    "export_encoder",
-    "export_module",
-    "mute",
-    "plain_agreement",
-    "steady_tones",
-]
 
 Precision = Literal["fp32", "fp16"]
 Progress: TypeAlias = Callable[[str], None]

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from edge_reclass.errors import EdgeReclassError
+from edge_reclass_export.engine.report import say
 from edge_reclass_export.musicnn_wheel import MusicnnWheel, fetch_wheel
-from edge_reclass_export.recipe import need, say
+from edge_reclass_export.recipe import need
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

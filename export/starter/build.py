@@ -56,8 +56,6 @@ from starter.fitting import Head
 from starter.measure import elsewhere, levels_kept, nonsense_answered
 from starter.ranges import RangeTest
 
-__all__ = ["build_starter"]
-
 FEATURE_RATE: Final = 20_000
 """In Hz; below every source's 22 050, so that each clip passes the same anti-aliasing filter. At 22 050 Hz a file of
 that rate would pass none, one of 44 100 Hz would lose its top kilohertz, and the genre would depend on which it was."""

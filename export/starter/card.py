@@ -27,8 +27,6 @@ from starter.evaluation import (
 from starter.fitting import CLIP
 from starter.measure import Answered, Elsewhere
 
-__all__ = ["Measured", "model_card"]
-
 _TERMS = {"gtzan": "research only", "emotify": "CC BY-NC-SA", "speech": "research only"}
 _ACCEPTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 _HEADER = (

@@ -17,8 +17,6 @@ from typing import Final
 
 from edge_reclass.errors import UsageError
 
-__all__ = ["GENRES", "Catalogue", "Clip", "read_catalogue"]
-
 GENRES: Final = (
     "Blues",
     "Classical",

@@ -17,8 +17,6 @@ from starter import nonsense
 from starter.catalogue import Clip
 from starter.nonsense import recordings
 
-__all__ = ["VIEWS", "ClipEmbeddings", "NonsenseEmbedding", "View", "decoded", "hear_clips", "hear_nonsense"]
-
 LONGEST: Final = 30.0
 _MAX_RATE: Final = 48_000
 _SLACK: Final = 0.05

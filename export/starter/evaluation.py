@@ -21,30 +21,6 @@ from starter.embeddings import VIEWS, ClipEmbeddings, NonsenseEmbedding
 from starter.fitting import Array, Head, balanced_weights, fit_head, fit_temperature, softmax
 from starter.ranges import RangeTest, fit_range
 
-__all__ = [
-    "ACCEPT",
-    "CHOSEN",
-    "FALSE_ALARMS",
-    "FOLDS",
-    "INPUTS",
-    "MIN_CONFIDENCE",
-    "REPEATS",
-    "STAGES",
-    "Figures",
-    "Fitted",
-    "Heard",
-    "Recipe",
-    "confusion",
-    "cross_validate",
-    "dataset_rule",
-    "duration_rule",
-    "evaluate",
-    "fit",
-    "held_out",
-    "make_policy",
-    "missed",
-]
-
 INPUTS: Final[Mapping[str, tuple[str, ...]]] = {"fma": ("fma",), "musicnn": ("fma", "musicnn")}
 STAGES: Final = tuple(INPUTS)
 FOLDS, REPEATS = 5, 3

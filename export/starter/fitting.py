@@ -15,18 +15,6 @@ from scipy.optimize import minimize_scalar
 
 from edge_reclass_export.heads import LinearLayer, Scaler
 
-__all__ = [
-    "CLIP",
-    "Array",
-    "Head",
-    "balanced_weights",
-    "fit_head",
-    "fit_scaler",
-    "fit_temperature",
-    "softmax",
-    "standardised",
-]
-
 CLIP: Final = 5.0
 """Standardised features are limited to ± this many standard deviations."""
 

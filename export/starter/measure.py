@@ -18,8 +18,6 @@ from starter.catalogue import GENRES, Clip
 from starter.embeddings import decoded
 from starter.nonsense import played, recordings
 
-__all__ = ["SOFTER", "Answered", "Elsewhere", "elsewhere", "levels_kept", "nonsense_answered"]
-
 SOFTER: Final = (-6.0, -12.0, -20.0, -30.0, -40.0)
 """In dB."""
 _CLIPS_PER_GENRE: Final = 3

@@ -12,8 +12,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FITTED", "MEASURED", "Nonsense", "nonsense", "played", "recordings"]
-
 FITTED: Final = ((8_000, 4.0), (16_000, 7.0), (22_050, 10.0), (44_100, 5.0), (48_000, 3.0))
 """Rates in Hz and lengths in seconds at which the signals are played for the fit."""
 MEASURED: Final = ((8_000, 5.0), (22_050, 9.0), (44_100, 4.5))

@@ -19,8 +19,6 @@ from edge_reclass_export.heads import LinearLayer, Scaler
 from edge_reclass_export.onnx_writer import BATCH, GraphInterface, TensorSpec
 from starter.fitting import Array, fit_scaler, standardised
 
-__all__ = ["RangeTest", "fit_range"]
-
 _CLIP: Final = 8.0
 _STRENGTH: Final = 0.03
 """scikit-learn's C for weights of mean 1."""

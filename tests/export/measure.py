@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from edge_reclass.bundle import agreement
 from edge_reclass.bundle.reference import synthesise
 from edge_reclass_export.heads import LinearLayer, Scaler, head_interface, head_mlp
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
 from edge_reclass_export.onnx_writer import model_bytes
-from edge_reclass_export.parity import agreement, run_graph
+from edge_reclass_export.parity import run_graph
 from edge_reclass_export.recipes.musicnn import musicnn_encoder
 from edge_reclass_export.recipes.musicnn_model import SAMPLE_RATE, VARIANTS, WINDOW_SAMPLES, MusicnnOptions
 from export.musicnn_reference import answer, log_mel, patches

@@ -13,12 +13,12 @@ import yaml
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from edge_reclass.bundle import ExcerptEntry, Fma518Entry
+from edge_reclass.bundle import ExcerptEntry, Fma518Entry, agreement
 from edge_reclass.bundle.loading import load
 from edge_reclass.errors import UsageError
 from edge_reclass.features import FEATURE_NAMES
 from edge_reclass_export.errors import CheckpointError
-from edge_reclass_export.parity import agreement, run_graph
+from edge_reclass_export.parity import run_graph
 
 torch = pytest.importorskip("torch", reason="reading checkpoints needs torch")
 

@@ -10,11 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
+from edge_reclass.bundle import agreement
 from edge_reclass.errors import UsageError
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.heads import LinearLayer, Scaler, head_interface, head_mlp, read_head
 from edge_reclass_export.onnx_writer import model_bytes
-from edge_reclass_export.parity import agreement, run_graph
+from edge_reclass_export.parity import run_graph
 
 RANDOM = np.random.default_rng(11)
 

@@ -12,10 +12,9 @@ import typer
 import yaml
 
 from edge_reclass.errors import UsageError
-from edge_reclass_export.recipe import Planned, Progress, Recipe, say
+from edge_reclass_export.engine.report import say
+from edge_reclass_export.recipe import Planned, Progress, Recipe
 from edge_reclass_export.recipes import RECIPES
-
-__all__ = ["assemble"]
 
 _TOP_KEYS = ("bundle", "genres", "stages")
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from edge_reclass.host import Gpu
     from edge_reclass_export.engine.build import BuildResult
 
-__all__ = ["build"]
-
 FAILED = 4
 
 

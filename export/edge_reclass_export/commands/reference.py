@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edge_reclass_export.recipe import need, say
-
-__all__ = ["reference"]
+from edge_reclass_export.engine.report import say
+from edge_reclass_export.recipe import need
 
 
 def reference(bundle: Annotated[Path, typer.Argument(help="Bundle directory.", metavar="BUNDLE")]) -> None:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from edge_reclass_export.engine.audit import GraphResult
     from edge_reclass_export.engine.cascade_reference import CascadeResult
 
-__all__ = ["verify"]
-
 MISMATCH = 4
 
 

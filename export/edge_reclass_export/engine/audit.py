@@ -30,20 +30,6 @@ from edge_reclass_export.engine.verify import (
     reference_expected,
 )
 
-__all__ = [
-    "NO_VECTORS",
-    "GraphCase",
-    "GraphResult",
-    "all_expected",
-    "audio_expected",
-    "audit",
-    "engine_cases",
-    "onnx_cases",
-    "record_result",
-    "verification",
-    "verify_graph",
-]
-
 Status = Literal["ok", "mismatch", "not verified", "missing", "stale", "damaged"]
 
 NO_VECTORS = "the bundle has no reference vectors for it; export the encoder again"

@@ -34,8 +34,6 @@ from edge_reclass_export.engine.store import EngineStore
 from edge_reclass_export.engine.verify import reference_expected
 from edge_reclass_export.engine.worker import BuildProblem, compute_capability
 
-__all__ = ["BuildResult", "DeviceCheck", "EngineBuild", "default_timing_cache", "dry_run"]
-
 # A failure of these kinds is the machine's at this moment, not the graph's: another precision would not help.
 _NOT_THE_GRAPH = {"memory", "disk", "crash"}
 

@@ -37,16 +37,6 @@ from edge_reclass.cascade import Cascade, Policy, Step, softmax
 from edge_reclass.errors import BundleError, EngineError, TrackError
 from edge_reclass_export.engine.verify import LIMITS, Limits, head_logits, open_head
 
-__all__ = [
-    "FILE",
-    "CascadeReference",
-    "CascadeResult",
-    "StageReference",
-    "check_cascade",
-    "load_cascade_reference",
-    "measure_cascade",
-]
-
 FILE = "reference/cascade.npz"
 _FORMAT = 1
 _SEED = 20_261_128

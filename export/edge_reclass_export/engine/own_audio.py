@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from edge_reclass.audio import MAX_RATE, Decoder, ExcerptSpec, Limits, Resampler, resampled_length
 from edge_reclass.errors import TrackError, UsageError
 
-__all__ = ["read_middle"]
-
 
 def read_middle(file: Path, seconds: float, rate: int) -> NDArray[np.float32]:
     """Up to ``seconds`` from the middle of ``file``, mono float32[samples] at ``rate`` Hz.

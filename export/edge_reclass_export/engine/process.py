@@ -19,8 +19,6 @@ from edge_reclass.backends import Library
 from edge_reclass.engines import PLAN, EngineKey
 from edge_reclass.errors import EngineError
 
-__all__ = ["BuildFailure", "BuildJob", "Built", "OnEvent", "build_engine"]
-
 OnEvent = Callable[[Mapping[str, Any]], None]
 """Is told each event of the worker: ``progress`` (done, total, phase, …), ``log`` (level, text), ``note`` (text)."""
 

@@ -11,8 +11,6 @@ import msgspec
 
 from edge_reclass_export.engine.process import OnEvent
 
-__all__ = ["json_text", "progress_bar", "say", "table"]
-
 
 def say(text: str) -> None:
     """To standard error, where everything goes that is no result."""

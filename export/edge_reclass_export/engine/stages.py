@@ -11,16 +11,6 @@ from edge_reclass.cascade import DEFAULT_BATCH, Options, count_windows, largest_
 from edge_reclass.engines import ENGINE_PRECISIONS, EngineKey, Found, Profile, Target, survey
 from edge_reclass.errors import UsageError
 
-__all__ = [
-    "INPUT",
-    "Candidate",
-    "EngineStage",
-    "engine_stages",
-    "graph_stages",
-    "survey_candidate",
-    "survey_stage",
-]
-
 INPUT = "waveform"
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from edge_reclass.engines import ENGINES_VARIABLE, PLAN, RECORD, EngineRecord, make_secret
 from edge_reclass.errors import UsageError
 
-__all__ = ["EngineStore"]
-
 _WORK = ".building-"
 _LOCK = "lock"
 

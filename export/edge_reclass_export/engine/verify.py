@@ -22,20 +22,6 @@ from edge_reclass.cascade import softmax
 from edge_reclass.engines import BatchCheck
 from edge_reclass.errors import BundleError, EngineError
 
-__all__ = [
-    "CLOSE_CALL",
-    "LIMITS",
-    "Expected",
-    "HeadProbe",
-    "Limits",
-    "check_graph",
-    "faults",
-    "head_notes",
-    "open_encoder",
-    "open_heads",
-    "reference_expected",
-]
-
 Rows = NDArray[np.float32]
 
 

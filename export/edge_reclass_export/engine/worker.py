@@ -25,8 +25,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BuildProblem", "build", "compute_capability", "main"]
-
 Tell = Callable[..., None]
 """Sends one event: its name and JSON values."""
 

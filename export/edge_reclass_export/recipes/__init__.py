@@ -6,8 +6,6 @@ from importlib import import_module
 
 from edge_reclass_export.recipe import Recipe
 
-__all__ = ["RECIPES"]
-
 _MODULES = (
     "fma_mlp",
     "mert",

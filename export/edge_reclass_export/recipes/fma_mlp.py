@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edge_reclass_export.engine.report import say
 from edge_reclass_export.recipe import (
     Activation,
     HeadLayers,
@@ -14,11 +15,8 @@ from edge_reclass_export.recipe import (
     Recipe,
     need,
     one_of,
-    say,
     split_genres,
 )
-
-__all__ = ["RECIPE"]
 
 _HELP = """Export a trained MLP on the 518 FMA features as a stage of a bundle.
 

@@ -21,17 +21,6 @@ from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.head_files import TrainedHead
 from edge_reclass_export.heads import Scaler, head_graph
 
-__all__ = [
-    "FEATURES",
-    "RMSE_COLUMNS",
-    "RMSE_RATIO",
-    "FeatureScale",
-    "Features",
-    "build",
-    "choose_scale",
-    "runtime_scaler",
-]
-
 Features = Literal["auto", "fma-csv", "librosa-0.11"]
 FEATURES: tuple[Features, ...] = get_args(Features)
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.bundle import MANIFEST, ExcerptEntry, Fma518Entry, HeadEntry, StageEntry, load
+from edge_reclass.bundle import MANIFEST, Agreement, ExcerptEntry, Fma518Entry, HeadEntry, StageEntry, load
 from edge_reclass.errors import UsageError
 from edge_reclass.features import FEATURE_COUNT
 from edge_reclass_export.bundle_writer import BundleChange, put_stage
@@ -19,7 +19,7 @@ from edge_reclass_export.excerpt_option import choose_excerpt
 from edge_reclass_export.head_files import HeadOptions, TrainedHead, agreed_genres, head_notice, read_trained_head
 from edge_reclass_export.heads import head_answer, head_interface
 from edge_reclass_export.onnx_writer import model_bytes
-from edge_reclass_export.parity import SEED, Agreement, Tolerance, require_parity, run_graph
+from edge_reclass_export.parity import SEED, Tolerance, require_parity, run_graph
 from edge_reclass_export.recipes.fma_mlp_model import (
     RMSE_COLUMNS,
     RMSE_RATIO,
@@ -29,8 +29,6 @@ from edge_reclass_export.recipes.fma_mlp_model import (
     choose_scale,
     runtime_scaler,
 )
-
-__all__ = ["RATE", "STAGE", "FmaMlp", "parse_rate", "read_fma_mlp"]
 
 STAGE = "fma"
 RATE = 44_100

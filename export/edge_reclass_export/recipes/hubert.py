@@ -14,8 +14,6 @@ from typing import Literal
 import torch
 from torch import nn
 
-__all__ = ["ACTIVATIONS", "Hubert", "MertConfig", "hubert", "random_weights", "weight_shapes"]
-
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 _DEVIATION = 0.02  # of untrained linear layers
 _DEEPNORM_FACTOR, _DEEPNORM_POWER = 2.0, 0.25  # alpha = (2 N)^(1/4) for N encoder layers (Wang et al. 2022, DeepNet)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from edge_reclass_export.recipes.mert_checkpoint import Layer, MertSource
     from edge_reclass_export.torch_export import Progress
 
-__all__ = ["FLOAT32_REGIONS", "RECIPE", "MertOptions", "mert_encoder", "proved_batch", "random_source"]
-
 STAGE = "mert"
 RANDOM_SEED = 20_231_016
 

@@ -23,8 +23,6 @@ from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.layer_mix import MixKind
 from edge_reclass_export.recipes.hubert import ACTIVATIONS, MertConfig, weight_shapes
 
-__all__ = ["RANDOM_CONFIGS", "Layer", "MertSource", "Preprocessing", "parse_layer", "read_source"]
-
 _Named = Literal["last", "mean-of-all"]
 _NAMED: tuple[_Named, ...] = get_args(_Named)
 _MIXES: tuple[MixKind, ...] = get_args(MixKind)

@@ -16,8 +16,6 @@ from edge_reclass_export.precision import EncoderModule
 from edge_reclass_export.recipes.hubert import Hubert, MertConfig, hubert
 from edge_reclass_export.recipes.mert_checkpoint import Layer
 
-__all__ = ["NORMALISE_EPSILON", "build"]
-
 NORMALISE_EPSILON = 1e-7
 """Added to a window's variance by ``Wav2Vec2FeatureExtractor``, which MERT's preprocessor is."""
 

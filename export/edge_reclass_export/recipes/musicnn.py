@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_reclass_export.recipe import EncoderPlan, Export, encoder_recipe, one_of, say
+from edge_reclass_export.engine.report import say
+from edge_reclass_export.recipe import EncoderPlan, Export, encoder_recipe, one_of
 
 if TYPE_CHECKING:
     from edge_reclass_export.exported import ExportedEncoder
     from edge_reclass_export.musicnn_wheel import MusicnnWheel
     from edge_reclass_export.recipe import Progress
     from edge_reclass_export.recipes.musicnn_model import MusicnnOptions, Variant
-
-__all__ = ["RECIPE", "musicnn_encoder"]
 
 _HELP = """Export musicnn from the PyPI wheel's checkpoint, which is read and never installed or run.
 

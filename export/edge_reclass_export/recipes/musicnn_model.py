@@ -32,22 +32,6 @@ from edge_reclass_export.graph import GraphBuilder, Value
 from edge_reclass_export.onnx_writer import BATCH, GraphInterface, TensorSpec
 from edge_reclass_export.tensorflow_bundle import TensorBundle
 
-__all__ = [
-    "EMBEDDINGS",
-    "HOP_SAMPLES",
-    "SAMPLE_RATE",
-    "TAG_COUNT",
-    "VARIANTS",
-    "WINDOW_SAMPLES",
-    "Embedding",
-    "MusicnnOptions",
-    "MusicnnWeights",
-    "Variant",
-    "build",
-    "interface",
-    "read_weights",
-]
-
 Variant = Literal["msd", "mtt"]
 Embedding = Literal["penultimate", "pool", "penultimate+pool"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)

@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     from edge_reclass_export.recipes.openjmla_model import Geometry, OpenJmlaWeights, Pool
     from edge_reclass_export.torch_export import Progress
 
-__all__ = [
-    "RECIPE",
-    "STAGE",
-    "OpenJmlaOptions",
-    "OpenJmlaSource",
-    "one_window",
-    "openjmla_encoder",
-    "random_source",
-    "read_source",
-]
-
 STAGE = "jmla"
 """The stage's name by default: the policies of the older project know it by this one."""
 

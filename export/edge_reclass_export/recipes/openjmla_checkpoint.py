@@ -24,8 +24,6 @@ from edge_reclass_export.recipes.openjmla_model import (
     tensor_shapes,
 )
 
-__all__ = ["FULL_SIZE", "random_weights", "read_weights"]
-
 _PATCH_KERNEL = "patch_embed.projection.weight"
 _FAMILIES = ("cls_token", "pos_embed", "patch_embed.", "layers.", "ln1.")
 _TRAINING_ONLY = ("mask_token",)

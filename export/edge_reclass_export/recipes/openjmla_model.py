@@ -20,19 +20,6 @@ from torch.nn import functional
 from edge_reclass_export.frontend import dft_basis, mel_filters
 from edge_reclass_export.precision import EncoderModule
 
-__all__ = [
-    "FLOAT32_REGIONS",
-    "POOLS",
-    "SAMPLE_RATE",
-    "Geometry",
-    "OpenJmlaWeights",
-    "Pool",
-    "SpectPrompt",
-    "VisionTransformer",
-    "build",
-    "tensor_shapes",
-]
-
 SAMPLE_RATE = 16_000
 N_FFT = 400
 FRAME_HOP = 160

@@ -11,7 +11,7 @@ defaults of ``librosa.filters.mel``, which the tests hold them against.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import gcd, log
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,20 +25,21 @@ _LOG_STEP = log(6.4) / 27.0
 
 
 @dataclass(frozen=True)
-class LogAmplitude:
-    """``gain · ln(scale · power + offset) + shift``: log10, the natural log, and an affine map after it."""
-
-    scale: float
-    offset: float
-    gain: float = 1.0
-    shift: float = 0.0
-
-
-@dataclass(frozen=True)
 class LogMel:
     """A power mel spectrogram of periodic-Hann frames inside the waveform, with Slaney bands, on a logarithmic scale.
 
-    With ``float16_power`` the mel power is rounded to float16, as some training pipelines stored it.
+    Attributes:
+        sample_rate: in Hz.
+        n_fft: samples of a frame, a multiple of ``hop``.
+        hop: samples between two frames.
+        bands: number of mel bands between ``low_hz`` and ``high_hz``.
+        low_hz: lowest edge of a band.
+        high_hz: highest edge of a band.
+        log_scale: a value is ``gain · ln(log_scale · power + log_offset) + shift``.
+        log_offset: see ``log_scale``.
+        gain: see ``log_scale``.
+        shift: see ``log_scale``.
+        float16_power: the power is rounded to float16, as some training pipelines stored it.
     """
 
     sample_rate: int
@@ -47,15 +48,11 @@ class LogMel:
     bands: int
     low_hz: float
     high_hz: float
-    amplitude: LogAmplitude
+    log_scale: float
+    log_offset: float
+    gain: float = 1.0
+    shift: float = 0.0
     float16_power: bool = False
-
-    def frame_count(self, samples: int) -> int:
-        """Number of frames of ``samples`` samples. Raises ``ValueError`` where there are too few."""
-        frames = (samples - self.n_fft) // self.hop + 1
-        if frames < 1:
-            raise ValueError(f"{samples} samples give no frame, expected at least {self.n_fft}")
-        return frames
 
 
 def hz_to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,7 +96,7 @@ def dft_basis(n_fft: int, bins: NDArray[np.intp]) -> NDArray[np.float64]:
 
 def add_log_mel(graph: GraphBuilder, waveform: Value, samples: int, spec: LogMel) -> Value:
     """Adds the front end to ``graph``: ``waveform[batch, samples]`` to log mel ``[batch, frames, bands]``."""
-    frames = spec.frame_count(samples)
+    frames = (samples - spec.n_fft) // spec.hop + 1
     power_weights = mel_filters(spec.sample_rate, spec.n_fft, spec.bands, spec.low_hz, spec.high_hz).T
     # Bins that no band uses (at least the constant one) need no transform.
     used = np.flatnonzero(power_weights.any(axis=1))
@@ -109,43 +106,30 @@ def add_log_mel(graph: GraphBuilder, waveform: Value, samples: int, spec: LogMel
     squares = graph.op("Mul", spectrum, spectrum, name="frontend/squares")
     # |X|² is the sum of the squared cosine and sine parts; the bands' sum includes that sum.
     bands = np.concatenate([power_weights[used], power_weights[used]], axis=0)
-    amplitude = spec.amplitude
     if spec.float16_power:
         power = graph.op("MatMul", squares, graph.weight(bands, "frontend/mel_filters"), name="frontend/mel_power")
         half = graph.op("Cast", power, name="frontend/power_float16", to=10)
         power = graph.op("Cast", half, name="frontend/power_float32", to=1)
-        scaled = graph.op("Mul", power, graph.weight(amplitude.scale, "frontend/log_scale"), name="frontend/scaled")
+        scaled = graph.op("Mul", power, graph.weight(spec.log_scale, "frontend/log_scale"), name="frontend/scaled")
     else:
-        weights = graph.weight(bands * amplitude.scale, "frontend/mel_filters")
+        weights = graph.weight(bands * spec.log_scale, "frontend/mel_filters")
         scaled = graph.op("MatMul", squares, weights, name="frontend/mel_power")
-    positive = graph.op("Add", scaled, graph.weight(amplitude.offset, "frontend/log_offset"), name="frontend/positive")
+    positive = graph.op("Add", scaled, graph.weight(spec.log_offset, "frontend/log_offset"), name="frontend/positive")
     mel = graph.op("Log", positive, name="frontend/log")
-    if amplitude.gain != 1.0:
-        mel = graph.op("Mul", mel, graph.weight(amplitude.gain, "frontend/gain"), name="frontend/gained")
-    if amplitude.shift != 0.0:
-        mel = graph.op("Add", mel, graph.weight(amplitude.shift, "frontend/shift"), name="frontend/shifted")
-    return mel
+    gained = graph.op("Mul", mel, graph.weight(spec.gain, "frontend/gain"), name="frontend/gained")
+    return graph.op("Add", gained, graph.weight(spec.shift, "frontend/shift"), name="frontend/shifted")
 
 
 def _add_frames(graph: GraphBuilder, waveform: Value, frames: int, spec: LogMel) -> Value:
-    """Frames ``[batch, frames, n_fft]``: blocks of gcd(n_fft, hop) samples, shifted and joined."""
-    block = gcd(spec.n_fft, spec.hop)
-    step = spec.hop // block
+    """Frames ``[batch, frames, n_fft]``: blocks of one hop, shifted and joined."""
     span = (frames - 1) * spec.hop + spec.n_fft
     trimmed = graph.op(
         "Slice", waveform, graph.integers(0), graph.integers(span), graph.integers(1), name="frontend/trimmed"
     )
-    blocks = graph.op("Reshape", trimmed, graph.integers(-1, span // block, block), name="frontend/blocks")
+    blocks = graph.op("Reshape", trimmed, graph.integers(-1, span // spec.hop, spec.hop), name="frontend/blocks")
+    bounds = [(graph.integers(first), graph.integers(first + frames)) for first in range(spec.n_fft // spec.hop)]
     parts = [
-        graph.op(
-            "Slice",
-            blocks,
-            graph.integers(first),
-            graph.integers(first + (frames - 1) * step + 1),
-            graph.integers(1),
-            graph.integers(step),
-            name=f"frontend/part_{first}",
-        )
-        for first in range(spec.n_fft // block)
+        graph.op("Slice", blocks, *ends, graph.integers(1), graph.integers(1), name=f"frontend/part_{first}")
+        for first, ends in enumerate(bounds)
     ]
     return graph.op("Concat", *parts, name="frontend/frames", axis=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,11 @@ def mixed(samples: np.ndarray) -> Iterator[np.ndarray]:
 
 
 @pytest.mark.parametrize("change", [softer, mixed])
-def test_the_answer_stays(cascade: Cascade, data: Path, change: object) -> None:
+def test_the_answer_stays(cascade: Cascade, data: Path, change: Callable[[np.ndarray], Iterator[np.ndarray]]) -> None:
     same = []
-    for clip in clips(data, 2):
+    for clip in clips(data, 1):
         samples, rate = clip.middle
         first, *others = (cascade.classify_samples(np.ascontiguousarray(one), rate) for one in change(samples))
         same += [(other.status, other.genre) == (first.status, first.genre) for other in others]
-    assert len(same) >= 100
+    assert len(same) >= 50
     assert np.mean(same) >= 0.97

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -107,50 +108,26 @@ def _print(results: list[GraphResult], heard: list[CascadeResult], format: str) 
     from edge_reclass_export.engine.report import json_text, table
 
     if format == "json":
-        print(json_text([*map(_plain, results), *map(_plain_cascade, heard)]))
+        cascade = ({**asdict(one), "cascade": True, "detail": one.detail or None} for one in heard)
+        print(json_text([*map(_plain, results), *cascade]))
         return
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for result in results:
-        case = result.case
-        where = "engine" if case.engine else "onnx"
-        if not result.checks:
-            rows.append((case.stage, case.precision, where, *["–"] * 5, _result(result)))
+        head = (result.case.stage, result.case.precision, "engine" if result.case.engine else "onnx")
         for check in result.checks:
+            figures = (f"{check.cosine:.7f}", f"{check.median_cosine:.7f}", f"{check.relative:.2e}")
             top = f"{check.heads_agree}/{check.heads}" if check.heads else "–"
-            rows.append(
-                (
-                    case.stage,
-                    case.precision,
-                    where,
-                    str(check.batch),
-                    f"{check.cosine:.7f}",
-                    f"{check.median_cosine:.7f}",
-                    f"{check.relative:.2e}",
-                    top,
-                    _result(result),
-                )
-            )
+            rows.append((*head, str(check.batch), *figures, top, _result(result)))
+        if not result.checks:
+            rows.append((*head, *["–"] * 5, _result(result)))
     for one in heard:
-        row = [one.cosine, None, one.relative, None]
-        cells = ["–" if value is None else f"{value:.7f}" if value is one.cosine else f"{value:.2e}" for value in row]
+        cosine = "–" if one.cosine is None else f"{one.cosine:.7f}"
+        relative = "–" if one.relative is None else f"{one.relative:.2e}"
         detail = one.detail or ("" if one.probability is None else f"probabilities within {one.probability:.1e}")
-        rows.append((one.stage, one.precision, "cascade", "–", *cells, f"{one.status}: {detail}"))
+        rows.append((one.stage, one.precision, "cascade", "–", cosine, "–", relative, "–", f"{one.status}: {detail}"))
     print(
         table(("stage", "precision", "runs as", "batch", "cosine", "median", "rel. error", "top genre", "result"), rows)
     )
-
-
-def _plain_cascade(result: CascadeResult) -> dict[str, Any]:
-    return {
-        "stage": result.stage,
-        "precision": result.precision,
-        "cascade": True,
-        "status": result.status,
-        "detail": result.detail or None,
-        "cosine": result.cosine,
-        "relative": result.relative,
-        "probability": result.probability,
-    }
 
 
 def _result(result: GraphResult) -> str:

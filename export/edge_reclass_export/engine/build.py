@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -60,22 +60,18 @@ class BuildResult:
         return self.record is not None and self.record.verification is not None
 
 
+@dataclass(frozen=True)
 class DeviceCheck:
     """Runs an engine on this machine's GPU against the bundle's reference vectors, where that can be done.
 
     ``open_device`` and ``open_cpu`` open the backends of the engines and of the heads.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        target: Target,
-        gpu: Gpu | None,
-        open_device: Callable[[], Backend],
-        open_cpu: Callable[[], Backend],
-    ) -> None:
-        self._bundle, self._target, self._gpu = bundle, target, gpu
-        self._open_device, self._open_cpu = open_device, open_cpu
+    bundle: Bundle
+    target: Target
+    gpu: Gpu | None
+    open_device: Callable[[], Backend]
+    open_cpu: Callable[[], Backend]
 
     def run(self, plan: GraphSource, stage: str, precision: str, batches: Sequence[int]) -> GraphResult:
         """Check an engine of a store (a path), or one that was just built (``PlainFile``).
@@ -87,18 +83,18 @@ class DeviceCheck:
             MemoryError: the device has too little memory for the engine.
         """
         case = GraphCase(stage, precision, plan, tuple(batches))
-        if self._gpu is None:
+        if self.gpu is None:
             return GraphResult(case, "not verified", "this machine has no GPU to run it on")
-        if self._gpu.sm != self._target.sm:
-            return GraphResult(case, "not verified", f"it is for SM {self._target.sm}, the GPU here has {self._gpu.sm}")
-        if reference_expected(self._bundle, stage) is None:
+        if self.gpu.sm != self.target.sm:
+            return GraphResult(case, "not verified", f"it is for SM {self.target.sm}, the GPU here has {self.gpu.sm}")
+        if reference_expected(self.bundle, stage) is None:
             return GraphResult(case, "not verified", NO_VECTORS)
         try:
-            device, cpu = self._open_device(), self._open_cpu()
+            device, cpu = self.open_device(), self.open_cpu()
         except (DeviceError, MissingExtraError) as error:
             return GraphResult(case, "not verified", str(error))
         with device, cpu:
-            return verify_graph(self._bundle, case, all_expected(self._bundle), device, cpu)
+            return verify_graph(self.bundle, case, all_expected(self.bundle), device, cpu)
 
 
 def dry_run(
@@ -141,7 +137,7 @@ def _require_target(library: Library, target: Target) -> None:
 
 def _why(store: EngineStore, stage: EngineStage, candidate: Candidate, found: Found) -> str:
     why = f"{found.status}: {found.reason}"
-    if found.status in _HERE:
+    if found.status in {"present", "rejected"}:
         return f"{why}; --rebuild"
     if found.status != "stale":
         return why
@@ -152,12 +148,12 @@ def _why(store: EngineStore, stage: EngineStage, candidate: Candidate, found: Fo
     return why
 
 
-_HERE = {"present", "rejected"}
-
-
 def _on_cpu(stage: str, rejected: Sequence[Rejected]) -> BuildResult:
-    reasons = "; ".join(f"{one.precision}: {one.reason}" for one in rejected)
-    return BuildResult(stage, "cpu", None, f"no engine will do ({reasons})", rejected=tuple(rejected))
+    return BuildResult(stage, "cpu", None, f"no engine will do ({_reasons(rejected)})", rejected=tuple(rejected))
+
+
+def _reasons(rejected: Sequence[Rejected]) -> str:
+    return "; ".join(f"{one.precision}: {one.reason}" for one in rejected)
 
 
 def default_timing_cache(root: Path, target: Target) -> Path | None:
@@ -219,7 +215,7 @@ class EngineBuild:
         return self._failed(stage, tried)
 
     def _failed(self, stage: EngineStage, tried: _Tried) -> BuildResult:
-        reasons = "; ".join(f"{one.precision}: {one.reason}" for one in tried.rejected)
+        reasons = _reasons(tried.rejected)
         if self.fallback:
             detail = f"{stage.name}: no engine could be built ({reasons})"
         elif tried.earlier:
@@ -252,19 +248,18 @@ class EngineBuild:
     def _build(self, stage: EngineStage, candidate: Candidate, on_event: OnEvent, tried: _Tried) -> BuildResult | None:
         file = self.bundle.file(candidate.file)
         file.check()
-        job = BuildJob(
-            what=f"{stage.name} {candidate.precision} ({candidate.file}) with {describe_target(self.target)}",
-            library=self.library,
-            onnx=file.path,
-            key=candidate.key,
-            dim=stage.encoder.dim,
-            timing_cache=self.timing_cache,
-            workspace=self.workspace,
-        )
         with self.store.workspace() as work:
             try:
-                # TensorRT opens files by name: it gets a copy of the bytes that were hashed, in our own folder.
-                job = replace(job, onnx=_copied(file, work))
+                job = BuildJob(
+                    what=f"{stage.name} {candidate.precision} ({candidate.file}) with {describe_target(self.target)}",
+                    library=self.library,
+                    # TensorRT opens files by name: it gets a copy of the bytes that were hashed, in our own folder.
+                    onnx=_copied(file, work),
+                    key=candidate.key,
+                    dim=stage.encoder.dim,
+                    timing_cache=self.timing_cache,
+                    workspace=self.workspace,
+                )
                 built = build_engine(job, work, on_event)
                 checked = self.check.run(PlainFile(built.plan), stage.name, candidate.precision, stage.profile.batches)
             except BuildFailure as failure:
@@ -295,22 +290,25 @@ class EngineBuild:
                 self._reject(work, stage, candidate, checked.detail, tried)
                 self._keep_timing_cache(built)
                 return None
-            record = self._record(stage, candidate, built, checked, tried.rejected)
+            entry = file_entry(built.plan)
+            record = self._record(
+                stage,
+                candidate,
+                sha256=entry.sha256,
+                bytes=entry.bytes,
+                build_seconds=round(built.seconds, 3),
+                build_peak_bytes=built.peak_bytes,
+                verification=verification(self.bundle, checked),
+                not_verified=checked.detail or None,
+                instead_of=tuple(tried.rejected),
+            )
             self.store.publish(work, built.plan, record)
             self._keep_timing_cache(built)
         return BuildResult(
             stage.name, "build", candidate.precision, _how_built(built, record), self.store.folder(record), record
         )
 
-    def _record(
-        self,
-        stage: EngineStage,
-        candidate: Candidate,
-        built: Built,
-        checked: GraphResult,
-        rejected: Sequence[Rejected],
-    ) -> EngineRecord:
-        entry = file_entry(built.plan)
+    def _record(self, stage: EngineStage, candidate: Candidate, **found: Any) -> EngineRecord:
         return EngineRecord(
             format=1,
             key=candidate.key,
@@ -318,27 +316,12 @@ class EngineBuild:
             stage=stage.name,
             precision=candidate.precision,
             file=candidate.file,
-            sha256=entry.sha256,
-            bytes=entry.bytes,
-            build_seconds=round(built.seconds, 3),
-            build_peak_bytes=built.peak_bytes,
-            verification=verification(self.bundle, checked),
-            not_verified=checked.detail or None,
-            instead_of=tuple(rejected),
+            **found,
         )
 
     def _reject(self, work: Path, stage: EngineStage, candidate: Candidate, reason: str, tried: _Tried) -> None:
         tried.rejected.append(Rejected(candidate.precision, reason))
-        record = EngineRecord(
-            format=1,
-            key=candidate.key,
-            bundle=self.bundle.name,
-            stage=stage.name,
-            precision=candidate.precision,
-            file=candidate.file,
-            rejected=reason,
-        )
-        self.store.publish(work, None, record)
+        self.store.publish(work, None, self._record(stage, candidate, rejected=reason))
 
     def _keep_timing_cache(self, built: Built) -> None:
         if built.new_timing_cache is not None and self.timing_cache is not None:

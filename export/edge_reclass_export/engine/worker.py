@@ -105,22 +105,17 @@ def _parse(trt: Any, network: Any, logger: Any, onnx: Path) -> None:
 def _check_io(network: Any, request: dict[str, Any]) -> None:
     """The network takes what the manifest says; outputs that nobody asked for are left out of the engine."""
     wanted = request["profile"]
-    inputs = []
-    for number in range(network.num_inputs):
-        tensor = network.get_input(number)
-        inputs.append((tensor.name, tuple(tensor.shape)))
+    tensors = [network.get_input(number) for number in range(network.num_inputs)]
+    inputs = [(tensor.name, tuple(tensor.shape)) for tensor in tensors]
     if inputs != [(wanted["input"], (-1, wanted["width"]))]:
         raise BuildProblem("mismatch", f"expected the input {wanted['input']}[batch, {wanted['width']}], got {inputs}")
-    outputs = []
-    for number in range(network.num_outputs):
-        outputs.append(network.get_output(number))
-    names = []
+    outputs = [network.get_output(number) for number in range(network.num_outputs)]
     for tensor in outputs:
-        names.append(tensor.name)
         if tensor.name != request["output"]:
             network.unmark_output(tensor)
         elif tuple(tensor.shape) != (-1, request["dim"]):
             raise BuildProblem("mismatch", f"expected {tensor.name}[batch, {request['dim']}], got {list(tensor.shape)}")
+    names = [tensor.name for tensor in outputs]
     if request["output"] not in names:
         raise BuildProblem("mismatch", f"expected the output {request['output']}, got {', '.join(names)}")
 

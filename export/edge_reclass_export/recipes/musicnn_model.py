@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_reclass_export.frontend import LogAmplitude, LogMel, add_log_mel
+from edge_reclass_export.frontend import LogMel, add_log_mel
 from edge_reclass_export.graph import GraphBuilder, Value
 from edge_reclass_export.onnx_writer import BATCH, GraphInterface, TensorSpec
 from edge_reclass_export.tensorflow_bundle import TensorBundle
@@ -166,7 +166,10 @@ def build(weights: MusicnnWeights, options: MusicnnOptions) -> onnx.ModelProto:
         low_hz=0.0,
         high_hz=SAMPLE_RATE / 2,
         # log10(10000 x + 1), then the network's own input normalisation
-        amplitude=LogAmplitude(10_000.0, 1.0, weights.input_scale / log(10.0), weights.input_shift),
+        log_scale=10_000.0,
+        log_offset=1.0,
+        gain=weights.input_scale / log(10.0),
+        shift=weights.input_shift,
         float16_power=options.float16_cast,
     )
     mel = add_log_mel(graph, waveform, WINDOW_SAMPLES, front_end)

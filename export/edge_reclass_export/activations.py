@@ -58,13 +58,13 @@ def _silu(graph: GraphBuilder, value: Value, name: str, _: Activation) -> Value:
 
 
 def _gelu(graph: GraphBuilder, value: Value, name: str, _: Activation) -> Value:
-    """x · (1 + erf(x / √2)) · ½: opset 18 has no operator of its own for it."""
+    """Compute x · (1 + erf(x / √2)) · ½: opset 18 has no operator of its own for it."""
     scaled = graph.op("Mul", value, graph.weight(sqrt(0.5), f"{name}/root"), name=f"{name}/scaled")
     return _gated(graph, value, graph.op("Erf", scaled, name=f"{name}/erf"), name)
 
 
 def _gelu_tanh(graph: GraphBuilder, value: Value, name: str, _: Activation) -> Value:
-    """x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) · ½, torch's ``approximate="tanh"``."""
+    """Compute x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) · ½, torch's ``approximate="tanh"``."""
     square = graph.op("Mul", value, value, name=f"{name}/square")
     factor = graph.op("Mul", square, graph.weight(_CUBE, f"{name}/cube"), name=f"{name}/cubed")
     inner = graph.op("Add", factor, graph.weight(1.0, f"{name}/unit"), name=f"{name}/inner")

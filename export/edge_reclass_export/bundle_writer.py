@@ -255,7 +255,7 @@ def put_stage(
 
 
 def _reference_notes(root: Path) -> list[str]:
-    """Enter what the finished cascade answers; a bundle that cannot answer is told of, and verify will refuse it."""
+    """Enter what the finished cascade answers; a note where it cannot answer, and verify will refuse the bundle."""
     from edge_reclass_export.cascade_writer import write_cascade_reference  # opens the bundle: not before it is there
 
     try:

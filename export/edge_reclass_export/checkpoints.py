@@ -281,7 +281,7 @@ def _read_torch(path: Path, start: bytes) -> object:
 
 
 def _check_archive(path: Path) -> None:
-    """torch itself does not look at the archive's checksums."""
+    """Compare the archive's checksums, which torch itself does not read."""
     try:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
@@ -331,7 +331,7 @@ def _state_dict(path: Path, loaded: object, wrappers: Sequence[str]) -> tuple[di
 def _inner(path: Path, loaded: Mapping[Any, Any], wrappers: Sequence[str]) -> Any:
     """The key under which the state dict stands, or None where ``loaded`` is it.
 
-    A wrapper's name goes first. Where no weight lies in the open, the only other dict that holds tensors is it.
+    A wrapper's name goes first. Where no weight lies beside it, the only other dict that holds tensors is taken.
     """
     for key in wrappers:
         if isinstance(loaded.get(key), dict) and _holds_tensors(loaded[key]):
@@ -352,7 +352,7 @@ def _holds_tensors(values: Mapping[Any, Any]) -> bool:
 
 
 def _tensors(values: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
-    """Parameters among them lose their gradients."""
+    """The tensors among ``values``, parameters without their gradients."""
     return {
         name: value.detach()
         for name, value in values.items()

@@ -67,10 +67,12 @@ class TrainedHead:
 
     @property
     def inputs(self) -> int:
+        """Number of features."""
         return int(linear_layers(self.steps)[0].kernel.shape[0])
 
     @property
     def classes(self) -> int:
+        """Number of logits."""
         return int(linear_layers(self.steps)[-1].kernel.shape[1])
 
 

@@ -44,6 +44,7 @@ class Module:
 
     @property
     def is_linear(self) -> bool:
+        """Whether it is a linear layer; the others are norms."""
         return isinstance(self.step, LinearLayer)
 
     def __str__(self) -> str:

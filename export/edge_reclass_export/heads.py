@@ -2,7 +2,7 @@
 
 The scaler stays in front of the first layer as a subtraction and a multiplication and is not folded into
 its weights. Folded, the bias has to cancel ``mean / scale · W`` in float32, which costs digits wherever a
-feature's mean is large against its spread; ``docs/export.md`` has the measured difference. Batch norms stay
+feature's mean is large against its spread; ``docs/notes/musicnn.md`` has the measured difference. Batch norms stay
 explicit for the same reason.
 """
 

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 Activation: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="What stands between the head's layers, where its file cannot tell: relu, gelu, tanh, ..."),
+    typer.Option(help="What stands between the head's layers, where its file does not say: relu, gelu, tanh, ..."),
 ]
 HeadLayers: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="The head's layers and activations in order, where its file cannot tell: fc1,bn1,relu,fc2."),
+    typer.Option(help="The head's layers and activations in order, where its file does not say: fc1,bn1,relu,fc2."),
 ]
 
 _Bundle: TypeAlias = Annotated[
@@ -81,16 +81,18 @@ FMA_GENRES = (
 
 
 class Progress:
-    """Says what was done, and how many seconds after the beginning, on standard error."""
+    """Prints what was done, and how many seconds after the beginning, to standard error."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
 
     @property
     def seconds(self) -> float:
+        """Since the beginning."""
         return time.monotonic() - self._begun
 
     def __call__(self, text: str) -> None:
+        """Print ``text``."""
         say(f"{self.seconds:6.1f} s  {text}")
 
 
@@ -218,7 +220,7 @@ def _require_place(options: Mapping[str, Any], output: bool) -> None:
     if (options["output"] is None) == (options["bundle"] is None):
         raise UsageError(f"say where to: {'either --output FILE or ' if output else ''}--bundle DIR")
     if options["bundle"] is None and (options["head"] is not None or options["stage"] is not None or options["genres"]):
-        raise UsageError("--head, --stage and --genres go with --bundle DIR")
+        raise UsageError("--head, --stage and --genres need --bundle DIR")
 
 
 def _to_file(name: str, found: EncoderPlan, output: Path) -> Planned:

@@ -54,8 +54,11 @@ _LEFT_OUT: Final = frozenset({("emotify", "pop")})
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: ``path`` relative to the data's folder, ``group`` is the artist or, where unknown, the clip; ``valid``
-    for those of GTZAN's artist-disjoint validation list."""
+    """One clip.
+
+    ``path`` is relative to the data's folder, ``group`` the artist or, where unknown, the clip; ``valid`` are those of
+    GTZAN's artist-disjoint validation list.
+    """
 
     path: str
     dataset: str

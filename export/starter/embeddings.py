@@ -45,8 +45,11 @@ VIEWS: Final = (
 
 @dataclass(frozen=True)
 class ClipEmbeddings:
-    """One clip: ``views`` has its embedding (those of the stages, one after another) by the view's name, for those
-    that it is long enough for."""
+    """One clip, and what the cascade makes of it.
+
+    ``views`` has its embedding (those of the stages, one after another) by the view's name, for those that it is long
+    enough for.
+    """
 
     clip: Clip
     seconds: float
@@ -76,7 +79,7 @@ def decoded(path: Path) -> tuple[Vector, int]:
 def hear_clips(
     cascade: Cascade, root: Path, clips: Sequence[Clip], progress: Callable[[int], None]
 ) -> list[ClipEmbeddings]:
-    """Every clip's embeddings; ``progress`` is told how many are done.
+    """Every clip's embeddings; ``progress`` gets how many are done.
 
     Raises:
         TrackError: a clip cannot be decoded.

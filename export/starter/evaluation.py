@@ -239,8 +239,7 @@ def confusion(heard: Heard, decisions: Sequence[tuple[Decision, int]]) -> NDArra
 def missed(
     clips: Sequence[ClipEmbeddings], nonsense: Sequence[NonsenseEmbedding], limit: float
 ) -> dict[str, tuple[int, int]]:
-    """Per family of nonsense: how many of its signals a range test misses that has heard none of them, and of how
-    many."""
+    """Per family of nonsense: how many of its signals a range test misses that knows the others only, of how many."""
     rows, _, weights = _rows(clips, RANGE_VIEWS)
     found = {}
     for family in dict.fromkeys(signal.family for signal in nonsense):

@@ -57,8 +57,10 @@ class RangeTest:
 
 
 def fit_range(music: NDArray[np.floating], weights: Array, nonsense: NDArray[np.floating]) -> RangeTest:
-    """Fit to rows of features, float[n, k], of music with a weight each and of nonsense, which as a whole counts the
-    same as all music."""
+    """Fit to rows of features, float[n, k], of music and of nonsense.
+
+    Music has a weight each; the nonsense as a whole counts the same as all music.
+    """
     from sklearn.linear_model import LogisticRegression
 
     scaler = replace(fit_scaler(music, weights), clip=_CLIP)

@@ -55,7 +55,7 @@ def test_bundle(made_wheel_file: Path, tmp_path: Path) -> None:
     [
         ((), "either --output FILE or --bundle DIR"),
         (("--output", "a.onnx", "--bundle", "b"), "either --output FILE or --bundle DIR"),
-        (("--output", "a.onnx", "--genres", "A,B"), "go with --bundle"),
+        (("--output", "a.onnx", "--genres", "A,B"), "need --bundle"),
         (("--output", "a.onnx", "--variant", "vgg"), "no variant 'vgg'"),
         (("--output", "a.onnx", "--embedding", "tags"), "no embedding 'tags'"),
         (("--output", "a.onnx", "--wheel", "absent.whl"), "cannot read the wheel"),

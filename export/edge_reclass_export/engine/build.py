@@ -1,4 +1,4 @@
-"""Builds the engines that are missing or stale, proves each before it counts, and falls back in the open.
+"""Builds the engines that are missing or stale, proves each before it counts, and says where it falls back.
 
 The order is FP16, FP32, ONNX Runtime on the CPU; parts that need float32 inside FP16 are the graph's own, chosen at
 export. A precision that gave wrong numbers, or whose graph TensorRT cannot take, leaves a record with the reason, so

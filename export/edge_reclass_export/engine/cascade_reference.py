@@ -206,8 +206,10 @@ def check_cascade(
     """Let every stage of the bundle (or ``names``, and what their heads take) answer, and compare.
 
     Args:
+        bundle: see above.
         backend: the device, which is closed afterwards.
         cpu: for the heads on the reference's embeddings.
+        names: stages to compare; none are all.
         engines: the engine store, where ``backend`` is tensorrt.
         precision: the encoders' files to take; None is the device's choice.
 

@@ -20,7 +20,7 @@ from edge_reclass.engines import PLAN, EngineKey
 from edge_reclass.errors import EngineError
 
 OnEvent = Callable[[Mapping[str, Any]], None]
-"""Is told each event of the worker: ``progress`` (done, total, phase, …), ``log`` (level, text), ``note`` (text)."""
+"""Gets each event of the worker: ``progress`` (done, total, phase, …), ``log`` (level, text), ``note`` (text)."""
 
 OUTPUT = "embedding"
 _NEW_CACHE = "timing.cache"

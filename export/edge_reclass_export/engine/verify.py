@@ -46,7 +46,7 @@ class Limits:
 
 
 LIMITS: Mapping[str, Limits] = {"fp32": Limits(0.99999, 5e-3), "fp16": Limits(0.999, 5e-2)}
-"""By precision, against float32 on the exporting machine's CPU; ``docs/build.md`` says how they were chosen."""
+"""By precision, against float32 on the exporting machine's CPU; ``docs/engines.md`` says how they were chosen."""
 
 CLOSE_CALL = 0.02
 """A reference row whose two best genres are nearer than this, in probability, may fall either way: not counted."""

@@ -6,7 +6,7 @@ interrupted from Python while it is in native code, and gives its memory back on
 One path for TensorRT 10.3 to 11.x and TensorRT-RTX: networks are strongly typed, so the graph says what is float16,
 and no precision flag exists to be set. What some version lacks is asked for with ``getattr``.
 
-It reads one request (JSON) from standard input, writes the plan into the file that the request names, and tells what
+It reads one request (JSON) from standard input, writes the plan into the file that the request names, and reports what
 happens as JSON lines on what was standard output; TensorRT's own prints go to standard error.
 """
 
@@ -25,7 +25,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-Tell = Callable[..., None]
+Report = Callable[..., None]
 """Sends one event: its name and JSON values."""
 
 _MEMORY = re.compile(
@@ -45,14 +45,14 @@ class BuildProblem(Exception):
         super().__init__(message)
 
 
-def build(trt: Any, request: dict[str, Any], tell: Tell) -> None:
+def build(trt: Any, request: dict[str, Any], report: Report) -> None:
     """Build the engine that ``request`` describes and write it to ``request["plan"]``.
 
     Raises:
         BuildProblem: with the reason in TensorRT's words.
     """
     problems: list[str] = []
-    logger = _logger(trt, problems, tell)
+    logger = _logger(trt, problems, report)
     try:
         builder = trt.Builder(logger)
     except TypeError as error:  # the bindings' word for a null pointer
@@ -69,8 +69,8 @@ def build(trt: Any, request: dict[str, Any], tell: Tell) -> None:
     if request["flavour"] == "tensorrt-rtx":
         _set_compute_capability(trt, config, request["sm"])
     if getattr(trt, "IProgressMonitor", None) is not None:
-        config.progress_monitor = _monitor(trt, tell)
-    _load_timing_cache(config, request, tell)
+        config.progress_monitor = _monitor(trt, report)
+    _load_timing_cache(config, request, report)
     began = time.perf_counter()
     try:
         serialized = builder.build_serialized_network(network, config)
@@ -85,7 +85,7 @@ def build(trt: Any, request: dict[str, Any], tell: Tell) -> None:
         _save_timing_cache(config, request)
     except OSError as error:
         raise BuildProblem("disk", f"the engine cannot be written: {error.strerror}") from error
-    tell("built", seconds=seconds, layers=network.num_layers, peak_bytes=_peak_bytes())
+    report("built", seconds=seconds, layers=network.num_layers, peak_bytes=_peak_bytes())
 
 
 def _parse(trt: Any, network: Any, logger: Any, onnx: Path) -> None:
@@ -151,14 +151,14 @@ def _set_compute_capability(trt: Any, config: Any, sm: str) -> None:
         raise BuildProblem("device", f"TensorRT-RTX {trt.__version__} refuses to build for SM {sm}")
 
 
-def _load_timing_cache(config: Any, request: dict[str, Any], tell: Tell) -> None:
+def _load_timing_cache(config: Any, request: dict[str, Any], report: Report) -> None:
     if request["timing_cache"] is None:
         return
     file = Path(request["timing_cache"])
     content = file.read_bytes() if file.exists() else b""
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):
-        tell("note", text=f"the timing cache {file} is of another device or version; it is made anew")
+        report("note", text=f"the timing cache {file} is of another device or version; it is made anew")
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
 
@@ -178,7 +178,7 @@ def _write(path: Path, content: Any) -> None:
         os.fsync(file.fileno())
 
 
-def _logger(trt: Any, problems: list[str], tell: Tell) -> Any:
+def _logger(trt: Any, problems: list[str], report: Report) -> Any:
     names = {trt.ILogger.INTERNAL_ERROR: "error", trt.ILogger.ERROR: "error", trt.ILogger.WARNING: "warning"}
 
     class Logger(trt.ILogger):  # type: ignore[misc]
@@ -192,43 +192,43 @@ def _logger(trt: Any, problems: list[str], tell: Tell) -> Any:
             if level == "error":
                 problems.append(message)
             if level is not None:
-                tell("log", level=level, text=message)
+                report("log", level=level, text=message)
 
     return Logger()
 
 
-def _monitor(trt: Any, tell: Tell) -> Any:
+def _monitor(trt: Any, report: Report) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Tells how far the outermost phase is and what it is at, ten times a second at most."""
+        """Reports how far the outermost phase is and what it is at, ten times a second at most."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self._totals: dict[str, int] = {}
             self._outer = ["", 0]
-            self._told = 0.0
+            self._reported = 0.0
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self._totals[phase_name] = num_steps
             if parent_phase is None:
                 self._outer = [phase_name, 0]
-            self._tell(phase_name, 0)
+            self._report(phase_name, 0)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             if phase_name == self._outer[0]:
                 self._outer[1] = step + 1
-            self._tell(phase_name, step + 1)
+            self._report(phase_name, step + 1)
             return True
 
         def phase_finish(self, phase_name: str) -> None:
             self._totals.pop(phase_name, None)
 
-        def _tell(self, phase: str, done: int) -> None:
+        def _report(self, phase: str, done: int) -> None:
             now = time.monotonic()
-            if now - self._told < _PROGRESS_SECONDS:
+            if now - self._reported < _PROGRESS_SECONDS:
                 return
-            self._told = now
+            self._reported = now
             outer, outer_done = self._outer
-            tell(
+            report(
                 "progress",
                 done=outer_done,
                 total=self._totals.get(str(outer), 0),
@@ -254,8 +254,8 @@ def _peak_bytes() -> int:
 
 
 def main() -> None:
-    """Read the request, build, tell; the exit code is 0 even for a problem that was told."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too and ends this process
+    """Read the request, build, report; the exit code is 0 even for a problem that was reported."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too and ends this process
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -263,16 +263,16 @@ def main() -> None:
     channel = os.dup(1)
     os.dup2(2, 1)
 
-    def tell(event: str, **values: object) -> None:
+    def report(event: str, **values: object) -> None:
         # One write for each line: TensorRT logs from several threads.
         os.write(channel, (json.dumps({"event": event, **values}) + "\n").encode())
 
     try:
-        build(import_module(request["module"]), request, tell)
+        build(import_module(request["module"]), request, report)
     except BuildProblem as problem:
-        tell("problem", kind=problem.kind, text=str(problem))
+        report("problem", kind=problem.kind, text=str(problem))
     except MemoryError:
-        tell("problem", kind="memory", text="out of memory")
+        report("problem", kind="memory", text="out of memory")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def _plan(
         str,
         typer.Option(
             help="What the head was trained on: fma-csv (FMA's published table), librosa-0.11 (features as this"
-            " package computes them), or auto (as the scaler tells)."
+            " package computes them), or auto (as the scaler shows)."
         ),
     ] = "auto",
     genres: Annotated[str, typer.Option(help="Names of the head's classes, A,B,..., where CHECKPOINT has none.")] = "",

@@ -55,7 +55,7 @@ def choose_scale(head: TrainedHead, features: Features = "auto") -> FeatureScale
     if head.inputs != FEATURE_COUNT:
         raise CheckpointError(
             f"{head.path}: the head takes {head.inputs} values, expected the {FEATURE_COUNT} FMA features; the head of"
-            " another encoder goes with that encoder's export, as --head"
+            " another encoder belongs to that encoder's export, as --head"
         )
     if features != "auto":
         return FeatureScale(features, f"--features {features}")

@@ -78,6 +78,7 @@ class ConvLayer(nn.Module):
         return features if self.layer_norm is None else self.layer_norm(features)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """``[batch, channels, time]`` to fewer steps of time."""
         active: torch.Tensor = self.activation(self.normed(features))
         return active
 
@@ -92,6 +93,7 @@ class FeatureProjection(nn.Module):
         self.projection = nn.Linear(width, config.hidden_size)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """``[batch, time, channels]`` to ``[batch, time, hidden_size]``."""
         projected: torch.Tensor = self.projection(features if self.layer_norm is None else self.layer_norm(features))
         return projected
 
@@ -108,6 +110,7 @@ class PositionalConv(nn.Module):
         self.surplus = 1 - taps % 2
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What is to be added to ``hidden``, of the same shape."""
         hidden = hidden.transpose(1, 2)
         if self.batch_norm is not None:
             hidden = self.batch_norm(hidden)
@@ -139,6 +142,7 @@ class Attention(nn.Module):
                 setattr(self.q_proj, name, folded)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[batch, time, hidden_size]``, mixed over time."""
         query, key, value = (
             projection(hidden).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -158,6 +162,7 @@ class FeedForward(nn.Module):
         self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[batch, time, hidden_size]``, each step of time by itself."""
         result: torch.Tensor = self.output_dense(self.activation(self.intermediate_dense(hidden)))
         return result
 
@@ -176,6 +181,7 @@ class Layer(nn.Module):
         self.alpha = (_DEEPNORM_FACTOR * config.num_hidden_layers) ** _DEEPNORM_POWER if config.deepnorm else 1.0
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[batch, time, hidden_size]`` to the same shape."""
         result: torch.Tensor
         if self.pre_norm:
             hidden = hidden + self.attention(self.layer_norm(hidden))

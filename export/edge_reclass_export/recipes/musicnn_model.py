@@ -53,7 +53,7 @@ _DENSE_UNITS = 200
 # The convolution's number in the checkpoint, kernel (frames, bands), filters; in the concatenation's order.
 _FRONT_BLOCKS = ((0, (7, 38), 204), (1, (7, 67), 204), (2, (128, 1), 51), (3, (64, 1), 51), (4, (32, 1), 51))
 # With whole vectors of filters ONNX Runtime keeps its blocked layout from the convolution to the pooling: 6 %
-# less time than with 204 and 51 filters (docs/export.md), and it computes the idle filters in any case.
+# less time than with 204 and 51 filters (docs/notes/musicnn.md), and it computes the idle filters in any case.
 _FILTER_MULTIPLE = 16
 _FRONT_CHANNELS = sum(filters for _, _, filters in _FRONT_BLOCKS)
 _POOL_CHANNELS = _FRONT_CHANNELS + 3 * _MID_CHANNELS

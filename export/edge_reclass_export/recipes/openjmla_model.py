@@ -52,6 +52,7 @@ class Geometry:
 
     @property
     def heads(self) -> int:
+        """Attention heads of a layer."""
         return self.width // HEAD_WIDTH
 
     @property
@@ -61,6 +62,7 @@ class Geometry:
 
     @property
     def frames(self) -> int:
+        """Spectrogram frames of a window."""
         return self.columns * self.patch
 
     @property
@@ -99,6 +101,7 @@ class SpectPrompt(nn.Module):
         self.bands: torch.Tensor
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """See the class."""
         padded = functional.pad(waveform.unsqueeze(1), (N_FFT // 2, 0), mode="reflect")
         spectrum = functional.conv1d(padded, self.basis, stride=FRAME_HOP)
         power = torch.matmul(self.bands, spectrum * spectrum)
@@ -172,6 +175,7 @@ class VisionTransformer(nn.Module):
         self.ln1 = nn.LayerNorm(geometry.width, eps=_LAYER_NORM_EPSILON)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """See the class."""
         # Room for the class token by padding: no node of the graph has to know the batch size.
         tokens = functional.pad(self.patch_embed(image), (0, 0, 1, 0))
         first = self.cls_token + self.pos_embed[:, :1]

@@ -28,7 +28,9 @@ def checkpoint_in(place: Path) -> Path:
     are in it, or several.
     """
     if place.is_file():
-        return _beside_config(place)
+        if "fairseq" in place.name.lower():
+            raise CheckpointError(f"{place}: {FAIRSEQ}")
+        return place
     if not place.is_dir():
         raise UsageError(
             f"{place}: expected a checkpoint directory with {_CONFIG} and {' or '.join(FILE_NAMES[:2])}, or the file"
@@ -49,13 +51,8 @@ def checkpoint_in(place: Path) -> Path:
         )
     if of_fairseq:
         raise CheckpointError(f"{of_fairseq[0]}: {FAIRSEQ}")
-    raise CheckpointError(f"{folder}: neither {' nor '.join(FILE_NAMES[:2])} is there; it has {_listing(folder)}")
-
-
-def _beside_config(file: Path) -> Path:
-    if "fairseq" in file.name.lower():
-        raise CheckpointError(f"{file}: {FAIRSEQ}")
-    return file
+    listing = some(sorted(entry.name for entry in folder.iterdir()))
+    raise CheckpointError(f"{folder}: neither {' nor '.join(FILE_NAMES[:2])} is there; it has {listing}")
 
 
 def _snapshot(model: Path) -> Path:
@@ -71,7 +68,3 @@ def _snapshot(model: Path) -> Path:
     raise CheckpointError(
         f"{model}: refs/main names the snapshot {wanted or 'none'!r}, snapshots has {names}; give one of these folders"
     )
-
-
-def _listing(folder: Path) -> str:
-    return some(sorted(entry.name for entry in folder.iterdir()))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,15 +182,9 @@ def _torch_head(path: Path, options: HeadOptions) -> TrainedHead:
         said.append(f"{path.name}: its norms are taken to have torch's usual eps, 1e-5, which no state dict holds")
     if not linear_layers(steps):
         raise CheckpointError(f"{path}: no linear layer among its {len(modules)} modules")
-    width, classes = _ends(steps)
-    scaler, genres = _scaler(checkpoint, width), _genres(checkpoint, classes)
     notes = {key: _plain(checkpoint.extras[key]) for key in ("epoch", "accuracy") if key in checkpoint.extras}
-    return TrainedHead(path, checkpoint.sha256, tuple(steps), scaler, genres, notes, tuple(said), mix)
-
-
-def _ends(steps: Sequence[Step]) -> tuple[int, int]:
-    layers = linear_layers(steps)
-    return int(layers[0].kernel.shape[0]), int(layers[-1].kernel.shape[1])
+    head = TrainedHead(path, checkpoint.sha256, tuple(steps), None, None, notes, tuple(said), mix)
+    return replace(head, scaler=_scaler(checkpoint, head.inputs), genres=_genres(checkpoint, head.classes))
 
 
 def _stated_activation(checkpoint: Checkpoint) -> str | None:

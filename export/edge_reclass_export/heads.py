@@ -166,21 +166,14 @@ def head_answer(steps: Sequence[Step], scaler: Scaler | None, features: NDArray[
 
 
 def read_head(path: Path, features: int, classes: int) -> bytes:
-    """A head file as the bytes of an ONNX head that takes ``features`` values and gives ``classes`` logits.
+    """An ONNX head that takes ``features`` values and gives ``classes`` logits, as bytes.
 
-    ``path`` is an ONNX file that keeps the rules of ``onnx_writer``, or an .npz as ``read_npz`` takes it. Raises
-    ``UsageError`` where it cannot be read and ``CheckpointError`` where it does not fit.
+    Raises ``UsageError`` where it cannot be read and ``CheckpointError`` where it does not fit, or breaks the rules of
+    ``onnx_writer``.
     """
-    expect = GraphInterface.head(features, classes)
     try:
-        if path.suffix.lower() == ".npz":
-            head = read_npz(path)
-            model = head_graph(head.steps, head.scaler)
-        elif path.suffix.lower() == ".onnx":
-            model = onnx.load_model(path)
-        else:
-            raise UsageError(f"{path}: expected a head as .onnx or .npz")
-        return model_bytes(model, expect=expect, notice=model.doc_string)
+        model = onnx.load_model(path)
+        return model_bytes(model, expect=GraphInterface.head(features, classes), notice=model.doc_string)
     except OSError as error:
         raise UsageError(f"cannot read the head {path}: {error.strerror or error}") from error
     except DecodeError as error:

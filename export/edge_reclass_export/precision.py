@@ -50,21 +50,16 @@ class HalfEncoderModule(EncoderModule):
 
 
 class Float32Region(nn.Module):
-    """A float32 module inside a float16 network: casts what comes in and what goes out."""
+    """A float32 module from tensor to tensor inside a float16 network: casts what comes in and what goes out."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
 
-    def forward(self, *arguments: Any, **named: Any) -> Any:
-        """What ``inner`` gives for the same arguments, computed in float32."""
-        result = self.inner(
-            *(_cast(value, torch.float32) for value in arguments),
-            **{name: _cast(value, torch.float32) for name, value in named.items()},
-        )
-        if isinstance(result, tuple):
-            return tuple(_cast(value, torch.float16) for value in result)
-        return _cast(result, torch.float16)
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """What ``inner`` makes of ``values``, computed in float32."""
+        result: torch.Tensor = self.inner(values.float()).half()
+        return result
 
 
 def half_precision(module: EncoderModule, regions: Sequence[str] = ()) -> EncoderModule:
@@ -158,7 +153,3 @@ def _outermost(body: nn.Module, regions: Sequence[str]) -> list[str]:
 
 def _tensors(module: nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value

@@ -35,10 +35,6 @@ Progress: TypeAlias = Callable[[str], None]
 """Gets a line for people at the end of each step."""
 
 
-def mute(_: str) -> None:
-    """No progress."""
-
-
 TONES_HZ = (220.0, 1_000.0, 3_000.0)
 """Steady tones at full scale: in a trained network they drive single channels a hundred times beyond the others."""
 
@@ -96,7 +92,7 @@ def export_encoder(
     licence: str = "",
     float32_regions: Sequence[Sequence[str]] = (),
     max_batch: int = DEFAULT_BATCH,
-    progress: Progress = mute,
+    progress: Progress = lambda _: None,
 ) -> ExportedEncoder:
     """An encoder in float32 and float16, each graph proved against torch in float32; windows do not overlap.
 

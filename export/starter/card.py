@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edge_reclass.cascade import Policy, Step
 from starter.catalogue import GENRES, Catalogue
 from starter.embeddings import VIEWS, ClipEmbeddings
@@ -18,7 +20,6 @@ from starter.evaluation import (
     Figures,
     Heard,
     Recipe,
-    confusion,
     dataset_rule,
     duration_rule,
     evaluate,
@@ -141,7 +142,10 @@ def _rules(clips: Sequence[ClipEmbeddings]) -> str:
 
 
 def _per_genre(recipe: Recipe, heard: Heard) -> str:
-    table = confusion(heard, recipe.decide(heard, make_policy(ACCEPT), min_confidence=0.0))
+    from sklearn.metrics import confusion_matrix
+
+    decisions = recipe.decide(heard, make_policy(ACCEPT), min_confidence=0.0)
+    table = confusion_matrix(heard.labels, [one.genre for one, _ in decisions], labels=np.arange(len(GENRES)))
     rows = []
     for g, genre in enumerate(GENRES):
         row, said = table[g].copy(), table[:, g].sum()

@@ -13,12 +13,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from edge_reclass.cascade import Answer, Decision, Policy, Step, decide
 from edge_reclass.features import FEATURE_COUNT
 from starter.catalogue import GENRES
 from starter.embeddings import VIEWS, ClipEmbeddings, NonsenseEmbedding
-from starter.fitting import Array, Head, balanced_weights, fit_head, fit_temperature, softmax
+from starter.fitting import Array, Head, balanced_weights, fit_head, fit_temperature
 from starter.ranges import RangeTest, fit_range
 
 INPUTS: Final[Mapping[str, tuple[str, ...]]] = {"fma": ("fma",), "musicnn": ("fma", "musicnn")}
@@ -93,7 +94,7 @@ class Recipe:
         self, heard: Heard, policy: Policy, *, min_confidence: float = MIN_CONFIDENCE
     ) -> list[tuple[Decision, int]]:
         """The runtime's own decision on each clip, and after how many stages."""
-        answers = {stage: softmax(heard.logits[stage], self.temperatures[stage]).tolist() for stage in STAGES}
+        answers = {stage: softmax(heard.logits[stage] / self.temperatures[stage], axis=1).tolist() for stage in STAGES}
         found = []
         for row, distance in enumerate(heard.distances):
             said: list[Answer] = []
@@ -203,15 +204,10 @@ class Figures:
 
 def evaluate(recipe: Recipe, heard: Heard, policy: Policy) -> Figures:
     """Figures of a recipe on what was heard."""
-    return _figures(heard, recipe.decide(heard, policy, min_confidence=0.0), recipe.decide(heard, policy))
-
-
-def _figures(heard: Heard, always: Sequence[tuple[Decision, int]], sure: Sequence[tuple[Decision, int]]) -> Figures:
-    """Figures of decisions: ``always`` with a genre for every clip, ``sure`` with ``unsure`` among them."""
-    labels = heard.labels
+    always = recipe.decide(heard, policy, min_confidence=0.0)
+    sure = recipe.decide(heard, policy)
     genre = np.array([decision.genre for decision, _ in always])
-    right = genre == labels
-    balanced = float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+    right = genre == heard.labels
     codes: list[str | None] = [decision.code for decision, _ in sure]
     kept = np.array([code not in ("outside_range", "low_confidence") for code in codes])
     confidence = np.array([decision.confidence for decision, _ in always])
@@ -220,20 +216,13 @@ def _figures(heard: Heard, always: Sequence[tuple[Decision, int]], sure: Sequenc
     return Figures(
         len(set(heard.clips.tolist())),
         float(right.mean()),
-        balanced,
+        float(np.mean([right[heard.labels == label].mean() for label in np.unique(heard.labels)])),
         codes.count("outside_range") / len(codes),
         codes.count("low_confidence") / len(codes),
         float(right[kept].mean()) if kept.any() else 0.0,
         float(np.mean([stages == 1 for _, stages in sure])),
         float(error),
     )
-
-
-def confusion(heard: Heard, decisions: Sequence[tuple[Decision, int]]) -> NDArray[np.intp]:
-    """Clips by true and by decided genre, intp[genres, genres]."""
-    found = np.zeros((len(GENRES), len(GENRES)), np.intp)
-    np.add.at(found, (heard.labels, np.array([decision.genre for decision, _ in decisions])), 1)
-    return found
 
 
 def missed(

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from edge_reclass_export.heads import LinearLayer, Scaler
 
@@ -34,13 +35,6 @@ class Head:
     def logits(self, features: NDArray[np.floating]) -> Array:
         """float[n, k] → float64[n, classes]."""
         return np.asarray(standardised(features, self.scaler) @ self.layer.kernel + self.layer.bias, np.float64)
-
-
-def softmax(logits: Array, temperature: float = 1.0) -> Array:
-    """exp(z/T) / Σ exp(z/T) along the last axis."""
-    scaled = logits / temperature
-    scaled = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True))
 
 
 def balanced_weights(labels: NDArray[np.intp], clips: NDArray[np.intp], classes: int) -> Array:
@@ -83,8 +77,8 @@ def fit_temperature(logits: Array, labels: NDArray[np.intp], weights: Array) -> 
     share = weights / weights.sum()
 
     def loss(log_temperature: float) -> float:
-        probabilities = softmax(logits, float(np.exp(log_temperature)))
-        return float(-(share @ np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-300))))
+        right = log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(labels)), labels]
+        return float(-(share @ right))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
 

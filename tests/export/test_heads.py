@@ -13,7 +13,7 @@ import pytest
 from edge_reclass.bundle import agreement
 from edge_reclass.errors import UsageError
 from edge_reclass_export.errors import CheckpointError
-from edge_reclass_export.heads import LinearLayer, Scaler, head_interface, head_mlp, read_head
+from edge_reclass_export.heads import LinearLayer, Scaler, head_graph, head_interface, head_mlp, read_head, read_npz
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.parity import run_graph
 
@@ -80,27 +80,26 @@ def test_npz_and_onnx_heads_give_the_same_graph(tmp_path: Path) -> None:
     arrays = {"kernel": layer.kernel, "bias": layer.bias, "mean": scaler.mean, "scale": scaler.scale}
     np.savez(tmp_path / "head.npz", **arrays, clip=scaler.clip)
     (tmp_path / "head.onnx").write_bytes(model_bytes(head_mlp([layer], scaler), expect=head_interface([layer])))
-    content = read_head(tmp_path / "head.npz", 7, 3)
+    head = read_npz(tmp_path / "head.npz")
+    content = model_bytes(head_graph(head.steps, head.scaler), expect=head_interface(head.steps))
     assert content == read_head(tmp_path / "head.onnx", 7, 3) == (tmp_path / "head.onnx").read_bytes()
 
 
 def test_head_files_that_cannot_be_used(tmp_path: Path) -> None:
     (layer,) = layers(7, 3)
-    path = tmp_path / "head.npz"
+    path = tmp_path / "head.onnx"
     with pytest.raises(UsageError, match="cannot read the head"):
         read_head(path, 7, 3)
-    np.savez(path, kernel=layer.kernel, bias=layer.bias)
+    path.write_bytes(model_bytes(head_mlp([layer]), expect=head_interface([layer])))
     with pytest.raises(CheckpointError, match=r"float32\[batch, 7\].*expected.*float32\[batch, 8\]"):
         read_head(path, 8, 3)
+    path.write_bytes(b"\xff\xff not a model")
+    with pytest.raises(CheckpointError, match="no ONNX file"):
+        read_head(path, 7, 3)
+    path = tmp_path / "head.npz"
     np.savez(path, kernel=layer.kernel)
     with pytest.raises(CheckpointError, match="no array 'bias'"):
-        read_head(path, 7, 3)
+        read_npz(path)
     path.write_bytes(b"not a zip")
     with pytest.raises(CheckpointError, match="no head's weights"):
-        read_head(path, 7, 3)
-    (tmp_path / "head.onnx").write_bytes(b"\xff\xff not a model")
-    with pytest.raises(CheckpointError, match="no ONNX file"):
-        read_head(tmp_path / "head.onnx", 7, 3)
-    (tmp_path / "head.pt").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"as \.onnx or \.npz"):
-        read_head(tmp_path / "head.pt", 7, 3)
+        read_npz(path)

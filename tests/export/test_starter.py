@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("sklearn", reason="fitting needs the extra [fit]")
 
+from scipy.special import softmax
+
 import synth
 from edge_reclass import Cascade
 from edge_reclass.bundle.loading import MANIFEST, load
@@ -26,7 +28,6 @@ from starter.fitting import (
     fit_head,
     fit_scaler,
     fit_temperature,
-    softmax,
 )
 from starter.ranges import fit_range
 
@@ -96,7 +97,7 @@ def test_made_signals() -> None:
 def test_temperature_undoes_a_scaling_of_calibrated_logits() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(0, 2, (20_000, 4))
-    labels = np.array([random.choice(4, p=row) for row in softmax(logits)])
+    labels = np.array([random.choice(4, p=row) for row in softmax(logits, axis=1)])
     assert fit_temperature(3 * logits, labels, np.ones(len(labels))) == pytest.approx(3.0, rel=0.05)
 
 

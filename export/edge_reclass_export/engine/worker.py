@@ -273,7 +273,3 @@ def main() -> None:
         report("problem", kind=problem.kind, text=str(problem))
     except MemoryError:
         report("problem", kind="memory", text="out of memory")
-
-
-if __name__ == "__main__":
-    main()

@@ -48,7 +48,7 @@ def _read(
         raise UsageError("give either a CHECKPOINT or --random-init")
     from edge_reclass_export.recipes.openjmla_model import POOLS, SAMPLE_RATE
 
-    options = OpenJmlaOptions(one_of("pooling", pool, POOLS))
+    chosen = one_of("pooling", pool, POOLS)
 
     def read() -> OpenJmlaSource:
         return random_source() if checkpoint is None else read_source(checkpoint)
@@ -58,20 +58,13 @@ def _read(
         SAMPLE_RATE,
         geometry.window_samples,
         geometry.width,
-        lambda _head, _mix: lambda progress: openjmla_encoder(read(), options, progress),
+        lambda _head, _mix: lambda progress: openjmla_encoder(read(), chosen, progress),
         untrained=random_init,
         excerpt=one_window(geometry.window_samples),
     )
 
 
 RECIPE = encoder_recipe("openjmla", _read, help=_HELP, stage=STAGE, excerpt=True)
-
-
-@dataclass(frozen=True)
-class OpenJmlaOptions:
-    """``pool``: what becomes of the tokens."""
-
-    pool: Pool = "mean"
 
 
 @dataclass(frozen=True)
@@ -120,7 +113,7 @@ def random_source(geometry: Geometry | None = None) -> OpenJmlaSource:
 
 
 def openjmla_encoder(
-    source: OpenJmlaSource, options: OpenJmlaOptions | None = None, progress: Progress = lambda _: None
+    source: OpenJmlaSource, pool: Pool = "mean", progress: Progress = lambda _: None
 ) -> ExportedEncoder:
     """The encoder of ``source`` in all its precisions, proved against torch, not yet on the disk.
 
@@ -129,11 +122,10 @@ def openjmla_encoder(
     from edge_reclass_export.recipes.openjmla_model import FLOAT32_REGIONS, SAMPLE_RATE, build
     from edge_reclass_export.torch_export import export_encoder
 
-    options = options or OpenJmlaOptions()
     geometry = source.weights.geometry
     parameters = sum(tensor.numel() for tensor in source.weights.tensors.values())
     return export_encoder(
-        build(source.weights, options.pool),
+        build(source.weights, pool),
         name="openjmla",
         stage=STAGE,
         rate=SAMPLE_RATE,
@@ -144,7 +136,7 @@ def openjmla_encoder(
             "recipe": "openjmla",
             **source.provenance,
             "network": {**asdict(geometry), "heads": geometry.heads, "parameters": parameters},
-            "pool": options.pool,
+            "pool": pool,
         },
         title="Audio encoder of OpenJMLA (arXiv 2310.10159)",
         float32_regions=FLOAT32_REGIONS,

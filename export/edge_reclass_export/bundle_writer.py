@@ -10,7 +10,6 @@ until somebody edits it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from edge_reclass.bundle import (
     StepEntry,
     WaveformEntry,
     content_entry,
+    file_entry,
     load,
     manifest_text,
 )
@@ -321,7 +321,7 @@ def _encoder_files(encoder: ExportedEncoder, name: str) -> dict[str, bytes]:
 
 def _head_source(path: Path) -> dict[str, object]:
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = file_entry(path).sha256
     except OSError as error:
         raise UsageError(f"cannot read the head {path}: {error.strerror or error}") from error
     return {"source": path.name, "source_sha256": digest}

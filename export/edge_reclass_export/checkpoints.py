@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from edge_reclass.bundle import file_entry
 from edge_reclass.errors import UsageError
 from edge_reclass_export.errors import CheckpointError
 
@@ -185,9 +186,7 @@ def load_state(path: Path, *, wrappers: Sequence[str] = WRAPPERS) -> Checkpoint:
     try:
         with path.open("rb") as stream:
             start = stream.read(16)
-            digest = hashlib.sha256(start)
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        digest = file_entry(path).sha256
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     if not start:
@@ -196,7 +195,7 @@ def load_state(path: Path, *, wrappers: Sequence[str] = WRAPPERS) -> Checkpoint:
         tensors, extras = _read_safetensors(path)
     else:
         tensors, extras = _state_dict(path, _read_torch(path, start), wrappers)
-    return Checkpoint(path, digest.hexdigest(), tensors, extras)
+    return Checkpoint(path, digest, tensors, extras)
 
 
 def _load_shards(index: Path) -> Checkpoint:

@@ -8,7 +8,6 @@ project, a dict with the state dict ``model`` (``net.0``, ``net.3``, ``net.6``),
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_reclass.bundle import file_entry
 from edge_reclass.errors import UsageError
 from edge_reclass_export.activations import Activation, parse_activation
 from edge_reclass_export.errors import CheckpointError
@@ -100,7 +100,7 @@ def read_trained_head(path: Path, options: HeadOptions | None = None) -> Trained
     if options.layers or (suffix == ".skops" and options.activation):
         raise UsageError(f"{path} says its layers itself: leave --activation and --head-layers out")
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = file_entry(path).sha256
     except OSError as error:
         raise UsageError(f"cannot read the head {path}: {error.strerror or error}") from error
     if suffix == ".npz":

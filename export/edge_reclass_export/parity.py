@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.bundle import Agreement, ReferenceVectors, agreement, synthesise
 from edge_reclass.errors import EngineError, MissingExtraError
+from edge_reclass_export.engine.verify import Limits
 from edge_reclass_export.errors import ParityError
 
 SEED = 20_231_016
 """Seed of the inputs of reference vectors; any number would do."""
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """The least cosine and the greatest relative error that still count as the same network."""
-
-    cosine: float
-    relative: float
-
-
-def require_parity(
-    expected: NDArray[np.floating], got: NDArray[np.floating], tolerance: Tolerance, what: str
-) -> Agreement:
-    """The agreement of two arrays [rows, dim]. Raises ``ParityError`` where it is outside ``tolerance``."""
+def require_parity(expected: NDArray[np.floating], got: NDArray[np.floating], limits: Limits, what: str) -> Agreement:
+    """The agreement of two arrays [rows, dim]. Raises ``ParityError`` where it is outside ``limits``."""
     found = agreement(expected, got)
-    if not (found.cosine >= tolerance.cosine and found.relative <= tolerance.relative):
+    if not (found.cosine >= limits.cosine and found.relative <= limits.relative):
         raise ParityError(
-            f"{what} differs from its reference: cosine {found.cosine:.8f} (at least {tolerance.cosine}),"
-            f" relative error {found.relative:.3g} (at most {tolerance.relative})"
+            f"{what} differs from its reference: cosine {found.cosine:.8f} (at least {limits.cosine}),"
+            f" relative error {found.relative:.3g} (at most {limits.relative})"
         )
     return found
 

@@ -24,10 +24,11 @@ from torch import nn
 from edge_reclass.bundle import Agreement, ReferenceVectors, synthesise
 from edge_reclass.cascade import DEFAULT_BATCH
 from edge_reclass.host import usable_cpus
+from edge_reclass_export.engine.verify import Limits
 from edge_reclass_export.errors import GraphError, ParityError
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.onnx_writer import BATCH, OPSET, GraphInterface, model_bytes
-from edge_reclass_export.parity import SEED, Tolerance, open_graph, require_parity
+from edge_reclass_export.parity import SEED, open_graph, require_parity
 from edge_reclass_export.precision import FLOAT16_MAX, EncoderModule, half_precision, largest_value
 
 Precision = Literal["fp32", "fp16"]
@@ -39,9 +40,9 @@ TONES_HZ = (220.0, 1_000.0, 3_000.0)
 """Steady tones at full scale: in a trained network they drive single channels a hundred times beyond the others."""
 
 
-TOLERANCES: dict[Precision, Tolerance] = {
-    "fp32": Tolerance(cosine=0.999_999, relative=1e-3),
-    "fp16": Tolerance(cosine=0.999_9, relative=2e-2),
+TOLERANCES: dict[Precision, Limits] = {
+    "fp32": Limits(cosine=0.999_999, relative=1e-3),
+    "fp16": Limits(cosine=0.999_9, relative=2e-2),
 }
 """What every torch recipe has to keep."""
 
@@ -155,7 +156,11 @@ def export_encoder(
     for kept in choices:
         try:
             value = _torch_answers(module, inputs, kept)[1] if kept else peak
-            _require_range(value)
+            if value > FLOAT16_MAX:
+                raise ParityError(
+                    f"the fp16 graph would overflow: a value of {value:.4g} inside the network, float16 holds"
+                    f" {FLOAT16_MAX:g}; keep more of it in float32"
+                )
             half, half_figures, _ = prove("fp16", kept)
             break
         except ParityError:
@@ -192,19 +197,11 @@ def steady_tones(rate: int, samples: int) -> NDArray[np.float32]:
     return tones
 
 
-def _require_range(value: float) -> None:
-    if value > FLOAT16_MAX:
-        raise ParityError(
-            f"the fp16 graph would overflow: a value of {value:.4g} inside the network, float16 holds {FLOAT16_MAX:g};"
-            " keep more of it in float32"
-        )
-
-
 def _prove(
     model: bytes,
     inputs: NDArray[np.float32],
     expected: NDArray[np.float32],
-    tolerance: Tolerance,
+    tolerance: Limits,
     max_batch: int,
     what: str,
 ) -> tuple[dict[int, Agreement], NDArray[np.float32]]:

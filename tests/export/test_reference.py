@@ -11,8 +11,9 @@ import pytest
 
 from edge_reclass.bundle.reference import CASES, ReferenceVectors, agreement, load_reference, synthesise
 from edge_reclass.errors import BundleError
+from edge_reclass_export.engine.verify import Limits
 from edge_reclass_export.errors import ParityError
-from edge_reclass_export.parity import Tolerance, require_parity
+from edge_reclass_export.parity import require_parity
 
 RANDOM = np.random.default_rng(2)
 INPUTS_CRC = 1_082_704_931
@@ -143,7 +144,7 @@ def test_agreement_with_zeros_and_nan() -> None:
 
 def test_parity_names_all_three_limits() -> None:
     expected = np.ones((1, 4), np.float32)
-    tolerance = Tolerance(cosine=0.999, relative=1e-3)
+    tolerance = Limits(cosine=0.999, relative=1e-3)
     assert require_parity(expected, expected * np.float32(1.0005), tolerance, "x").max_abs < 1e-3
     with pytest.raises(ParityError, match=r"encoder differs.*relative error 0\.0[0-9]* \(at most 0\.001\)"):
         require_parity(expected, expected * np.float32(1.05), tolerance, "encoder")

@@ -19,9 +19,10 @@ torch = pytest.importorskip("torch", reason="the export needs torch")
 from torch import nn
 
 from edge_reclass_export import torch_export
+from edge_reclass_export.engine.verify import Limits
 from edge_reclass_export.errors import GraphError, ParityError
 from edge_reclass_export.exported import ExportedEncoder
-from edge_reclass_export.parity import Tolerance, run_graph
+from edge_reclass_export.parity import run_graph
 from edge_reclass_export.precision import EncoderModule, Float32Region, half_precision, largest_value
 from edge_reclass_export.torch_export import export_encoder, export_module
 
@@ -193,7 +194,7 @@ def test_a_small_maximum_batch_gives_all_reference_vectors() -> None:
 
 
 def test_a_graph_outside_its_tolerance_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(torch_export.TOLERANCES, "fp16", Tolerance(cosine=1.0, relative=0.0))
+    monkeypatch.setitem(torch_export.TOLERANCES, "fp16", Limits(cosine=1.0, relative=0.0))
     with pytest.raises(ParityError, match=r"the fp16 graph \(ONNX Runtime, batch 1\)"):
         export_encoder(encoder(), name="small", rate=RATE, window_samples=WINDOW, dim=DIM)
 

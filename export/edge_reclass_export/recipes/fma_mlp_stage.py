@@ -14,12 +14,13 @@ from edge_reclass.bundle import MANIFEST, Agreement, ExcerptEntry, Fma518Entry, 
 from edge_reclass.errors import UsageError
 from edge_reclass.features import FEATURE_COUNT
 from edge_reclass_export.bundle_writer import BundleChange, put_stage
+from edge_reclass_export.engine.verify import Limits
 from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.excerpt_option import choose_excerpt
 from edge_reclass_export.head_files import HeadOptions, TrainedHead, agreed_genres, head_notice, read_trained_head
 from edge_reclass_export.heads import head_answer, head_interface
 from edge_reclass_export.onnx_writer import model_bytes
-from edge_reclass_export.parity import SEED, Tolerance, require_parity, run_graph
+from edge_reclass_export.parity import SEED, require_parity, run_graph
 from edge_reclass_export.recipes.fma_mlp_model import (
     RMSE_COLUMNS,
     RMSE_RATIO,
@@ -34,7 +35,7 @@ STAGE = "fma"
 RATE = 44_100
 """Rate of the tracks that FMA's features were computed from; the features depend on it."""
 
-_TOLERANCE = Tolerance(cosine=0.999_999, relative=1e-4)
+_TOLERANCE = Limits(cosine=0.999_999, relative=1e-4)
 _ROWS = 32
 
 

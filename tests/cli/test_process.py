@@ -53,6 +53,19 @@ def test_import_is_light() -> None:
     assert not everything & {*HEAVY, "onnxruntime", "rich.progress", "av"}
 
 
+def test_help_is_light() -> None:
+    """Help imports every plug-in for its line, and none of what they work with."""
+    modules = loaded(
+        "import io, sys\n"
+        "from contextlib import redirect_stdout, suppress\n"
+        "from edge_reclass.cli import main\n"
+        "sys.argv = ['edge-reclass', '--help']\n"
+        "with redirect_stdout(io.StringIO()), suppress(SystemExit):\n"
+        "    main()\n"
+    )
+    assert not modules & {*HEAVY, "numpy", "onnx", "onnxruntime"}
+
+
 TELEMETRY = """
 import os, sys
 from edge_reclass import Cascade

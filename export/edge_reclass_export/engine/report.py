@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edge_reclass_export.engine.process import OnEvent
+if TYPE_CHECKING:  # every command's help imports this module, and the other one is slow to import
+    from edge_reclass_export.engine.process import OnEvent
 
 
 def say(text: str) -> None:

@@ -8,14 +8,15 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from edge_reclass.errors import UsageError
 from edge_reclass_export.recipe import EncoderPlan, Export, encoder_recipe
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edge_reclass_export.exported import ExportedEncoder
     from edge_reclass_export.layer_mix import LayerMix, MixKind
     from edge_reclass_export.recipes.mert_checkpoint import Layer, MertSource

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_reclass.bundle import ExcerptEntry
 from edge_reclass.errors import UsageError
 from edge_reclass_export.recipe import EncoderPlan, encoder_recipe, one_of
 
 if TYPE_CHECKING:
+    from edge_reclass.bundle import ExcerptEntry
     from edge_reclass_export.exported import ExportedEncoder
     from edge_reclass_export.recipes.openjmla_model import Geometry, OpenJmlaWeights, Pool
     from edge_reclass_export.torch_export import Progress
@@ -150,6 +150,7 @@ def one_window(window_samples: int) -> ExcerptEntry:
     The reference looks at one window. A bundle's usual 30 s are 0.08 s longer than it and would make two that hold
     nearly the same, at twice the cost; rounding down keeps any file's sampling rate from adding a sample.
     """
+    from edge_reclass.bundle import ExcerptEntry
     from edge_reclass_export.recipes.openjmla_model import SAMPLE_RATE
 
     return ExcerptEntry(start="center", seconds=floor(100 * window_samples / SAMPLE_RATE) / 100)

@@ -50,7 +50,7 @@ def _write(tmp_path: Path, record: Record, change: Any) -> Path:
         (lambda p: p["measures"][0]["samples"].append(1.0), "passes for 121 samples"),
         (lambda p: p["measures"][0]["samples"].__setitem__(0, "fast"), r"\$.measures\[0\].samples\[0\]"),
         (lambda p: p["measures"][0]["tracks"].__setitem__(0, 99), "a track number is not below 12"),
-        (lambda p: p["measures"].append(p["measures"][0]), "stands twice"),
+        (lambda p: p["measures"].append(p["measures"][0]), "is there twice"),
         (lambda p: p["answers"][0]["probabilities"].pop(), "expected 12 rows, one per track, got 11"),
         (lambda p: p["answers"][0]["probabilities"][0].pop(), "expected 3 probabilities per row"),
         (lambda p: p["accounting"]["flow"][0]["reach"].update(total=0), "total"),

@@ -19,7 +19,7 @@ __all__ = ["bundle", "music", "songs"]
 
 # The first track hangs until the file "go" is there, as a huge one would; the others are classified meanwhile.
 PROGRAM = """
-import os, sys, time
+import os, sys, threading, time
 from pathlib import Path
 from edge_reclass import classify_command
 from edge_reclass.cascade import Cascade
@@ -42,7 +42,15 @@ def told(self, path):
         future.add_done_callback(lambda future: (here / "second").touch())
     return future
 
+held = threading.Lock()
+
+def interrupted(self, timeout=None):
+    held.acquire()
+    raise KeyboardInterrupt
+
 Cascade.classify, CascadePool.submit = slow, told
+if "INTERRUPT_CLOSE" in os.environ:
+    CascadePool.close = interrupted
 main()
 """
 
@@ -128,6 +136,17 @@ def test_a_second_interrupt_ends_at_once(songs: Path, bundle: Path, tmp_path: Pa
     returned, said = run.end()
     assert returned == 130, said
     assert "interrupted after 1 of 2 tracks; their verdicts are in" in said
+    assert run.kept() == ["b.flac"]
+
+
+def test_an_interrupt_that_leaves_a_lock_of_the_pool_held(songs: Path, bundle: Path, tmp_path: Path) -> None:
+    """On Python 3.10 a second Ctrl-C within ``concurrent.futures.wait`` did: the run then waited for ever."""
+    run = Run(songs, bundle, tmp_path, before="INTERRUPT_CLOSE=1")
+    run.wait_for("running")
+    run.wait_for("second")
+    run.process.send_signal(signal.SIGINT)
+    returned, said = run.end()
+    assert returned == 130, said
     assert run.kept() == ["b.flac"]
 
 

@@ -204,7 +204,6 @@ class _Run:
             DeviceError: the device is lost.
             EdgeReclassError, ReaderLeft: see :class:`Output`.
         """
-        finished = False
         try:
             with ProgressBar(self._total, self._output) as bar:
                 notify.ready(f"classifying {self._total} tracks")
@@ -215,14 +214,19 @@ class _Run:
                 while self._waiting:
                     self._next(bar)
             self._output(self._head + self._view.end())
-            finished = True
         except ReaderLeft:
+            self._close(finished=False)
             raise
         except BaseException as error:
-            self._stop("interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "stopped")
+            try:
+                self._stop("interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "stopped")
+            except (KeyboardInterrupt, SystemExit):
+                # Where this signal came, a lock of the pool may be held for good: the pool is not touched again.
+                abandon_running_tracks()
+                raise
+            self._close(finished=False)
             raise
-        finally:
-            self._close(finished)
+        self._close(finished=True)
         return self._summary
 
     def _next(self, bar: ProgressBar) -> None:
@@ -265,7 +269,7 @@ class _Run:
                 self._write(future.result())
 
     def _close(self, finished: bool) -> None:
-        """Close the pool. After a stop the running tracks had their time; at a second signal they get none."""
+        """Close the pool. After a stop the running tracks had their time."""
         if not self._pool.close(timeout=None if finished else 0):
             abandon_running_tracks()
         if finished:

@@ -142,7 +142,9 @@ class AvSource:
             container: AbstractContextManager[Any] = self._av.open(
                 file, mode="r", format=self._demuxer, metadata_errors="ignore"
             )
-        except ValueError as error:  # the demuxer's name, before anything is read
+        except ValueError as error:
+            if isinstance(error, self._av.error.FFmpegError):
+                raise  # about the file; else it is about the demuxer's name
             has = f"the FFmpeg of PyAV {self._av.__version__} cannot read {self._demuxer} files"
             raise TrackError("unsupported", f"{has} ({error}); a newer PyAV may") from error
         return container

@@ -47,9 +47,10 @@ def test_nothing_grows_with_the_excerpt(no_one_shot_resampling: None, workers: i
         peaks = {}
         for seconds in (10, 30, 100):
             plan.compute(music[: seconds * rate], rate)
-            peaks[seconds] = traced_peak(plan, music[: seconds * rate], rate)
-    assert max(peaks.values()) < 4 * MEBIBYTE, peaks
-    assert peaks[100] < peaks[30] + MEBIBYTE / 4, peaks
+            # Whether the workers' temporary arrays are there at the same time is chance; what grows is always there.
+            peaks[seconds] = [traced_peak(plan, music[: seconds * rate], rate) for _ in range(3)]
+    assert max(map(max, peaks.values())) < 4 * MEBIBYTE, peaks
+    assert min(peaks[100]) < max(peaks[30]) + MEBIBYTE / 4, peaks
 
 
 def test_low_rates_stream_too(no_one_shot_resampling: None) -> None:

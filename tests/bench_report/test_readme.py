@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,9 @@ def test_the_readme_says_what_the_stored_records_say():
         assert records == []
         return
     assert with_section(readme, performance_section(records)) == readme, "run python benchmarks/readme_table.py"
+
+
+def test_stored_records_name_no_folder_of_the_machine_that_made_them():
+    for file in sorted((ROOT / "benchmarks" / "results").iterdir()):
+        text = file.read_text(encoding="utf-8")
+        assert re.findall(r'"/[A-Za-z][^"]*"', text) == [], file.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any, Final
 
 import soundfile
@@ -208,10 +209,8 @@ class SoundfileSource:
         """Samples that can be decoded from the beginning on; the next read opens the file again."""
         self._reopen()
         total = 0
-        try:
+        with suppress(soundfile.LibsndfileError):
             while got := len(self._opened.read(out=writer.frames(BLOCK_VALUES, self.channels))):
                 total += got
-        except soundfile.LibsndfileError:
-            pass
         self.close()
         return total

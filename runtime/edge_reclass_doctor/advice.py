@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge_reclass_doctor.engines import Build
+from edge_reclass_doctor.engines import Command
 from edge_reclass_doctor.machine import Jetson, Machine
 from edge_reclass_doctor.report import EnginesState, Problem
 
@@ -20,17 +20,17 @@ _ENGINE_PER_ONNX = 3
 _TESTED_L4T = ("36.4", "36.5", "39.2")
 
 
-def advise(machine: Machine, engines: EnginesState, builds: bool, build: Build) -> Iterator[Problem]:
+def advise(machine: Machine, engines: EnginesState, builds: bool, command: Command) -> Iterator[Problem]:
     """Yield advice; nothing here keeps a device from running.
 
     Args:
         machine: what was found of it.
         engines: the engine store.
         builds: whether engines have to be built.
-        build: gives the command for it.
+        command: gives the command that builds them.
     """
     yield from _memory(machine)
-    yield from _space(machine, engines, builds, build)
+    yield from _space(machine, engines, builds, command)
     yield from _heat(machine)
     if machine.jetson is not None:
         yield from _jetson(machine.jetson)
@@ -46,7 +46,7 @@ def _memory(machine: Machine) -> Iterator[Problem]:
         yield Problem("memory-low", message, fix)
 
 
-def _space(machine: Machine, engines: EnginesState, builds: bool, build: Build) -> Iterator[Problem]:
+def _space(machine: Machine, engines: EnginesState, builds: bool, command: Command) -> Iterator[Problem]:
     disk = next((disk for disk in machine.disks if disk.path == engines.folder), None)
     room = max(_LOW_DISK, engines.onnx_bytes * _ENGINE_PER_ONNX if builds else 0)
     if disk is not None and disk.free_bytes < room:
@@ -60,7 +60,7 @@ def _space(machine: Machine, engines: EnginesState, builds: bool, build: Build) 
         yield Problem(
             "engines-not-writable",
             f"{engines.folder} cannot be written by this user, so no engine can be built there",
-            f"sudo {build(())}   (or name another folder with --engines DIR, for all commands)",
+            f"sudo {command('build')}   (or name another folder with --engines DIR, for all commands)",
         )
 
 

@@ -6,11 +6,10 @@ Reads only. No session is opened and no CUDA context made, so it can be run besi
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -46,7 +45,7 @@ def diagnose(
     import edge_reclass_doctor.machine as machines
     from edge_reclass import __version__
     from edge_reclass.bundle import starter_path
-    from edge_reclass.engines import engines_folder
+    from edge_reclass.engines import engine_command, engines_folder
     from edge_reclass_doctor.advice import advise
     from edge_reclass_doctor.bundles import survey_bundle
     from edge_reclass_doctor.devices import judge_devices, relevant_problems
@@ -59,9 +58,8 @@ def diagnose(
         raise UsageError(f"--device: expected one of {', '.join(devices)}, got {device!r}")
     root = starter_path() if bundle is None else bundle
 
-    def build(arguments: Sequence[str]) -> str:
-        where = () if engines is None else ("--engines", str(engines))
-        return shlex.join(("edge-reclass", "build", str(root), *arguments, *where))
+    def command(verb: Literal["build", "verify"], stages: Sequence[str] = (), *options: str) -> str:
+        return engine_command(verb, root, stages, *options, *(() if engines is None else ("--engines", str(engines))))
 
     loaded, bundle_state, problems = survey_bundle(root)
     # Without a manifest there is no digest, and so no engine to look for; the store is named all the same.
@@ -70,14 +68,14 @@ def diagnose(
     here = machines.probe(paths=(root, folder)) if machine is None else machine
     loads = check_loads(here, run)
     target, why = engine_target(here, loads.tensorrt)
-    engines_state, wrong = survey_engines(loaded, bundle_state.stages, folder, target, why, build)
+    engines_state, wrong = survey_engines(loaded, bundle_state.stages, folder, target, why, command)
     problems += [*software_problems(here, loads), *wrong]
     states = judge_devices(here, problems, engines_state)
     chosen = next((one.device for one in states if one.usable and device in ("auto", one.device)), None)
     decisive = chosen or (ALL_DEVICES[-1] if device == "auto" else device)
     builds = target is not None and any(one.code in _TO_BUILD for one in wrong)
     problems = relevant_problems(device, chosen, decisive, here, problems)
-    problems += advise(here, engines_state, builds, build)
+    problems += advise(here, engines_state, builds, command)
     return Report(
         format=FORMAT,
         version=__version__,

@@ -29,8 +29,8 @@ from edge_reclass.errors import DeviceError, EngineError, UsageError
 from edge_reclass_doctor.machine import Machine
 from edge_reclass_doctor.report import EngineRow, EnginesState, Problem
 
-Build = Callable[[Sequence[str]], str]
-"""The command that builds engines, with more arguments."""
+Command = Callable[..., str]
+"""``engines.engine_command`` for this bundle and store: verb, stages and options."""
 
 
 def engine_target(machine: Machine, tensorrt: tuple[Flavour, str] | None) -> tuple[Target | None, str | None]:
@@ -56,7 +56,7 @@ def survey_engines(
     folder: Path,
     target: Target | None,
     reason: str | None,
-    build: Build,
+    command: Command,
 ) -> tuple[EnginesState, list[Problem]]:
     """Look at ``folder`` for each stage with a graph; with no ``target``, at what lies there at all.
 
@@ -66,7 +66,7 @@ def survey_engines(
         folder: where the bundle's engines lie.
         target: what engines have to be built for.
         reason: why there is no target.
-        build: gives the command for it.
+        command: gives the command that builds or verifies.
     """
     rows: list[EngineRow] = []
     problems: list[Problem] = []
@@ -77,11 +77,11 @@ def survey_engines(
         unreadable = [entry for entry in stored if isinstance(entry, str)]
         for entry in unreadable:
             broken = entry.partition(f"/{RECORD}: ")[0]  # the folder of the engine whose record this is
-            problems.append(Problem("engines-unreadable", entry, f"rm -r {shlex.quote(broken)} && {build(())}"))
+            problems.append(Problem("engines-unreadable", entry, f"rm -r {shlex.quote(broken)} && {command('build')}"))
         if bundle is not None and target is None:
             others = [_other(bundle, folder, entry) for entry in stored if isinstance(entry, StoredEngine)]
             rows = [_other_row(bundle, state) for state in others]
-            problems += [problem for state in others for problem in _damage(state, build)]
+            problems += [problem for state in others for problem in _damage(state, command)]
         elif bundle is not None and target is not None:
             batches = largest_batches(bundle, [stage.name for stage in bundle.manifest.stages])
             every = engine_states(bundle, batches, target, folder)
@@ -91,15 +91,15 @@ def survey_engines(
                 try:
                     choice = choose_engines(bundle, {stage: batch}, target, folder, states)[stage]
                 except EngineError as error:
-                    problems += _unusable(stage, states, str(error), ("tensorrt",) if stage in runs else (), build)
+                    problems += _unusable(stage, states, str(error), ("tensorrt",) if stage in runs else (), command)
                 else:
                     if choice.device is None:
                         used = choice.precision
                     else:
                         on_cpu.append(stage)
-                        command = build(("--stage", stage, "--rebuild"))
-                        problems.append(Problem("engine-rejected", f"stage {stage} {choice.note}", command))
-                    problems += _remarks(states, used, build)
+                        again = command("build", [stage], "--rebuild")
+                        problems.append(Problem("engine-rejected", f"stage {stage} {choice.note}", again))
+                    problems += _remarks(states, used, command)
                 rows += [_row(state, state.precision == used) for state in states]
     except (UsageError, EngineError) as error:
         readable, unreadable = False, [str(error)]
@@ -119,33 +119,33 @@ def survey_engines(
 
 
 def _unusable(
-    stage: str, states: Sequence[EngineState], error: str, blocks: tuple[str, ...], build: Build
+    stage: str, states: Sequence[EngineState], error: str, blocks: tuple[str, ...], command: Command
 ) -> Iterator[Problem]:
     """Why ``choose_engines`` refuses a stage."""
     found = {state.found.status for state in states}
     if "damaged" in found:
         for state in states:
-            yield from _damage(state, build, blocks)
+            yield from _damage(state, command, blocks)
     else:
         code = "engine-stale" if "stale" in found else "engine-missing"
-        yield Problem(code, error.partition("; next: ")[0], build(("--stage", stage)), blocks)
+        yield Problem(code, error.partition("; next: ")[0], command("build", [stage]), blocks)
 
 
-def _remarks(states: Sequence[EngineState], used: str | None, build: Build) -> Iterator[Problem]:
+def _remarks(states: Sequence[EngineState], used: str | None, command: Command) -> Iterator[Problem]:
     """What is worth knowing of a stage that runs: damage beside the engine that is used, or one never compared."""
     for state in states:
-        yield from _damage(state, build)
+        yield from _damage(state, command)
         engine = state.found.engine
         if state.precision == used and engine is not None and engine.record.verification is None:
-            verify = build(("--stage", state.stage)).replace("edge-reclass build", "edge-reclass verify", 1)
+            verify = command("verify", [state.stage])
             message = f"engine of {state.stage} {used}: {state.found.reason}"
             yield Problem("engine-unverified", message, f"{verify} --device tensorrt")
 
 
-def _damage(state: EngineState, build: Build, blocks: tuple[str, ...] = ()) -> Iterator[Problem]:
+def _damage(state: EngineState, command: Command, blocks: tuple[str, ...] = ()) -> Iterator[Problem]:
     if state.found.status == "damaged":
         message = f"engine of {state.stage} {state.precision}: {state.found.reason}"
-        yield Problem("engine-damaged", message, build(("--stage", state.stage)), blocks)
+        yield Problem("engine-damaged", message, command("build", [state.stage]), blocks)
 
 
 def _other(bundle: Bundle, folder: Path, entry: StoredEngine) -> EngineState:

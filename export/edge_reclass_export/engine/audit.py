@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import numpy as np
 from edge_reclass.backends import Backend, GraphSource
 from edge_reclass.bundle import Bundle, WaveformEntry
 from edge_reclass.cascade import fill_window, windows
-from edge_reclass.engines import BatchCheck, Profile, StoredEngine, Target, Verification
+from edge_reclass.engines import BatchCheck, Profile, StoredEngine, Target, Verification, engine_command
 from edge_reclass.errors import EngineError, UsageError
 from edge_reclass_export.engine.own_audio import read_middle
 from edge_reclass_export.engine.stages import engine_stages, graph_stages, survey_stage
@@ -264,10 +263,8 @@ def record_result(bundle: Bundle, store: EngineStore, result: GraphResult) -> st
     record, remark = engine.record, None
     if result.status == "mismatch":
         record = msgspec.structs.replace(record, rejected=result.detail, verification=None)
-        remark = (
-            f"{engine.folder} is marked as rejected;"
-            f" edge-reclass build {shlex.quote(str(bundle.root))} --stage {record.stage} --rebuild  tries again"
-        )
+        again = engine_command("build", bundle.root, [record.stage], "--rebuild")
+        remark = f"{engine.folder} is marked as rejected; {again}  tries again"
     elif (proved := verification(bundle, result)) is not None:
         record = msgspec.structs.replace(record, verification=proved, not_verified=None)
     if record != engine.record:

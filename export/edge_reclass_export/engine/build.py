@@ -7,7 +7,6 @@ that neither the runtime nor the next build takes it, and the engine that was ta
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,16 @@ import msgspec
 
 from edge_reclass.backends import Backend, GraphSource, Library, PlainFile
 from edge_reclass.bundle import Bundle, BundleFile, file_entry, refuse_external_data
-from edge_reclass.engines import EngineRecord, Found, Rejected, Target, describe_target, differences
+from edge_reclass.engines import (
+    PLAN,
+    EngineRecord,
+    Found,
+    Rejected,
+    Target,
+    describe_target,
+    differences,
+    engine_command,
+)
 from edge_reclass.errors import BundleError, DeviceError, MissingExtraError
 from edge_reclass.host import Gpu
 from edge_reclass_export.engine.audit import (
@@ -219,7 +227,7 @@ class EngineBuild:
         if self.fallback:
             detail = f"{stage.name}: no engine could be built ({reasons})"
         elif tried.earlier:
-            again = f"edge-reclass build {shlex.quote(str(self.bundle.root))} --stage {stage.name} --rebuild"
+            again = engine_command("build", self.bundle.root, [stage.name], "--rebuild")
             detail = f"{stage.name} {reasons} (rejected by an earlier run); next: {again}  tries again"
         else:
             detail = f"{stage.name} {reasons}; next: leave --precision out, so that another one is tried"
@@ -232,7 +240,7 @@ class EngineBuild:
         folder = self.store.folder(record)
         if record.verification is not None:
             return BuildResult(stage.name, "keep", candidate.precision, "present, verified", folder, record)
-        checked = self.check.run(folder / "engine.plan", stage.name, candidate.precision, record.key.profile.batches)
+        checked = self.check.run(folder / PLAN, stage.name, candidate.precision, record.key.profile.batches)
         if checked.status == "mismatch":
             record = msgspec.structs.replace(record, rejected=checked.detail, verification=None)
             self.store.update(record)

@@ -6,7 +6,6 @@ CPU, and a note says so. What is missing, stale or damaged is an error with the 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -15,7 +14,7 @@ from pathlib import Path
 from edge_reclass.bundle import Bundle, BundleFile
 from edge_reclass.bundle.folder import OLD_ENGINES, has_old_engines
 from edge_reclass.engines.record import EngineKey, Profile, Target
-from edge_reclass.engines.store import Found, command_to_build, engines_folder, survey
+from edge_reclass.engines.store import Found, engine_command, engines_folder, survey
 from edge_reclass.errors import EngineError, UsageError
 
 ENGINE_PRECISIONS = ("fp16", "fp32")
@@ -116,7 +115,7 @@ def engine_states(bundle: Bundle, batches: Mapping[str, int], target: Target, fo
 def build_command(bundle: Bundle, folder: Path, stages: Iterable[str] = ()) -> str:
     """The command that builds what is missing: ``edge-reclass build BUNDLE --stage mert``."""
     elsewhere = [] if folder == engines_folder(bundle.digest, None) else ["--engines", str(folder.parent)]
-    return command_to_build(bundle.root, stages, *elsewhere)
+    return engine_command("build", bundle.root, stages, *elsewhere)
 
 
 def _states(bundle: Bundle, stage: str, batch: int, target: Target, folder: Path) -> list[EngineState]:
@@ -143,7 +142,7 @@ def _on_device(bundle: Bundle, batch: int, chosen: EngineState, states: Iterable
         for state in takewhile(lambda state: state is not chosen, states)
     ]
     if engine.record.verification is None:
-        check = shlex.join(["edge-reclass", "verify", str(bundle.root), "--device", "tensorrt"])
+        check = engine_command("verify", bundle.root, (), "--device", "tensorrt")
         notes.append(f"its engine is {chosen.found.reason}; {check}  checks it")
     most = min(batch, engine.record.key.profile.max)
     return GraphChoice(chosen.precision, engine.plan, most, note="; ".join(notes))

@@ -173,7 +173,7 @@ def read_engine(file: Path, target: Target) -> tuple[bytes, str]:
     if wrong := differences(record.key, EngineKey(record.key.onnx_sha256, target, record.key.profile)):
         raise EngineError(f"{file}: this engine is not for {describe_target(target)}: {'; '.join(wrong)}; {again}")
     if record.rejected is not None:
-        command = command_to_build(_BUNDLE, [record.stage], "--rebuild")
+        command = engine_command("build", _BUNDLE, [record.stage], "--rebuild")
         raise EngineError(f"{folder}: {record.stage} was rejected here: {record.rejected}; {command}  tries again")
     try:
         content = file.read_bytes()
@@ -201,12 +201,12 @@ def _compare(file: Path, record: EngineRecord, size: int, digest: str, again: st
         raise EngineError(f"{file}: expected sha256 {record.sha256}, got {digest}; {again}")
 
 
-def command_to_build(bundle: Path, stages: Iterable[str], *options: str) -> str:
-    """``edge-reclass build BUNDLE --stage STAGE …``."""
+def engine_command(verb: Literal["build", "verify"], bundle: Path, stages: Iterable[str] = (), *options: str) -> str:
+    """``edge-reclass build BUNDLE --stage STAGE …``, to be copied into a shell."""
     named = [word for stage in stages for word in ("--stage", stage)]
-    return shlex.join(["edge-reclass", "build", str(bundle), *named, *options])
+    return shlex.join(["edge-reclass", verb, str(bundle), *named, *options])
 
 
 def rebuild_command(stage: str | None, *options: str, bundle: Path = _BUNDLE) -> str:
     """``build it again: edge-reclass build BUNDLE …``."""
-    return f"build it again: {command_to_build(bundle, [stage] if stage else [], *options)}"
+    return f"build it again: {engine_command('build', bundle, [stage] if stage else [], *options)}"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from edge_reclass.backends import CUDA_PROVIDER
 from edge_reclass_doctor.machine import Machine
 from edge_reclass_doctor.report import ALL_DEVICES, DeviceState, EnginesState, Problem
-from edge_reclass_doctor.software import CUDA_PROVIDER
 
 _DAMAGE = ("bundle-invalid", "engine-damaged", "engines-unreadable")
 

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_reclass.backends import CUDA_BINDINGS, CUDA_MEMORY_VARIABLE, CUDA_PROVIDER, TENSORRT_MODULES
 from edge_reclass.engines import Flavour
 from edge_reclass_doctor.machine import ONNXRUNTIMES, Machine, Run
 from edge_reclass_doctor.report import ALL_DEVICES, Problem
 
-CUDA_PROVIDER = "CUDAExecutionProvider"
 _LOAD_SECONDS = 60.0
-_FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt-rtx")
 _OPEN_TENSORRT = (
     "from edge_reclass.backends.tensorrt.api import open_library\n"
     "library = open_library()\n"
@@ -42,10 +41,9 @@ def check_loads(machine: Machine, run: Run) -> Loads:
     tensorrt = error = binding = None
     if machine.tensorrt is not None:
         said, error = _import(run, _OPEN_TENSORRT)
-        tensorrt = next(((flavour, said[1]) for flavour in _FLAVOURS if said and said[0] == flavour), None)
+        tensorrt = next(((flavour, said[1]) for flavour in TENSORRT_MODULES if said and said[0] == flavour), None)
     if machine.cuda.binding is not None:
-        module = "pycuda.driver" if machine.cuda.binding == "pycuda" else "cuda.bindings.runtime"
-        binding = _import(run, f"import {module}; print('loaded', 0, 0)")[1]
+        binding = _import(run, f"import {CUDA_BINDINGS[machine.cuda.binding]}; print('loaded', 0, 0)")[1]
     return Loads(tensorrt, error, binding)
 
 
@@ -132,7 +130,7 @@ def _binding(machine: Machine, loads: Loads) -> Iterator[Problem]:
         forced = machine.reasons.get("cuda.binding")
         message = f"{forced or 'neither cuda-bindings nor pycuda is installed'}: TensorRT's buffers need one"
         fix = (
-            "unset EDGE_RECLASS_CUDA_MEMORY   (and doctor again: it takes what is installed)"
+            f"unset {CUDA_MEMORY_VARIABLE}   (and doctor again: it takes what is installed)"
             if forced
             else "pip install 'edge-reclass[tensorrt]'"
         )

@@ -54,7 +54,7 @@ RUNTIME = Vocabulary(
         {
             "api",  # the module before it is known to be TensorRT: its __version__
             *("re", "self", "text", "log", "library", "source", "target", "reasons"),
-            *("_MEMORY", "_MODULES", "addresses", "found", "wanted"),
+            *("_MEMORY", "TENSORRT_MODULES", "addresses", "found", "wanted"),
         }
     ),
     through="it",

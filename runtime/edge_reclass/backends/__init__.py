@@ -10,10 +10,16 @@ from edge_reclass.backends.base import Backend, DeviceTimes, Graph, GraphFile, G
 from edge_reclass.errors import DeviceError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from edge_reclass.backends.tensorrt.api import Library, open_library
+    from edge_reclass.backends.ort.cuda_device import CUDA_PROVIDER
+    from edge_reclass.backends.tensorrt.api import TENSORRT_MODULES, Library, open_library
+    from edge_reclass.backends.tensorrt.memory import CUDA_BINDINGS, CUDA_MEMORY_VARIABLE
 
 __all__ = [
+    "CUDA_BINDINGS",
+    "CUDA_MEMORY_VARIABLE",
+    "CUDA_PROVIDER",
     "DEVICES",
+    "TENSORRT_MODULES",
     "Backend",
     "DeviceTimes",
     "Graph",
@@ -26,8 +32,15 @@ __all__ = [
     "open_library",
 ]
 
-# Which TensorRT is installed, for those who build engines with it.
-__getattr__, __dir__ = lazy(__name__, dict.fromkeys(("Library", "open_library"), "edge_reclass.backends.tensorrt.api"))
+# What is known of the devices' libraries, for those who build engines or look at a machine.
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "CUDA_PROVIDER": "edge_reclass.backends.ort.cuda_device",
+        **dict.fromkeys(("TENSORRT_MODULES", "Library", "open_library"), "edge_reclass.backends.tensorrt.api"),
+        **dict.fromkeys(("CUDA_BINDINGS", "CUDA_MEMORY_VARIABLE"), "edge_reclass.backends.tensorrt.memory"),
+    },
+)
 
 DEVICES: dict[str, str] = {
     "tensorrt": "edge_reclass.backends.tensorrt:TensorRTBackend",

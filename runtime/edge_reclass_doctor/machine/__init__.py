@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from edge_reclass.backends import CUDA_MEMORY_VARIABLE
 from edge_reclass_doctor.machine.cpu import probe_cpu
 from edge_reclass_doctor.machine.gpu import probe_gpu
 from edge_reclass_doctor.machine.host import Host, Run, ToolResult, run_tool
@@ -18,7 +19,6 @@ from edge_reclass_doctor.machine.power import probe_fans, probe_power, probe_the
 from edge_reclass_doctor.machine.records import ClockRange, Jetson, Machine, Reading
 from edge_reclass_doctor.machine.sensors import Sensors
 from edge_reclass_doctor.machine.software import (
-    CUDA_MEMORY_VARIABLE,
     LIBRARIES,
     ONNXRUNTIMES,
     probe_cuda,

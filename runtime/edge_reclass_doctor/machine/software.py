@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from edge_reclass.backends import CUDA_BINDINGS, CUDA_MEMORY_VARIABLE, TENSORRT_MODULES
 from edge_reclass.host import read_text
 from edge_reclass_doctor.machine.host import Host
 from edge_reclass_doctor.machine.reading import subfolders
@@ -20,13 +21,8 @@ ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 LIBRARIES = ("numpy", "soundfile", "soxr", "msgspec", "pyyaml", "typer", "rich", "av", *ONNXRUNTIMES)
 """Distributions that the runtime imports; versions of these belong to every measurement."""
 
-CUDA_MEMORY_VARIABLE = "EDGE_RECLASS_CUDA_MEMORY"
-
-_BINDINGS: tuple[Literal["pycuda", "cuda-bindings"], ...] = ("pycuda", "cuda-bindings")
-"""The first that is installed is taken, unless EDGE_RECLASS_CUDA_MEMORY names one."""
-
-# Module and the distributions that may bring it. The second module is the bindings' wheel without its renaming package.
-_TENSORRT_MODULES: dict[str, tuple[str, ...]] = {
+# Module and the distributions that may bring it.
+_TENSORRT_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt_bindings": ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
@@ -39,15 +35,15 @@ def probe_tensorrt(host: Host, python: Python) -> tuple[TensorRt | None, str | N
 
     The version is the one that the package itself says in its source, as engines are keyed by it, else its metadata's.
     """
-    for module, distributions in _TENSORRT_MODULES.items():
+    for flavour, module in ((flavour, module) for flavour, names in TENSORRT_MODULES.items() for module in names):
         folder = host.package(module)
         if folder is None:
             continue
         said = re.search(
             r"^__version__\s*=\s*[\"']([0-9][^\"']*)[\"']", read_text(folder / "__init__.py") or "", re.MULTILINE
         )
-        found = said[1] if said else next(filter(None, map(host.version, distributions)), None)
-        return TensorRt("tensorrt-rtx" if "rtx" in module else "tensorrt", found, module, str(folder)), None
+        found = said[1] if said else next(filter(None, map(host.version, _TENSORRT_DISTRIBUTIONS[module])), None)
+        return TensorRt(flavour, found, module, str(folder)), None
     return None, _why_no_tensorrt(host.root, python)
 
 
@@ -93,7 +89,7 @@ def probe_onnxruntime(host: Host) -> tuple[OnnxRuntime | None, str | None]:
 def probe_cuda(host: Host, packages: Mapping[str, str]) -> CudaSoftware:
     """Toolkit, cuDNN, and the Python binding to CUDA's memory that the runtime would take."""
     forced = host.environ.get(CUDA_MEMORY_VARIABLE)
-    binding = next((name for name in _BINDINGS if forced in (None, "", name) and host.version(name)), None)
+    binding = next((name for name in CUDA_BINDINGS if forced in (None, "", name) and host.version(name)), None)
     return CudaSoftware(
         toolkit=_toolkit(host.root, packages),
         cudnn=_cudnn(host, packages),

@@ -18,11 +18,11 @@ from edge_reclass.backends.base import TensorSpec
 from edge_reclass.engines.record import Flavour
 from edge_reclass.errors import DeviceError, EngineError, UsageError
 
-# The bindings' wheel can also lie there without the package that only renames it.
-_MODULES: dict[Flavour, tuple[str, ...]] = {
+TENSORRT_MODULES: dict[Flavour, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
+"""In the order in which they are tried. The bindings' wheel can also lie there without the package that renames it."""
 _MEMORY = re.compile(
     r"out ?of ?memory|bad_alloc|cannot allocate|insufficient (device |host )?memory|requested amount of GPU memory"
     r"|MemoryAllocation|FAILED_ALLOCATION",
@@ -84,10 +84,10 @@ def open_library(flavour: Flavour | str = "auto", find: Callable[[str], Any] = i
         UsageError: no such flavour.
         DeviceError: it is not installed or cannot be loaded; the message has each reason.
     """
-    if flavour != "auto" and flavour not in _MODULES:
-        raise UsageError(f"TensorRT's flavour: expected auto, {' or '.join(_MODULES)}, got {flavour!r}")
+    if flavour != "auto" and flavour not in TENSORRT_MODULES:
+        raise UsageError(f"TensorRT's flavour: expected auto, {' or '.join(TENSORRT_MODULES)}, got {flavour!r}")
     reasons = []
-    for name, modules in _MODULES.items():
+    for name, modules in TENSORRT_MODULES.items():
         for module in modules if flavour in (name, "auto") else ():
             try:
                 api = find(module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import Literal
 
 from edge_reclass.backends.tensorrt.memory.base import CudaMemory
 from edge_reclass.errors import MissingExtraError, UsageError
@@ -12,12 +13,16 @@ from edge_reclass.errors import MissingExtraError, UsageError
 __all__ = ["CudaMemory", "open_cuda_memory"]
 
 CUDA_MEMORY_VARIABLE = "EDGE_RECLASS_CUDA_MEMORY"
-_MODULES = {"pycuda": "pycuda.driver", "cuda-bindings": "cuda.bindings.runtime"}
+CUDA_BINDINGS: dict[Literal["pycuda", "cuda-bindings"], str] = {
+    "pycuda": "pycuda.driver",
+    "cuda-bindings": "cuda.bindings.runtime",
+}
+"""Distribution and module of each binding, the preferred first."""
 
 
 def installed_bindings() -> tuple[str, ...]:
     """Those of ``pycuda`` and ``cuda-bindings`` that are installed, the preferred first. Nothing is loaded."""
-    return tuple(name for name, module in _MODULES.items() if _is_installed(module))
+    return tuple(name for name, module in CUDA_BINDINGS.items() if _is_installed(module))
 
 
 def open_cuda_memory(environ: Mapping[str, str] = os.environ) -> CudaMemory:
@@ -29,8 +34,8 @@ def open_cuda_memory(environ: Mapping[str, str] = os.environ) -> CudaMemory:
         DeviceError: it cannot reach a GPU.
     """
     wanted = environ.get(CUDA_MEMORY_VARIABLE)
-    if wanted and wanted not in _MODULES:
-        raise UsageError(f"{CUDA_MEMORY_VARIABLE}: expected {' or '.join(_MODULES)}, got {wanted!r}")
+    if wanted and wanted not in CUDA_BINDINGS:
+        raise UsageError(f"{CUDA_MEMORY_VARIABLE}: expected {' or '.join(CUDA_BINDINGS)}, got {wanted!r}")
     installed = installed_bindings()
     if not wanted and not installed:
         raise MissingExtraError("the device tensorrt needs cuda-bindings or pycuda", "tensorrt")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from edge_reclass.cascade import opening
 from edge_reclass.cascade.shared_batches import Fill, SharedGraph, add_rows
 from edge_reclass.cascade.windowing import fill_window
 from edge_reclass.errors import DeviceError, EngineError, UsageError
-from lanes_device import SharingDevice
+from lanes_device import SharingDevice, traced_peak
 
 RATE = 16_000
 SURE, TORN = (9.0, 0.0, 0.0), (0.0, 0.2, 0.1)
@@ -443,15 +442,7 @@ def test_lanes_allocate_nothing_that_grows_with_the_excerpt(bundle: Path, tmp_pa
         excerpt={"start": "center", "seconds": 60.0},
     )
     with CascadePool.open(4, long, SharingDevice() if share else "cpu") as pool:
-        list(pool.classify_many([path] * 8))
-        tracemalloc.start()
-        try:
-            before = tracemalloc.get_traced_memory()[0]
-            verdicts = list(pool.classify_many([path] * 16))
-            peak = tracemalloc.get_traced_memory()[1] - before
-        finally:
-            tracemalloc.stop()
-    assert {verdict.status for verdict in verdicts} == {"ok"}
+        peak = traced_peak(pool, path)
     assert peak < 8 * 2**20, f"{peak / 2**20:.1f} MiB"
 
 

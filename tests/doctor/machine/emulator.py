@@ -102,9 +102,8 @@ NANO_621 = dataclasses.replace(
     mode=(2, "MAXN_SUPER"),
 )
 
-NANO_72 = Board(
-    model=_NANO,
-    soc="tegra234",
+NANO_72 = dataclasses.replace(
+    NANO_62,
     release="# R39 (release), REVISION: 2.0, GCID: 45755727, BOARD: generic, EABI: aarch64, "
     "DATE: Mon Jun  1 09:28:48 PM UTC 2026",
     l4t_core="39.2.0-20260601141650",
@@ -114,15 +113,9 @@ NANO_72 = Board(
     tensorrt="10.16.2.10",
     cuda="13.2.2",
     cudnn="9.20.0.46-1",
-    part="0xd42",
-    cpus=(4, 2),
     cpu_khz=(1344000, 1344000, 1344000),
     memory_kb=7665664,
-    gpu="17000000.gpu",
     gpu_hz=(918000000, 918000000, 918000000),
-    mode=(1, "25W"),
-    modes=_NANO_MODES,
-    temperatures=_ORIN_ZONES,
     rails={"VDD_IN": (4960, 698), "VDD_CPU_GPU_CV": (4952, 90), "VDD_SOC": (4952, 228)},
     driver_cuda=13_020,
 )

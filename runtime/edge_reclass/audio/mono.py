@@ -194,7 +194,7 @@ class MonoWriter:
             count -= step
 
     def note_gap(self, count: int) -> None:
-        """Count ``count`` of the samples written are a source's filling for what cannot be decoded."""
+        """Count ``count`` of the samples written as a source's filling for what cannot be decoded."""
         self._gap += count
 
     def finish(self) -> tuple[NDArray[np.float32], int, int]:

@@ -123,7 +123,7 @@ class PeakFinder:
         above = squared > (maximum * maximum * _TENTH).take(frame)
         low, high = self._at_default_sr
         above &= (bin_number >= low) & (bin_number < high)
-        of_at_default_sr = np.flatnonzero(above)
+        of_default = np.flatnonzero(above)
         low, high = self._true
         of_true = np.flatnonzero((bin_number >= low) & (bin_number < high))
         place -= 1
@@ -133,15 +133,9 @@ class PeakFinder:
         true = _pack(
             left.take(of_true), strength.take(of_true), right.take(of_true), bin_number.take(of_true), self._hz_per_bin
         )
-        left, right = left.take(of_at_default_sr), right.take(of_at_default_sr)
-        at_default = _pack(
-            left * left,
-            squared.take(of_at_default_sr),
-            right * right,
-            bin_number.take(of_at_default_sr),
-            DEFAULT_SR / FRAME,
-        )
-        return true, at_default
+        left, right = left.take(of_default), right.take(of_default)
+        bin_number = bin_number.take(of_default)
+        return true, _pack(left * left, squared.take(of_default), right * right, bin_number, DEFAULT_SR / FRAME)
 
 
 def _pack(left: F32, middle: F32, right: F32, bin_number: Index, hz_per_bin: float) -> U32:

@@ -47,7 +47,7 @@ class Formatter(ABC):
 class _Table(Formatter):
     def __post_init__(self) -> None:
         genres = [self._safe(name) for name in self.genres]
-        named = (*genres, *(_unsure(name) for name in genres), "unsupported", "out_of_memory")
+        named = (*genres, *(_unsure(name) for name in genres), *Status)
         self._genre = max(map(_width, named))
         self._stage = max(_width(self._safe(name)) for name in (*self.stages, "decided by"))
         self._dash = "–" if self.utf8 else "-"

@@ -9,12 +9,49 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edge_reclass.errors import EdgeReclassError
-from edge_reclass_bench.report.readme import performance_section, stored_records, with_section
+from edge_reclass.errors import EdgeReclassError, UsageError
+from edge_reclass_bench.report import tables
+from edge_reclass_bench.report.sources import Source, stored
+from edge_reclass_bench.report.table import escaped, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
+BEGIN = "<!-- performance: begin -->"
+END = "<!-- performance: end -->"
+FACTS = ("processor", "kernel", "clocks", "processes, passes", "tracks", "edge-reclass", "when", "command")
+
+
+def section(sources: Sequence[Source]) -> str:
+    """Markdown between the markers: for each record the answer, its numbers, and where they come from."""
+    return "\n\n".join(block for source in sources for block in _of(source))
+
+
+def _of(source: Source) -> Iterator[str]:
+    record = source.books.record
+    yield f"### {escaped(source.name)}"
+    if record.subject.synthetic:
+        yield "Untrained weights: times are true, answers mean nothing."
+    elif not record.peers:
+        yield markdown(tables.answer([source]))
+    for table in tables.numbers([source]):
+        if not table.title.startswith("Runs"):
+            yield f"**{escaped(table.title)}**\n\n{markdown(table)}"
+    facts = {row[0]: row[1] for row in tables.facts([source]).rows}
+    yield "\n".join(f"- {name}: {escaped(facts[name])}" for name in FACTS if name in facts)
+
+
+def with_section(page: str, text: str) -> str:
+    """``page`` with ``text`` between its markers.
+
+    Raises:
+        UsageError: a marker is missing or a duplicate.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise UsageError(f"the page needs the lines {BEGIN} and {END}, once each and in this order")
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
 
 
 def main() -> int:
@@ -26,7 +63,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         old = options.page.read_text(encoding="utf-8")
-        new = with_section(old, performance_section(stored_records(options.results)))
+        new = with_section(old, section(stored(options.results)))
     except EdgeReclassError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

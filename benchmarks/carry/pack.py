@@ -1,11 +1,10 @@
-"""Makes a set to carry out of a folder of wheels: pruned, compressed, cut to size, with sums.
+"""Makes one folder to carry: wheels pruned and compressed, graphs, sums; refuses more than a call can carry.
 
-    python pack.py WHEELS SET [--keep 90] [--without PATTERN]… [--limit MIB]
+    python pack.py WHEELS FOLDER [--graphs DIR] [--keep 90] [--without PATTERN]… [--limit MIB]
 
-``SET``, ``SET-2``, … are made, each at most ``--limit`` MiB. A wheel of more than a MiB is written anew without
-compression inside (its libraries pruned to the kept architectures, its RECORD right again) and compressed as a whole
-with xz, which does far better than zip. Its name gets the build tag ``0sm90``, so that nobody takes it for the
-original.
+A wheel of more than a MiB is written anew without compression inside (its libraries pruned to the kept architectures,
+its RECORD right again) and compressed as a whole with xz, which does far better than zip. Its name gets the build tag
+``0sm90``, so that nobody takes it for the original. The checkout travels too, and counts.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import base64
 import hashlib
 import lzma
 import shutil
+import subprocess
 import tempfile
 import zipfile
 from fnmatch import fnmatch
@@ -22,13 +22,12 @@ from pathlib import Path
 
 from prune_cubins import prune
 
-__all__ = ["pack", "repack"]
-
 SUMS = "SHA256SUMS"
 _LARGE = 1 << 20
+_MIB = 1 << 20
 _FILTERS = [
     {"id": lzma.FILTER_X86},
-    {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 64 << 20},
+    {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 64 << 20},
 ]
 
 
@@ -38,24 +37,20 @@ def repack(wheel: Path, folder: Path, keep: frozenset[int], without: list[str]) 
     architectures = ".".join(str(each) for each in sorted(keep))
     target = folder / f"{'-'.join([name, version, f'0sm{architectures}', *tags[-3:]])}.whl"
     record: list[str] = []
-    left_out: list[int] = []
-    record_name = ""
+    record_name, left_out = "", 0
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as out:
         for info in source.infolist():
             if info.filename.endswith("/RECORD"):
                 record_name = info.filename
                 continue
             if any(fnmatch(info.filename, pattern) for pattern in without):
-                left_out.append(info.file_size)
+                left_out += info.file_size
                 continue
             content = bytearray(source.read(info))
             if ".so" in Path(info.filename).name:
-                found = prune(content, keep)
-                if found.emptied:
-                    print(
-                        f"  {info.filename}: kept {found.kept / 2**20:.1f} MiB of device code,"
-                        f" emptied {found.emptied / 2**20:.1f} MiB"
-                    )
+                kept, emptied = (size / _MIB for size in prune(content, keep))
+                if emptied:
+                    print(f"  {info.filename}: kept {kept:.1f} MiB of device code, emptied {emptied:.1f} MiB")
             out.writestr(info, bytes(content), zipfile.ZIP_STORED)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
             record.append(f"{info.filename},sha256={digest},{len(content)}")
@@ -63,88 +58,76 @@ def repack(wheel: Path, folder: Path, keep: frozenset[int], without: list[str]) 
             raise ValueError(f"{wheel}: no RECORD, so no wheel")
         record.append(f"{record_name},,")
         out.writestr(record_name, "\n".join(record) + "\n")
-    if left_out:
-        print(f"  left out: {len(left_out)} files, {sum(left_out) / 2**20:.1f} MiB")
+    print(f"  left out: {left_out / _MIB:.1f} MiB")
     return target
 
 
-def pack(wheels: list[Path], target: Path, keep: frozenset[int], without: list[str], limit: int) -> list[Path]:
-    """Write the set, or as many as ``limit`` bytes each demand; gives their folders."""
-    pieces: list[Path] = []
+def pack(
+    wheels: list[Path], target: Path, keep: frozenset[int], without: list[str], graphs: Path | None, room: int
+) -> int:
+    """Write the folder, which appears whole or not at all; gives its bytes.
+
+    Raises:
+        SystemExit: it would have more than ``room`` bytes.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for old in [target, *target.parent.glob(f"{target.name}-[0-9]")]:
-        shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        folder = Path(scratch)
+        folder = Path(scratch) / target.name
+        folder.mkdir()
         for wheel in wheels:
             if wheel.stat().st_size < _LARGE:
-                pieces.append(Path(shutil.copy(wheel, folder)))
+                shutil.copy(wheel, folder)
                 continue
             print(wheel.name)
-            pieces += _cut(_compressed(repack(wheel, folder, keep, without)), limit)
-        return _distributed(sorted(pieces, key=lambda piece: -piece.stat().st_size), target, limit)
-
-
-def _compressed(wheel: Path) -> Path:
-    target = wheel.with_name(wheel.name + ".xz")
-    with wheel.open("rb") as source, lzma.open(target, "wb", format=lzma.FORMAT_XZ, filters=_FILTERS) as out:
-        shutil.copyfileobj(source, out, 1 << 20)
-    wheel.unlink()
-    return target
-
-
-def _cut(file: Path, limit: int) -> list[Path]:
-    count = -(-file.stat().st_size // limit)
-    if count == 1:
-        return [file]
-    length = -(-file.stat().st_size // count)
-    parts = []
-    with file.open("rb") as source:
-        for number in range(count):
-            part = file.with_name(f"{file.name}.part-{number}-of-{count}")
-            part.write_bytes(source.read(length))
-            parts.append(part)
-    file.unlink()
-    return parts
-
-
-def _distributed(pieces: list[Path], target: Path, limit: int) -> list[Path]:
-    """The largest first, each into the first set that has room for it."""
-    sets: list[tuple[Path, int]] = []
-    for piece in pieces:
-        size = piece.stat().st_size
-        for number, (folder, used) in enumerate(sets):
-            if used + size <= limit:
-                sets[number] = (folder, used + size)
-                break
-        else:
-            folder = target if not sets else target.with_name(f"{target.name}-{len(sets) + 1}")
-            folder.mkdir()
-            sets.append((folder, size))
-        shutil.move(piece, folder / piece.name)
-    for folder, used in sets:
-        lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(folder.iterdir())]
+            new = repack(wheel, Path(scratch), keep, without)
+            with new.open("rb") as source, lzma.open(folder / f"{new.name}.xz", "wb", filters=_FILTERS) as out:
+                shutil.copyfileobj(source, out, 1 << 20)
+            new.unlink()
+        if graphs is not None:
+            shutil.copytree(graphs, folder / "graphs")
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}" for path in files]
+        for path in files:
+            print(f"  {path.stat().st_size / _MIB:6.2f} MiB  {path.relative_to(folder)}")
         (folder / SUMS).write_text("\n".join(lines) + "\n", encoding="ascii")
-        print(f"== {folder.name}: {used / 2**20:.1f} MiB")
-        for line in lines:
-            print(f"   {line}  {(folder / line.partition('  ')[2]).stat().st_size / 2**20:.2f} MiB")
-    return [folder for folder, _ in sets]
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if size > room:
+            raise SystemExit(
+                f"{target}: {size / _MIB:.1f} MiB, and there is room for {room / _MIB:.1f}; nothing was written"
+            )
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
+    return size
+
+
+def checkout_bytes(root: Path) -> int:
+    """What travels of a checkout: files that are tracked, or neither tracked nor ignored."""
+    command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+    return sum((root / name).stat().st_size for name in names if name and (root / name).is_file())
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("wheels", type=Path, help="folder of wheels")
-    parser.add_argument("set", type=Path, help="folder to make")
+    parser.add_argument("folder", type=Path, help="what to make")
+    parser.add_argument("--graphs", type=Path, help="what graphs.py made")
     parser.add_argument("--keep", default="90", help="architectures whose code stays, such as 90 or 80,90")
     parser.add_argument("--without", action="append", default=[], help="files to leave out")
-    parser.add_argument("--limit", type=float, default=28.0, help="MiB of one set")
+    parser.add_argument("--limit", type=float, default=64.0, help="MiB of one call, the checkout included")
     options = parser.parse_args()
     wheels = sorted(options.wheels.glob("*.whl"))
     if not wheels:
         raise SystemExit(f"{options.wheels}: no wheels")
+    checkout = checkout_bytes(Path(__file__).resolve().parents[2])
     keep = frozenset(int(part) for part in options.keep.split(","))
-    pack(wheels, options.set, keep, options.without, int(options.limit * 2**20))
+    room = int(options.limit * _MIB) - checkout
+    size = pack(wheels, options.folder, keep, options.without, options.graphs, room)
+    print(
+        f"== {options.folder}: {size / _MIB:.1f} MiB; with the checkout's {checkout / _MIB:.1f} MiB"
+        f" {(size + checkout) / _MIB:.1f} of {options.limit:g} MiB"
+    )
 
 
 if __name__ == "__main__":

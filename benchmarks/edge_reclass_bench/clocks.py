@@ -10,47 +10,46 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Clock", "Goal", "next_turn", "perf_counter", "process_time"]
-
 Clock = Callable[[], float]
 """Seconds since some fixed moment."""
 
 perf_counter: Clock = time.perf_counter
 process_time: Clock = time.process_time
-"""Processor time of this process, all threads: other programs lengthen it far less than they lengthen wall time."""
+"""Processor time of this process, all threads."""
 
 
 @dataclass
 class Goal:
-    """A run is long enough when both minima are met; it is looked at after whole passes only."""
+    """A subject has been measured for long enough after ``min_passes`` passes."""
 
-    min_count: int
-    min_seconds: float
-    count: int = 0
-    seconds: float = 0.0
+    min_passes: int
+    passes: int = 0
 
-    def add(self, count: int, seconds: float) -> None:
+    def add(self) -> None:
         """Count one more pass."""
-        self.count += count
-        self.seconds += seconds
+        self.passes += 1
 
     @property
     def share(self) -> float:
-        """How much of the minimum that is further away has been met; 1 and more is done."""
-        by_count = self.count / self.min_count if self.min_count else float("inf")
-        by_time = self.seconds / self.min_seconds if self.min_seconds else float("inf")
-        return min(by_count, by_time)
+        """How much of it has been met; 1 and more is done."""
+        return self.passes / self.min_passes
 
-    @property
-    def met(self) -> bool:
-        return self.share >= 1
+    def met(self, hurry: bool = False) -> bool:
+        """Whether no further pass is wanted; in a hurry one is enough."""
+        return self.share >= 1 or (hurry and self.passes > 0)
+
+    def notes(self) -> list[str]:
+        """What must be known of a measure that was cut short."""
+        if self.share >= 1:
+            return []
+        return [f"the time was over after {self.passes} of {self.min_passes} passes in a process"]
 
 
-def next_turn(goals: Sequence[Goal]) -> int | None:
+def next_turn(goals: Sequence[Goal], hurry: bool = False) -> int | None:
     """Whose pass is next: the one that is furthest from its goal, the first of equals; None when all are met.
 
     Subjects thereby take turns throughout the run and end at about the same time, so that what disturbs the machine for
     a while falls on all of them, however different they are in cost.
     """
-    waiting = [i for i, goal in enumerate(goals) if not goal.met]
+    waiting = [i for i, goal in enumerate(goals) if not goal.met(hurry)]
     return min(waiting, key=lambda i: goals[i].share) if waiting else None

@@ -1,41 +1,39 @@
 """Two records: is B slower, faster, or is there no difference?
 
-**Paired by track.** The ratio of a measure is the median over the tracks of (median over passes in B / the same in A);
-see ``statistics.ratio``. On a shared machine disturbances come in bursts: the median over passes takes out those that
-hit a minority of a track's samples, pairing takes out that tracks differ, and the interval draws passes as blocks,
-since one disturbed pass is one event however many tracks it has.
+**The unit is the process.** Each process of a run gives one value, paired by track; the interval is Welch's of the two
+means, of 99 %, as a record has dozens of measures (``statistics.ratio``). Two records of one process each cannot be
+compared: what differs between processes of one program would be taken for a difference between two.
 
-**Guards against finding what is not there.** The interval is of 99 %, as a record has dozens of measures. A
-difference counts only beyond a floor: 2 %, or what either record differs from *itself* between its first and second
-half, if that is more; a machine that drifts by 6 % within one record cannot show 4 % between two. And where the
-medians differ but each track's fastest samples do not, something disturbed one of the runs (other programs only ever
-add time): that is ``unclear``, not ``slower``. So is a difference in wall time on the CPU that processor time does not
-share while other programs were busy.
+**Guards against finding what is not there.** A difference counts only beyond a floor: 2 %, or what either record
+differs from *itself* between the first and second half of its passes, if that is more. Other programs lengthen wall
+time, but not without bound: what took ``o`` of ``n`` processors explains at most o/n of the wall time. A slowdown
+within that bound which processor time does not share is ``unclear``; one beyond it is ``slower``.
 
-**What counts as a regression**: a headline measure (whole tracks, whole stages, throughput, start-up) that is slower,
-by the threshold or more. Parts are listed to explain it.
+**What counts as a regression**: a headline measure (whole tracks, whole stages, throughput, start-up) whose
+slowdown is above the threshold with its whole interval. Where a headline is unclear, or its interval cannot rule out a
+slowdown of :data:`RULE_OUT`, the comparison cannot tell, which is not the same as no regression.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
+import msgspec
 
-from edge_reclass_bench.instability import OTHER_CPU
-from edge_reclass_bench.record import Estimate, Measure, Record, Run, Subject
-from edge_reclass_bench.statistics import RESAMPLES, Floats, drift, ratio, table
+from edge_reclass_bench.record import Measure, Record, Run
+from edge_reclass_bench.scenarios import ONCE
+from edge_reclass_bench.statistics import FEW_PROCESSES, Tables, centres, drift, ratio, tables
+from edge_reclass_bench.values import Estimate
 
-__all__ = ["FLOOR", "LEVEL", "THRESHOLD", "Comparison", "Result", "compare", "mismatches"]
-
-LEVEL = 0.99
 FLOOR = 0.02
-THRESHOLD = 0.05
+THRESHOLD = 0.0
+RULE_OUT = 0.05
+OTHER_CPU = 0.15
+"""Processors' worth of other programs' work from which they may have disturbed a run."""
 _HEADLINES = frozenset({"track", "total", "throughput"})
-"""And on the CPU ``cpu``."""
+"""And on the CPU ``cpu``; of what every process measures."""
 _QUIET = 0.05
 """Milliseconds: shorter parts are timer noise and are not compared."""
 
@@ -55,24 +53,26 @@ class Comparison:
     a: float
     b: float
     slowdown: Estimate
-    fastest: float
     floor: float
     result: Result
     headline: bool
     note: str = ""
 
-    def regression(self, threshold: float) -> bool:
-        """Whether this ends ``bench compare`` with exit code 1."""
-        return self.headline and self.result == "slower" and self.slowdown.value >= 1 + threshold
+    def regression(self, threshold: float = THRESHOLD) -> bool:
+        """Whether the slowdown is above ``threshold`` with its whole interval (exit code 1)."""
+        low = self.slowdown.low
+        return self.headline and self.result == "slower" and low is not None and low > 1 + threshold
 
-    def excludes(self, threshold: float) -> bool:
-        """Whether "no difference" rules a slowdown by the threshold out; else the records are too unsteady to tell."""
+    @property
+    def cannot_tell(self) -> bool:
+        """Whether a headline is unclear, or may hide a slowdown of :data:`RULE_OUT` (exit code 3)."""
         high = self.slowdown.high
-        return self.result == "no difference" and self.floor <= threshold and high is not None and high < 1 + threshold
+        hidden = self.result == "no difference" and (high is None or max(high, 1 + self.floor) > 1 + RULE_OUT)
+        return self.headline and (self.result == "unclear" or hidden)
 
     @property
     def verdict(self) -> str:
-        """In words: ``slower by 21 %``."""
+        """In words: ``slower by 21.0%``."""
         if self.result == "slower":
             return f"slower by {self.slowdown.value - 1:.1%}"
         if self.result == "faster":
@@ -81,20 +81,39 @@ class Comparison:
 
 
 def mismatches(a: Record, b: Record) -> list[str]:
-    """What must match and does not: one sentence each, A's value first."""
-    found = []
-    for name in Subject.__struct_fields__:
-        left, right = getattr(a.subject, name), getattr(b.subject, name)
-        if left != right:
-            found.append(f"subject.{name}: {_short(left)} against {_short(right)}")
+    """What must match and does not: one line each, A's value first."""
+    left: dict[str, Any] = {"subject": msgspec.to_builtins(a.subject)}
+    right: dict[str, Any] = {"subject": msgspec.to_builtins(b.subject)}
     for name in ("jobs", "threads", "batch"):
-        left, right = getattr(a.settings, name), getattr(b.settings, name)
-        if left != right:
-            found.append(f"settings.{name}: {left} against {right}")
-    left, right = a.environment.thread_variables, b.environment.thread_variables
-    if left != right:
-        found.append(f"environment.thread_variables: {left} against {right}")
-    return found
+        left[name], right[name] = getattr(a.settings, name), getattr(b.settings, name)
+    left["environment"], right["environment"] = a.environment.thread_variables, b.environment.thread_variables
+    return list(_differences(left, right))
+
+
+def also_differs(a: Record, b: Record) -> list[str]:
+    """What may differ, and may explain a difference: code, libraries, load. One line each, A's value first."""
+    left, right = (
+        {
+            "code": record.environment.code_sha256[:12],
+            "version": record.environment.version,
+            "python": record.environment.python,
+            "libraries": record.environment.libraries,
+            "processes": record.settings.processes,
+            "complete": record.complete,
+            "load": None if record.environment.load_before is None else round(record.environment.load_before[0], 1),
+        }
+        for record in (a, b)
+    )
+    return list(_differences(left, right))
+
+
+def _differences(left: Mapping[str, Any], right: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for name in dict.fromkeys((*left, *right)):
+        one, other = left.get(name), right.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{path}{name}.")
+        elif one != other:
+            yield f"{path}{name}: {_short(one)} against {_short(other)}"
 
 
 def _short(value: object) -> str:
@@ -102,33 +121,35 @@ def _short(value: object) -> str:
     return text if len(text) <= 100 else text[:97] + "…"
 
 
-def compare(a: Record, b: Record, *, resamples: int = RESAMPLES) -> Iterator[Comparison]:
+def compare(a: Record, b: Record) -> Iterator[Comparison]:
     """Every warm measure that both records have, in A's order."""
     others = {measure.key: measure for measure in b.measures}
     support = _Support(a, b)
     names_a, names_b = [t.name for t in a.tracks], [t.name for t in b.tracks]
     for measure in a.measures:
         other = others.get(measure.key)
-        if other is None or measure.phase == "cold" or measure.scenario in {"null", "peers"} or measure.part == "other":
-            continue
-        if measure.unit == "ms" and max(measure.summary.mean.value, other.summary.mean.value) < _QUIET:
+        if other is None or measure.phase == "cold" or measure.scenario == "peers" or measure.part == "other":
             continue
         pair = _paired(measure, names_a, other, names_b)
-        if pair is not None:
-            yield _compare(measure, other, *pair, support, resamples)
+        if pair is not None and (measure.unit != "ms" or max(_mean(cells) for cells in pair) >= _QUIET):
+            yield _compare(measure, *pair, support)
 
 
-def _paired(a: Measure, names_a: list[str], b: Measure, names_b: list[str]) -> tuple[Floats, Floats] | None:
-    """Tables [tracks, passes] of the tracks that both have; None where there are none."""
-    cells_a, tracks_a = table(a.samples, a.tracks, a.passes)
-    cells_b, tracks_b = table(b.samples, b.tracks, b.passes)
+def _mean(cells: Tables) -> float:
+    return float(centres(cells).mean())
+
+
+def _paired(a: Measure, names_a: list[str], b: Measure, names_b: list[str]) -> tuple[Tables, Tables] | None:
+    """Tables of the tracks that both have; None where there are none."""
+    cells_a, tracks_a = tables(a.samples, a.tracks, a.passes, a.processes)
+    cells_b, tracks_b = tables(b.samples, b.tracks, b.passes, b.processes)
     if not a.tracks and not b.tracks:
         return cells_a, cells_b
     rows_b = {names_b[track]: row for row, track in enumerate(tracks_b)}
     rows = [(row, rows_b[names_a[track]]) for row, track in enumerate(tracks_a) if names_a[track] in rows_b]
     if not rows:
         return None
-    return cells_a[[i for i, _ in rows]], cells_b[[j for _, j in rows]]
+    return [table[[i for i, _ in rows]] for table in cells_a], [table[[j for _, j in rows]] for table in cells_b]
 
 
 class _Support:
@@ -136,91 +157,92 @@ class _Support:
 
     def __init__(self, a: Record, b: Record) -> None:
         self.on_cpu = a.subject.device == b.subject.device == "cpu"
+        self._cores = a.subject.machine.cores
         self._runs = [{(run.scenario, run.subject): run for run in record.runs} for record in (a, b)]
 
-    def _run(self, measure: Measure, side: int) -> Run | None:
-        runs = self._runs[side]
-        # A single stage's run serves both scenarios and is entered under one of them.
-        return next((runs[s, measure.subject] for s in _ALIKE[measure.scenario] if (s, measure.subject) in runs), None)
+    def _both(self, measure: Measure) -> list[Run]:
+        # A single stage's run serves stage and single-stream, and is entered under one of them.
+        scenarios = dict.fromkeys((measure.scenario, "stage", "single-stream"))
+        found = (next((r for s in scenarios if (r := runs.get((s, measure.subject)))), None) for runs in self._runs)
+        return [run for run in found if run is not None]
 
     def disturbed(self, measure: Measure) -> float:
         """Processors that other programs used, the larger of both runs; 0 where unknown."""
-        runs = [run for side in (0, 1) if (run := self._run(measure, side)) is not None]
-        return max((run.other_cpu or 0.0 for run in runs), default=0.0)
+        return max((run.other_cpu or 0.0 for run in self._both(measure)), default=0.0)
 
-    def explained(self, measure: Measure, slowdown: float) -> tuple[bool, float] | None:
-        """Whether the subject's processor time per track changed by at least half of what this measure says, and B / A.
+    def most(self, others: float) -> float:
+        """The largest slowdown that ``others`` processors of other programs can explain."""
+        return 1 / (1 - min(others / self._cores, 0.95))
+
+    def shared_by_cpu(self, measure: Measure, a: float, b: float) -> tuple[bool, float] | None:
+        """Whether processor time per track changed by at least half of what this measure says, and B / A.
 
         None where processor time says nothing (other devices) or is unknown. In milliseconds, not shares: a stage is a
-        part of its subject, and a stage that half of the tracks enter counts for half.
+        part of its subject.
         """
-        runs = [run for side in (0, 1) if (run := self._run(measure, side)) is not None]
-        if not self.on_cpu or len(runs) < 2 or measure.unit == "s":
+        runs = self._both(measure)
+        if not self.on_cpu or len(runs) < 2 or measure.unit not in {"ms", "tracks/min"}:
             return None
-        before, after = (1e3 * (run.cpu_seconds or 0.0) / run.count if run.count else 0.0 for run in runs)
-        if not before or not after:
+        cpu = [1e3 * (run.cpu_seconds or 0.0) / run.count if run.count else 0.0 for run in runs]
+        if not all(cpu):
             return None
-        mean = measure.summary.mean.value
-        wall = 60_000 / mean if measure.unit == "tracks/min" else mean * min(1.0, measure.summary.n / runs[0].count)
-        return (after - before) / (wall * (slowdown - 1)) >= 0.5, after / before
+        wall = 60_000 / b - 60_000 / a if measure.unit == "tracks/min" else b - a
+        return abs(cpu[1] - cpu[0]) >= 0.5 * abs(wall), cpu[1] / cpu[0]
 
 
-_ALIKE: Mapping[str, tuple[str, ...]] = defaultdict(
-    tuple,
-    {
-        "stage": ("stage", "single-stream"),
-        "single-stream": ("single-stream", "stage"),
-        "offline": ("offline",),
-        "cold-start": ("cold-start",),
-        "build": ("build",),
-    },
-)
-
-
-def _compare(a: Measure, b: Measure, cells_a: Floats, cells_b: Floats, support: _Support, resamples: int) -> Comparison:
-    if a.better == "higher":  # as time per track, so that above 1 is slower everywhere
-        cells_a, cells_b = 1 / cells_a, 1 / cells_b
-    slowdown = ratio(cells_a, cells_b, level=LEVEL, resamples=resamples)
-    fastest = float(np.median(_fast(cells_b) / _fast(cells_a)))
-    drifts = [abs(own - 1) for cells in (cells_a, cells_b) if (own := drift(cells)) is not None]
-    floor = max([FLOOR, *drifts])
-    result, note = _judge(slowdown, fastest, floor)
-    others = support.disturbed(a)
-    if result in {"slower", "faster"} and a.part != "cpu" and others > OTHER_CPU:
-        explained = support.explained(a, slowdown.value)
+def _compare(measure: Measure, cells_a: Tables, cells_b: Tables, support: _Support) -> Comparison:
+    a, b = _mean(cells_a), _mean(cells_b)
+    if measure.better == "higher":  # as time per track, so that above 1 is slower everywhere
+        cells_a, cells_b = [1 / table for table in cells_a], [1 / table for table in cells_b]
+    slowdown = ratio(cells_a, cells_b)
+    floor = max([FLOOR, *_drifts(cells_a), *_drifts(cells_b)])
+    result, note = _judge(slowdown, floor)
+    others = support.disturbed(measure)
+    if result in {"slower", "faster"} and measure.part != "cpu" and others > OTHER_CPU:
         note = f"other programs used {others:.1f} processors meanwhile"
-        if explained is not None and not explained[0]:
-            result = "unclear"
-            note += f", and processor time per track differs by {explained[1] - 1:+.1%} only"
+        shared = support.shared_by_cpu(measure, a, b)
+        if shared is not None and not shared[0]:
+            note += f", processor time per track differs by {shared[1] - 1:+.1%}"
+            size = max(slowdown.value, 1 / slowdown.value)
+            if size <= support.most(others):
+                result = "unclear"
+            else:
+                note += f": they explain at most {support.most(others) - 1:+.0%}"
     return Comparison(
-        key=a.key,
-        unit=a.unit,
-        a=a.summary.mean.value,
-        b=b.summary.mean.value,
+        key=measure.key,
+        unit=measure.unit,
+        a=a,
+        b=b,
         slowdown=slowdown,
-        fastest=fastest,
         floor=floor,
         result=result,
-        headline=a.clock == "host" and (a.part in _HEADLINES or (a.part == "cpu" and support.on_cpu)),
+        headline=measure.scenario not in ONCE
+        and measure.clock == "host"
+        and (measure.part in _HEADLINES or (measure.part == "cpu" and support.on_cpu)),
         note=note,
     )
 
 
-def _fast(cells: Floats) -> Floats:
-    """Each track's tenth percentile; not the minimum, which falls with the number of passes."""
-    fast: Floats = np.percentile(cells, 10, axis=1)
-    return fast
+def _drifts(cells: Tables) -> Iterator[float]:
+    """How far a record differs from itself: the median over its processes of second half against first."""
+    found = sorted(abs(own - 1) for table in cells if (own := drift(table)) is not None)
+    if found:
+        yield found[len(found) // 2]
 
 
-def _judge(slowdown: Estimate, fastest: float, floor: float) -> tuple[Result, str]:
+def _judge(slowdown: Estimate, floor: float) -> tuple[Result, str]:
     if slowdown.low is None or slowdown.high is None:
-        if abs(slowdown.value - 1) <= floor:
-            return "no difference", "too few samples for an interval"
-        return "unclear", "too few samples for an interval"
+        note = f"fewer than {FEW_PROCESSES} processes on one side: no interval"
+        return ("no difference" if abs(slowdown.value - 1) <= floor else "unclear"), note
     if slowdown.low <= 1 <= slowdown.high or abs(slowdown.value - 1) <= floor:
         return "no difference", ""
-    result: Result = "slower" if slowdown.value > 1 else "faster"
-    # Half of the difference has to show in the fastest samples too.
-    if (fastest - 1) / (slowdown.value - 1) < 0.5:
-        return "unclear", f"the fastest samples differ by {fastest - 1:+.1%} only: one of the runs was disturbed"
-    return result, ""
+    return ("slower" if slowdown.value > 1 else "faster"), ""
+
+
+def worst(
+    comparisons: Sequence[Comparison], threshold: float = THRESHOLD
+) -> Literal["regression", "cannot tell", "fine"]:
+    """What all comparisons together say."""
+    if any(comparison.regression(threshold) for comparison in comparisons):
+        return "regression"
+    return "cannot tell" if any(comparison.cannot_tell for comparison in comparisons) else "fine"

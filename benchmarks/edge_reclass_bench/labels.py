@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_reclass.errors import UsageError
 
-__all__ = ["from_csv", "from_folders", "judgeable"]
+__all__ = ["from_csv", "from_folders", "groups_from_csv", "judgeable"]
 
 _PATHS = ("path", "file")
 _GENRES = ("genre", "label", "top_genre")
@@ -25,6 +25,23 @@ def from_csv(file: Path, tracks: Sequence[Path]) -> list[str | None]:
     Raises:
         UsageError: the file cannot be read, lacks a column, gives one track two labels, or knows none of the tracks.
     """
+    labels = _column(file, tracks, _GENRES)
+    if not any(labels):
+        raise UsageError(f"--labels {file}: none of the {len(tracks)} tracks is in it; its paths are relative to it")
+    return labels
+
+
+def groups_from_csv(file: Path, tracks: Sequence[Path]) -> list[str | None]:
+    """What the table's column ``group`` (artist, album, …) says of each track; None where it says nothing.
+
+    Raises:
+        UsageError: as :func:`from_csv`.
+    """
+    return _column(file, tracks, ("group",), optional=True)
+
+
+def _column(file: Path, tracks: Sequence[Path], names: Sequence[str], optional: bool = False) -> list[str | None]:
+    """What the first of the columns ``names`` that the table has says of each track."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))
@@ -33,24 +50,21 @@ def from_csv(file: Path, tracks: Sequence[Path]) -> list[str | None]:
         raise UsageError(f"--labels {file}: cannot be read ({reason})") from error
     columns = list(rows[0]) if rows else []
     path_column = next((name for name in _PATHS if name in columns), None)
-    genre_column = next((name for name in _GENRES if name in columns), None)
-    if path_column is None or genre_column is None:
+    column = next((name for name in names if name in columns), None)
+    if path_column is None or (column is None and not optional):
         raise UsageError(
-            f"--labels {file}: expected a header with {' or '.join(_PATHS)}, and with {', '.join(_GENRES)}; "
+            f"--labels {file}: expected a header with {' or '.join(_PATHS)}, and with {', '.join(names)}; "
             f"got {', '.join(map(str, columns)) or 'no rows'}"
         )
     known: dict[str, str] = {}
     for row in rows:
-        path, genre = row[path_column], row[genre_column]
-        if not path or not genre:
+        path, value = row[path_column], row.get(column) if column else None
+        if not path or not value:
             continue
         key = os.path.realpath(file.parent / path)
-        if known.setdefault(key, genre) != genre:
-            raise UsageError(f"--labels {file}: {path} stands there as {known[key]} and as {genre}")
-    labels = [known.get(os.path.realpath(track)) for track in tracks]
-    if not any(labels):
-        raise UsageError(f"--labels {file}: none of the {len(tracks)} tracks is in it; its paths are relative to it")
-    return labels
+        if known.setdefault(key, value) != value:
+            raise UsageError(f"--labels {file}: {path} stands there as {known[key]} and as {value}")
+    return [known.get(os.path.realpath(track)) for track in tracks]
 
 
 def from_folders(tracks: Sequence[Path]) -> list[str | None]:

@@ -12,7 +12,7 @@ from typing import Literal
 from edge_reclass.errors import UsageError
 from edge_reclass.run import TrackSearch
 
-__all__ = ["CONTENT_LIMIT", "Tracks", "digest", "find"]
+__all__ = ["CONTENT_LIMIT", "Tracks", "content", "digest", "find"]
 
 CONTENT_LIMIT = 4 << 30
 """Up to so many bytes the digest is of the content; more would take longer to read than to measure."""
@@ -71,16 +71,17 @@ def digest(paths: Sequence[Path], names: Sequence[str]) -> tuple[str, Literal["c
         small = sum(status.st_size for status in sizes.values()) <= CONTENT_LIMIT
         total = hashlib.sha256()
         for name, path in sorted(zip(names, paths, strict=True)):
-            what = _content(path) if small else f"{sizes[path].st_size} {sizes[path].st_mtime_ns}"
+            what = content(path) if small else f"{sizes[path].st_size} {sizes[path].st_mtime_ns}"
             total.update(f"{name}\0{what}\n".encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise UsageError(f"{error.filename}: cannot be read ({error.strerror}); take it out of the paths") from error
     return total.hexdigest(), "content" if small else "size+mtime"
 
 
-def _content(path: Path) -> str:
-    content = hashlib.sha256()
+def content(path: Path) -> str:
+    """sha256 of a file."""
+    read = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
-            content.update(block)
-    return content.hexdigest()
+            read.update(block)
+    return read.hexdigest()

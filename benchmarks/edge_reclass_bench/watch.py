@@ -1,4 +1,4 @@
-"""What else happened while something ran: processor time, other load, memory peaks, power, clocks, temperatures.
+"""What else happened while something ran: processor time, other load, memory peaks, throttling.
 
 Everything is read from outside the timed regions or by a thread that wakes twice a second; nothing is set.
 """
@@ -8,17 +8,13 @@ from __future__ import annotations
 import os
 import resource
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from edge_reclass_bench.clocks import Clock, perf_counter
-from edge_reclass_bench.record import Estimate, Run
-from edge_reclass_bench.statistics import summarise
+from edge_reclass_bench.record import Run
 from edge_reclass_doctor.machine import Reading
-
-__all__ = ["INTERVAL", "Sensors", "Watch", "peak_bytes", "reset_peak"]
 
 Sensors = Callable[[], Reading]
 """One reading of the machine's sensors, such as ``edge_reclass_doctor.machine.sensors()``."""
@@ -106,9 +102,7 @@ class Watch:
         self._before = (self.clock(), cpu, switches, self.busy())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         began, cpu_before, switches_before, busy_before = self._before
         wall, busy = self.clock() - began, self.busy()
         cpu, switches = self.own()
@@ -139,12 +133,17 @@ class Watch:
         warm_up: int,
         passes: int,
         count: int,
+        failed: int = 0,
         notes: list[str] | None = None,
         host_peak: int | None = None,
+        memory: bool = True,
     ) -> Run:
-        """What was seen, as the record keeps it. ``host_peak`` replaces this process's, where children did the work."""
+        """What was seen, as the record keeps it.
+
+        ``host_peak`` replaces this process's, where children did the work. ``memory`` is False where what was held is
+        not what the cascade needs.
+        """
         every = [reading for span in self.readings for reading in span]
-        power, source, joules = self._energy(count)
         used = [r.gpu_memory_used_bytes for r in every if r.gpu_memory_used_bytes is not None]
         return Run(
             scenario=scenario,
@@ -153,23 +152,12 @@ class Watch:
             warm_up=warm_up,
             passes=passes,
             count=count,
+            failed=failed,
             cpu_seconds=self.cpu,
             other_cpu=None if self.other is None or self.wall <= 0 else self.other / self.wall,
             involuntary_switches=self.switches,
-            host_peak_bytes=self.peak if host_peak is None else host_peak,
-            device_peak_bytes=max(used) if used else None,
-            power_watts=power,
-            power_source=source,
-            joules_per_track=joules,
-            clocks_mhz=_ranges(
-                {f"cpu{i}": mhz for i, mhz in enumerate(r.cpu_mhz)} | ({} if r.gpu_mhz is None else {"gpu": r.gpu_mhz})
-                for r in every
-            ),
-            temperatures=_ranges(
-                dict(r.temperatures_celsius)
-                | ({} if r.gpu_temperature_celsius is None else {"gpu": r.gpu_temperature_celsius})
-                for r in every
-            ),
+            host_peak_bytes=(self.peak if host_peak is None else host_peak) if memory else None,
+            device_peak_bytes=max(used) if used and memory else None,
             throttled=sorted({reason for r in every for reason in r.throttled_by} | self._overcurrent()),
             notes=notes or [],
         )
@@ -180,40 +168,3 @@ class Watch:
             if first is not None and last is not None and last > first:
                 return {"over-current: the supply was too weak"}
         return set()
-
-    def _energy(self, count: int) -> tuple[Estimate | None, str | None, float | None]:
-        """Mean power, where it was measured, and energy per track; None for what no sensor says."""
-        if not count:
-            return None, None, None
-        spans = [span for span in self.readings if len(span) > 1]
-        counted = [
-            (span[-1].gpu_energy_joules - span[0].gpu_energy_joules, span[-1].seconds - span[0].seconds)
-            for span in spans
-            if span[0].gpu_energy_joules is not None and span[-1].gpu_energy_joules is not None
-        ]
-        board = [r.total_watts for span in spans for r in span if r.total_watts is not None]
-        gpu = [r.gpu_watts for span in spans for r in span if r.gpu_watts is not None]
-        if board:
-            power = _mean(board)
-            return power, "board input rail", power.value * self.wall / count
-        seconds = sum(duration for _, duration in counted)
-        if counted and len(counted) == len(spans) and seconds > 0:
-            joules = sum(energy for energy, _ in counted)
-            return Estimate(value=joules / seconds), "GPU only, NVML energy counter", joules / count
-        if gpu:
-            power = _mean(gpu)
-            return power, "GPU only, NVML power", power.value * self.wall / count
-        return None, None, None
-
-
-def _mean(watts: list[float]) -> Estimate:
-    return summarise(watts, [], list(range(len(watts))), resamples=200).mean
-
-
-def _ranges(readings: Iterable[dict[str, float]]) -> dict[str, tuple[float, float]]:
-    ranges: dict[str, tuple[float, float]] = {}
-    for reading in readings:
-        for name, value in reading.items():
-            low, high = ranges.get(name, (value, value))
-            ranges[name] = (min(low, value), max(high, value))
-    return ranges

@@ -1,150 +1,221 @@
-"""What a stage has found so far: one JSON file, written anew (atomically) after every item. Standard library only."""
+"""What a call has found, one line of JSON per item, on disk at once: a cut loses the item in progress at most.
+
+Kept twice, in the state folder, where the next call goes on, and beside the results, where it comes back alone. Not the
+journal of ``bench run``: that is of one run of one bundle, and goes when the record is complete.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["Journal", "NotHere", "load_record", "write_atomically"]
+import msgspec
+from msgspec import Struct
 
-_TRACEBACK_LINES = 12
-DONE = ("ok",)
+from edge_reclass.errors import UsageError
+from edge_reclass.host import usable_cpus
+from edge_reclass_bench.clocks import Clock, perf_counter
+from edge_reclass_bench.record import Measure
+from edge_reclass_bench.scenarios.context import Broke
+
+NAME = "gpu_check.jsonl"
+SETTLED = frozenset({"ok", "wrong", "not here", "crashed"})
+"""What is not tried again; a crash would end every call."""
+
+
+class Settings(Struct, frozen=True, kw_only=True, tag=True):
+    """What was asked for. ``deadline``: seconds since the epoch, after which nothing is begun."""
+
+    state: str
+    out: str
+    device: str
+    tiny: bool
+    graphs: str
+    batches: list[int]
+    seconds: float
+    jobs: int
+    deadline: float
+
+    @property
+    def threads(self) -> int:
+        """Of all that computes on the CPU; small networks only wait for each other's threads."""
+        return 1 if self.tiny else usable_cpus()
+
+    @property
+    def label(self) -> str:
+        """What the numbers are; stands over the page."""
+        measured = self.device == "cuda" and not self.tiny
+        what = "" if measured else ": a test of the script, not a measurement"
+        return f"device {self.device}, {'tiny networks' if self.tiny else 'networks of full size'}{what}"
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """The worst row's figures; ``wrong`` names what is outside the limits."""
+
+    against: str
+    batch: int
+    rows: int
+    cosine: float
+    relative: float
+    worst_row: str
+    wrong: str = ""
+
+
+class Share(Struct, frozen=True, kw_only=True):
+    """One contender at one batch size: milliseconds, and how much of each ceiling (1 is all of it)."""
+
+    contender: str
+    clock: Literal["host", "device"]
+    milliseconds: float
+    host_milliseconds: float
+    tflops: float
+    ceilings: dict[str, float]
+
+
+class Begun(Struct, frozen=True, kw_only=True, tag=True):
+    """An item is about to be done."""
+
+    stage: str
+    name: str
+
+
+class Item(Struct, frozen=True, kw_only=True, tag=True):
+    """One item is done, or was not. ``wrong``: it was measured, and ``reason`` says why it cannot be right.
+
+    ``values`` are single numbers, their unit in the name; ``measures`` hold raw samples.
+    """
+
+    stage: str
+    name: str
+    status: Literal["ok", "wrong", "not here", "failed", "crashed", "left"]
+    seconds: float = 0.0
+    reason: str = ""
+    values: dict[str, float] = msgspec.field(default_factory=dict)
+    facts: dict[str, str] = msgspec.field(default_factory=dict)
+    checks: list[Check] = msgspec.field(default_factory=list)
+    shares: list[Share] = msgspec.field(default_factory=list)
+    measures: list[Measure] = msgspec.field(default_factory=list)
+
+
+class StageTask(Struct, frozen=True, kw_only=True):
+    """What a stage's process is told: the settings, the items that are settled, and all numbers so far."""
+
+    stage: str
+    settings: Settings
+    done: list[str]
+    values: dict[str, float]
 
 
 class NotHere(Exception):
-    """What an item needs is not on this machine; the message says what. A finding, not a failure."""
+    """What an item needs is not on this machine: a finding, no failure."""
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The file has either its old content or all of the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def load_record(path: Path) -> dict[str, Any] | None:
-    """A stage's record; None where there is none yet."""
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return record
+Line = Settings | Begun | Item
+Event = Begun | Item | Broke
 
 
 class Journal:
-    """The items of one stage, by name, in the order in which they were done.
+    """The lines of all calls with one state folder."""
 
-    An item's ``status``: ``ok`` with its ``result``; ``wrong``, if that has ``faults``; ``not here`` with a reason;
-    ``failed`` with the error; ``crashed``, if the process died in it. What is ok is not done again, nor what crashed:
-    that could end every call.
-    """
+    def __init__(self, state: Path, out: Path) -> None:
+        """Raises ``UsageError`` where a folder cannot be written."""
+        self._files = [state / NAME, out / NAME]
+        self.lines = list(read(self._files[0])) if self._files[0].exists() else []
+        try:
+            for folder in (state, out):
+                folder.mkdir(parents=True, exist_ok=True)
+            # Anew, so that the end of a cut line goes, and the results have what earlier calls found.
+            for file in self._files:
+                file.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in self.lines))
+        except OSError as error:
+            raise UsageError(f"{error.filename}: cannot be written ({error.strerror}); name other folders") from error
 
-    def __init__(
-        self, path: Path, stage: str, *, label: str, deadline: float, say: Callable[[str], None] = print
-    ) -> None:
-        self._path, self._deadline, self._say = path, deadline, say
-        before = load_record(path) or {}
-        self._record: dict[str, Any] = {
-            "format": 1,
-            "stage": stage,
-            "label": label,
-            "status": "running",
-            "seconds": before.get("seconds", 0.0),
-            "left": [],
-            "items": before.get("items", {}),
-        }
-        self._began = time.monotonic()
-        self._earlier = self._record["seconds"]
-        for item in self._record["items"].values():
-            if item["status"] == "running":
-                item.update(status="crashed", error="the process died while it was at this")
-        self._write()
+    def add(self, line: Line) -> None:
+        """Keep one more."""
+        self.lines.append(line)
+        for file in self._files:
+            with file.open("ab") as stream:
+                stream.write(msgspec.json.encode(line) + b"\n")
+
+    def task(self, stage: str, settings: Settings) -> StageTask:
+        """What the process of ``stage`` needs to go on."""
+        items = latest(self.lines)
+        done = [item.name for item in items if item.stage == stage and item.status in SETTLED]
+        values = {name: value for item in items for name, value in item.values.items()}
+        return StageTask(stage=stage, settings=settings, done=done, values=values)
+
+
+def read(path: Path) -> Iterator[Line]:
+    """The lines of a journal; one that was cut off is left out. Raises ``UsageError`` where it cannot be read."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); expected a {NAME} of gpu_check") from error
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            yield msgspec.json.decode(line, type=Line)
+        except msgspec.MsgspecError as error:
+            if number < content.count(b"\n") or number == 1:
+                raise UsageError(f"{path}: line {number} is none of gpu_check's ({error})") from error
+            return
+
+
+def latest(lines: Sequence[Line]) -> list[Item]:
+    """Each item as it was last; one that was begun and never done is ``left``, for the call was cut in it."""
+    found: dict[tuple[str, str], Item] = {}
+    for line in lines:
+        if isinstance(line, Begun):
+            cut = Item(stage=line.stage, name=line.name, status="left", reason="the call was cut while it was done")
+            found[line.stage, line.name] = cut
+        elif isinstance(line, Item):
+            found[line.stage, line.name] = line
+    return list(found.values())
+
+
+@dataclass
+class Work:
+    """A stage at work, in its process: does its items unless they are settled or do not fit the time."""
+
+    task: StageTask
+    now: Callable[[], float]
+    clock: Clock = perf_counter
+    values: dict[str, float] = field(default_factory=dict)
 
     @property
-    def items(self) -> dict[str, dict[str, Any]]:
-        return self._record["items"]  # type: ignore[no-any-return]
+    def settings(self) -> Settings:
+        """What was asked for."""
+        return self.task.settings
 
-    def result(self, name: str) -> Any:
-        """What an item gave; None where it gave nothing yet."""
-        item = self.items.get(name, {})
-        return item.get("result") if item.get("status") == "ok" else None
+    def value(self, name: str) -> float | None:
+        """A number that this or an earlier stage has found."""
+        return self.values.get(name, self.task.values.get(name))
 
-    def do(self, name: str, work: Callable[[], Any], *, expect: float = 5.0) -> Any:
-        """Do ``work`` unless it was done; gives its result, or None.
+    def do(
+        self, name: str, work: Callable[[], Mapping[str, Any]], expect: float = 5.0
+    ) -> Generator[Begun | Item, None, None]:
+        """Do one item, which should take ``expect`` seconds; ``work`` gives fields of the :class:`Item`.
 
-        Not begun where fewer than ``expect`` seconds are left. Whatever it raises is recorded, and the stage goes on.
+        What it raises is recorded, and the stage goes on. A ``reason`` without a status means ``wrong``.
         """
-        before = self.items.get(name, {})
-        if before.get("status") in DONE:
-            self._say(f"  {name}: done before")
-            return before.get("result")
-        if before.get("status") == "crashed":
-            self._say(f"  {name}: crashed before, not tried again (--again does)")
-            return None
-        if time.time() + expect > self._deadline:
-            self._record["left"].append(name)
-            self._say(f"  {name}: no time left for it in this call (about {expect:.0f} s)")
-            return None
-        self.items[name] = {"status": "running"}
-        self._write()
-        began = time.monotonic()
+        stage = self.task.stage
+        if name in self.task.done:
+            return
+        if self.now() + expect > self.settings.deadline:
+            yield Item(
+                stage=stage, name=name, status="left", reason=f"it takes about {expect:.0f} s, which were not left"
+            )
+            return
+        yield Begun(stage=stage, name=name)
+        began = self.clock()
+        fields: Mapping[str, Any]
         try:
-            result = work()
-            wrong = bool(isinstance(result, dict) and result.get("faults"))
-            entry: dict[str, Any] = {"status": "wrong" if wrong else "ok", "result": result}
+            fields = work()
+            status = "wrong" if fields.get("reason") else "ok"
         except NotHere as reason:
-            entry = {"status": "not here", "reason": str(reason)}
-        except Exception as error:
-            tail = traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:]
-            entry = {"status": "failed", "error": f"{type(error).__name__}: {error}", "traceback": tail}
-        entry["seconds"] = round(time.monotonic() - began, 3)
-        self.items[name] = entry
-        self._write()
-        if entry["status"] == "wrong":
-            self._say(f"  {name}: wrong: {'; '.join(entry['result']['faults'])}")
-        elif entry["status"] != "ok":
-            self._say(f"  {name}: {entry['status']}: {entry.get('reason') or entry.get('error')}")
-        return entry.get("result")
-
-    def finish(self) -> str:
-        """Settle the stage's status and write it: ok, partial (items are left), failed, or not here."""
-        found = [item["status"] for item in self.items.values()]
-        if any(status in ("wrong", "failed", "crashed") for status in found):
-            status = "failed"
-        elif self._record["left"]:
-            status = "partial"
-        elif found and all(status == "not here" for status in found):
-            status = "not here"
-        else:
-            status = "ok"
-        self._record["status"] = status
-        self._write()
-        return status
-
-    def _write(self) -> None:
-        self._record["seconds"] = round(self._earlier + time.monotonic() - self._began, 1)
-        write_atomically(self._path, json.dumps(self._record, indent=1))
-
-
-def mark_crashed(path: Path, stage: str, label: str, error: str, tail: list[str]) -> None:
-    """Record that a stage's process died; the item that it was at is the one that is running."""
-    record = load_record(path) or {"format": 1, "stage": stage, "label": label, "seconds": 0.0, "left": [], "items": {}}
-    record.update(status="failed", error=error, tail=tail)
-    for item in record["items"].values():
-        if item["status"] == "running":
-            item.update(status="crashed", error=error)
-    write_atomically(path, json.dumps(record, indent=1))
+            fields, status = {"reason": str(reason)}, "not here"
+        except Exception as error:  # whatever it is, the other items may do
+            fields, status = {"reason": f"{type(error).__name__}: {error}"[:2000]}, "failed"
+        self.values.update(fields.get("values", {}))
+        yield Item(stage=stage, name=name, seconds=self.clock() - began, **{"status": status, **fields})

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_reclass.backends import Backend, DeviceTimes, Graph
 from edge_reclass.verdict import ExcerptSeen, Part, Score, StageReport, Verdict
-from edge_reclass_bench.record import Settings
 
 GENRES = ("Alpha", "Beta", "Gamma")
 
@@ -28,20 +21,6 @@ class FakeClock:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
-
-
-def settings(**changes: object) -> Settings:
-    plain = {
-        "min_seconds": 0.0,
-        "min_count": 1,
-        "warm_up": 1,
-        "jobs": 1,
-        "threads": 1,
-        "batch": 16,
-        "seed": 7,
-        "resamples": 200,
-    }
-    return Settings(**(plain | changes))  # type: ignore[arg-type]
 
 
 def verdict_of(
@@ -106,8 +85,8 @@ class FakeClassifier:
 class FakePool:
     """Takes ``seconds`` of a fake clock per track."""
 
-    def __init__(self, clock: FakeClock, seconds: float) -> None:
-        self._clock, self._seconds = clock, seconds
+    def __init__(self, clock: FakeClock, seconds: float, statuses: Mapping[str, str] | None = None) -> None:
+        self._clock, self._seconds, self._statuses = clock, seconds, statuses or {}
         self.finished = False
         self.taken = 0
 
@@ -115,70 +94,8 @@ class FakePool:
         for path in paths:
             self._clock.sleep(self._seconds)
             self.taken += 1
-            yield verdict_of(path, {"one": 1.0})
+            yield verdict_of(path, {"one": 1.0}, status=self._statuses.get(path.name, "ok"))
         self.finished = True
-
-
-class SlowBackend(Backend):
-    """A real backend whose graphs take ``factor`` times as long, the difference spent computing."""
-
-    def __init__(self, inner: Backend, factor: float) -> None:
-        self._inner, self._factor = inner, factor
-        self.name = inner.name
-        self.precisions: tuple[str, ...] = inner.precisions
-        self.shares_batches = inner.shares_batches
-
-    def choose_graphs(self, *arguments: Any) -> Any:
-        return self._inner.choose_graphs(*arguments)
-
-    def open_graph(
-        self, file: Path, *, input_name: str, output_name: str, width: int, output_width: int, max_batch: int
-    ) -> SlowGraph:
-        graph = self._inner.open_graph(
-            file,
-            input_name=input_name,
-            output_name=output_name,
-            width=width,
-            output_width=output_width,
-            max_batch=max_batch,
-        )
-        return SlowGraph(graph, self._factor)
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def __enter__(self) -> SlowBackend:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class SlowGraph:
-    """See :class:`SlowBackend`."""
-
-    def __init__(self, inner: Graph, factor: float) -> None:
-        self._inner, self._factor = inner, factor
-        self.slowed = 0
-
-    @property
-    def input(self) -> NDArray[np.float32]:
-        return self._inner.input
-
-    def run(self, batch: int) -> NDArray[np.float32]:
-        began = time.perf_counter()
-        result = self._inner.run(batch)
-        until = began + (time.perf_counter() - began) * self._factor
-        while time.perf_counter() < until:
-            pass
-        self.slowed += 1
-        return result
-
-    def device_times(self) -> DeviceTimes | None:
-        return self._inner.device_times()
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 def paths(count: int) -> Sequence[Path]:

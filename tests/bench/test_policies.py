@@ -1,15 +1,13 @@
-"""Baselines and orders are policies that the runtime accepts, and do what they are named after."""
+"""Baselines are policies that the runtime accepts, and do what they are named after."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from bundles import fma_stage, make_bundle, waveform_stage
 from edge_reclass.bundle.loading import load
 from edge_reclass.cascade.policy import Answer, Policy, Step, check, decide
-from edge_reclass_bench.policies import ensemble, needs, orders, reordered, single
+from edge_reclass_bench.policies import ensemble, needs, single
 
 POLICY = Policy(
     "ladder",
@@ -39,26 +37,6 @@ def test_a_single_stage_says_its_own_probabilities_bit_for_bit() -> None:
     decision = decide(policy, [Answer("a", SURE), Answer("c", own)])
     assert decision.stop
     assert decision.scores == own
-
-
-def test_orders_keep_heads_behind_the_embeddings_they_take() -> None:
-    assert set(orders(["a", "b", "c"], {"c": ["a"]})) == {("a", "b", "c"), ("a", "c", "b"), ("b", "a", "c")}
-    assert len(list(orders(["a", "b", "c"], {}))) == 6
-
-
-@pytest.mark.parametrize("order", list(orders(["a", "b", "c"], {})))
-def test_every_reordered_policy_is_valid_and_ends_in_the_same_vote(order: tuple[str, ...]) -> None:
-    policy = reordered(POLICY, order, [0.9, 0.9])
-    assert check(policy, ["a", "b", "c"]) == []
-    assert policy.stages == order
-    said = {"a": (0.7, 0.3), "b": (0.1, 0.9), "c": (0.4, 0.6)}
-    last = decide(policy, [Answer(name, said[name]) for name in order])
-    own = decide(POLICY, [Answer(name, said[name]) for name in "abc"])
-    assert last.scores == own.scores
-
-
-def test_a_stage_without_a_final_weight_votes_alone_where_it_is_first() -> None:
-    assert reordered(POLICY, ["b", "a", "c"], [0.9, 0.9]).steps[0].weights == {"b": 1.0}
 
 
 def test_what_heads_need_is_read_from_the_manifest(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bench_report.conftest import NAMES
@@ -35,7 +35,7 @@ def test_stages_stand_in_the_order_asked_for_and_are_all_marked(synthetic):
 
 def test_thorough_asks_all_and_early_exit_halves_at_every_stage(synthetic, audio):
     reached = {}
-    for policy in ("thorough", "early-exit", "early-exit-reversed"):
+    for policy in ("thorough", "early-exit"):
         with Cascade.open(synthetic.root, policy=policy, allow_random=True, threads=1) as cascade:
             verdicts = [cascade.classify(file) for file in audio]
         assert {verdict.status for verdict in verdicts} == {"ok"}
@@ -44,13 +44,12 @@ def test_thorough_asks_all_and_early_exit_halves_at_every_stage(synthetic, audio
         assert order[0] == "fma"
     assert reached["thorough"] == [6, 6, 6]
     # Half of six leave, then half of three, which is rounded to two.
-    assert reached["early-exit"] == reached["early-exit-reversed"] == [6, 3, 1]
+    assert reached["early-exit"] == [6, 3, 1]
 
 
-def test_the_orders_differ(synthetic):
+def test_stages_run_in_the_order_that_was_asked_for(synthetic):
     policies = load(synthetic.root).manifest.policies
     assert [step.after for step in policies["early-exit"].steps] == ["fma", "mert-95m", "openjmla"]
-    assert [step.after for step in policies["early-exit-reversed"].steps] == ["fma", "openjmla", "mert-95m"]
     assert load(synthetic.root).manifest.default_policy == "early-exit"
 
 
@@ -132,6 +131,7 @@ def test_without_torch_the_extra_is_named(tmp_path, monkeypatch):
     confidences=st.lists(st.floats(0.01, 0.99), min_size=2, max_size=60, unique=True),
     share=st.floats(0, 1),
 )
+@example(confidences=[0.99, 0.9899999999999999], share=0.5)
 def test_the_share_that_was_asked_for_leaves(confidences, share):
     (step,) = thresholds(["a", "b"], {"a": confidences, "b": confidences}, [share])
     leaving = sum(confidence > step.accept for confidence in confidences)

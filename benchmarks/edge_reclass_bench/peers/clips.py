@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from edge_reclass.audio import MAX_RATE, Decoder, ExcerptSpec, Limits, Resampler, resampled_length
 from edge_reclass.errors import TrackError
 
-__all__ = ["Clip", "at_rate", "decoded"]
-
 
 class Clip(NamedTuple):
-    """The file, its excerpt as mono float32 samples in [-1, 1], and their rate in Hz."""
+    """A track's number and file, its excerpt as mono float32 samples in [-1, 1], and their rate in Hz."""
 
+    track: int
     path: Path
     samples: NDArray[np.float32]
     rate: int
@@ -27,12 +26,12 @@ def decoded(files: Sequence[Path], seconds: float = 30.0) -> Iterator[Clip]:
     """The middle ``seconds`` of every file that can be decoded; a library has others, and they are passed over."""
     decoder = Decoder(Limits(MAX_RATE, seconds))
     buffer = np.empty(int(seconds * MAX_RATE) + 1, np.float32)
-    for file in files:
+    for track, file in enumerate(files):
         try:
             found = decoder.decode(file, [ExcerptSpec("center", seconds)], buffer)
         except TrackError:
             continue
-        yield Clip(file, found.segments[0].samples.copy(), found.rate)
+        yield Clip(track, file, found.segments[0].samples.copy(), found.rate)
 
 
 def at_rate(clip: Clip, rate: int) -> NDArray[np.float32]:

@@ -5,28 +5,29 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.errors import EdgeReclassError
-from edge_reclass_bench.record import Measure, Peer, Settings
-from edge_reclass_bench.scenarios.context import Collector, Key
-from edge_reclass_bench.statistics import ratio, table
-
-__all__ = ["OURS", "Contender", "Task", "hold"]
+from edge_reclass_bench.record import Peer
+from edge_reclass_bench.scenarios.context import Joined, Key, Passed, Ran, Sample
+from edge_reclass_bench.watch import Watch
 
 OURS = "edge-reclass"
-_SCENARIO = "peers"
+SCENARIO = "peers"
 
 Answer = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One program: ``run`` takes a clip's number and gives its answer; ``title`` and ``settings`` say what it is."""
+    """One program: ``run`` takes a clip's number and gives its answer; ``title`` and ``settings`` say what it is.
+
+    ``device_seconds`` are those of the last run by the device's own clock, None where it has none.
+    """
 
     name: str
     title: str
@@ -35,23 +36,26 @@ class Contender:
     versions: dict[str, str] = field(default_factory=dict)
     agrees: Callable[[Answer, Answer], str | None] | None = None
     """Takes our answer and its own; says what is wrong, or None. Our own needs none."""
+    device_seconds: Callable[[], float | None] = lambda: None
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done with each of ``clips`` excerpts, by us (``ours``) and by others."""
+    """What is to be done with each excerpt, by us (``ours``) and by others; ``clips`` are their tracks' numbers."""
 
     name: str
     part: str
-    clips: int
+    clips: Sequence[int]
     ours: Contender
     others: Sequence[Contender]
 
 
 def hold(
-    task: Task, settings: Settings, *, clock: Callable[[], float] = time.perf_counter
-) -> tuple[list[Measure], list[Peer]]:
-    """Measures all contenders of ``task``: ``settings.warm_up`` passes unmeasured, then ``settings.min_count``.
+    task: Task, *, warm_up: int, repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> Iterator[Joined | Passed | Ran]:
+    """Measure all contenders of ``task``: ``warm_up`` passes unmeasured, then ``repeats``, each one event.
+
+    The last event says what else the machine did meanwhile.
 
     In every pass each clip is done by all of them, one after another, and another one begins each time, so that what
     else the machine does falls on all. Garbage is collected between passes, never within a run.
@@ -60,24 +64,39 @@ def hold(
         EdgeReclassError: somebody's answer is not ours: then the times would compare different work.
     """
     contenders = [task.ours, *task.others]
+    keys = {each.name: Key(SCENARIO, f"{each.name}:{task.name}", task.part) for each in contenders}
     for other in task.others:
         _check(task, other)
-    collector = Collector()
-    keys = {each.name: Key(_SCENARIO, _subject(task, each), task.part) for each in contenders}
-    for number in range(-settings.warm_up, settings.min_count):
+        yield Joined(
+            Peer(
+                name=keys[other.name].subject,
+                task=task.name,
+                title=other.title,
+                settings=other.settings,
+                versions=other.versions,
+                ours=keys[task.ours.name].name,
+            )
+        )
+    watch = Watch(clock=clock)
+    for number in range(-warm_up, repeats):
         gc.collect()
-        for clip in range(task.clips):
-            first = (number + clip) % len(contenders)
-            for each in contenders[first:] + contenders[:first]:
-                with _no_collection():
-                    began = clock()
-                    each.run(clip)
-                    took = clock() - began
-                if number >= 0:
-                    collector.add(keys[each.name], took * 1e3, number, clip)
-    measures = {measure.subject: measure for measure in collector.measures(settings)}
-    ours = measures[_subject(task, task.ours)]
-    return list(measures.values()), [_peer(task, other, ours, measures[_subject(task, other)]) for other in task.others]
+        samples, seconds = [], 0.0
+        with watch if number >= 0 else nullcontext():
+            for i, clip in enumerate(task.clips):
+                first = (number + i) % len(contenders)
+                for each in contenders[first:] + contenders[:first]:
+                    with _no_collection():
+                        began = clock()
+                        each.run(i)
+                        took = clock() - began
+                    samples.append(Sample(keys[each.name], took * 1e3, clip))
+                    if (device := each.device_seconds()) is not None:
+                        samples.append(Sample(keys[each.name]._replace(clock="device"), device * 1e3, clip))
+                    seconds += took
+        if number >= 0:
+            yield Passed(task.name, number, seconds, samples)
+    count = repeats * len(task.clips)
+    yield Ran(watch.run(SCENARIO, task.name, warm_up=warm_up, passes=repeats, count=count, memory=False))
 
 
 @contextmanager
@@ -90,12 +109,8 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _subject(task: Task, contender: Contender) -> str:
-    return f"{contender.name}:{task.name}"
-
-
 def _check(task: Task, other: Contender) -> None:
-    for clip in range(task.clips):
+    for clip in range(len(task.clips)):
         # A copy: the next run may use our answer's buffer again.
         ours = np.array(task.ours.run(clip))
         wrong = None if other.agrees is None else other.agrees(ours, other.run(clip))
@@ -103,17 +118,3 @@ def _check(task: Task, other: Contender) -> None:
             raise EdgeReclassError(
                 f"{task.name}: {other.title} does other work than edge-reclass on clip {clip}: {wrong}"
             )
-
-
-def _peer(task: Task, other: Contender, ours: Measure, theirs: Measure) -> Peer:
-    a, _ = table(ours.samples, ours.tracks, ours.passes)
-    b, _ = table(theirs.samples, theirs.tracks, theirs.passes)
-    return Peer(
-        name=theirs.subject,
-        task=task.name,
-        title=other.title,
-        settings=other.settings,
-        versions=other.versions,
-        ours=ours.key,
-        ratio=ratio(a, b),
-    )

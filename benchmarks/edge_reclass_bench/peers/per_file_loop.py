@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edge_reclass.audio import level, normalise
 from edge_reclass.bundle import Bundle, EncoderEntry, StageEntry
 from edge_reclass.cascade import fill_window, windows
 from edge_reclass_bench.peers.librosa_fma518 import librosa_fma518
@@ -43,6 +44,8 @@ def _embedding(bundle: Bundle, stage: StageEntry, path: Path) -> NDArray[np.floa
     rows = np.empty((len(starts), window), np.float32)
     for row, start in zip(rows, starts, strict=True):
         fill_window(samples, start, encoder.short, row)
+        if stage.loudness is not None:
+            normalise(row, level(row, rate), stage.loudness)
     mean: NDArray[np.float32]
     if not encoder.graph_files:
         vectors = np.stack([np.nan_to_num(librosa_fma518(row, rate).values) for row in rows])

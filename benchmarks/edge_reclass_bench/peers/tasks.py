@@ -16,7 +16,7 @@ from edge_reclass import Cascade
 from edge_reclass.backends import open_backend
 from edge_reclass.bundle import Bundle, StageEntry, WaveformEntry
 from edge_reclass.cascade import choose_policy, fill_window, windows
-from edge_reclass.errors import UsageError
+from edge_reclass.errors import EdgeReclassError, Status, UsageError
 from edge_reclass.features import Fma518
 from edge_reclass_bench.peers.clips import Clip, at_rate
 from edge_reclass_bench.peers.contest import OURS, Contender, Task
@@ -25,11 +25,9 @@ from edge_reclass_bench.policies import ensemble
 from edge_reclass_bench.record import Peer
 
 if TYPE_CHECKING:
-    from edge_reclass_bench.peers.torch_encoders import Attention, MertPeer, OpenJmlaPeer
+    from torch import nn
 
-__all__ = ["TASKS", "encoder_tasks", "features_task", "file_task"]
-
-TASKS = ("features", "encoders", "files")
+    from edge_reclass_bench.peers.torch_encoders import Attention
 
 _CONFIDENCE = 0.02
 _FLOAT32, _BFLOAT16 = 0.9999, 0.98
@@ -51,7 +49,7 @@ def features_task(clips: Sequence[Clip], rate: int, resources: ExitStack) -> Tas
         versions=_versions("librosa", "scipy", "numba"),
         agrees=close_features,
     )
-    return Task(f"518 features, {rate / 1000:g} kHz", "features", len(clips), ours, [librosa])
+    return Task(f"518 features, {rate / 1000:g} kHz", "features", _tracks(clips), ours, [librosa])
 
 
 def encoder_tasks(
@@ -77,7 +75,7 @@ def encoder_tasks(
                 yield Peer(name=f"torch:{name}", task=name, title="transformers and torch", reason=str(error))
                 continue
             ours = _our_encoder(bundle, stage, clips, threads, models)
-            yield Task(name, "encoder", len(clips), ours, others)
+            yield Task(name, "encoder", _tracks(clips), ours, others)
             del others
 
 
@@ -94,6 +92,8 @@ def file_task(bundle: Bundle, clips: Sequence[Clip], threads: int, resources: Ex
 
     def ours(i: int) -> NDArray[np.float64]:
         verdict = cascade.classify(clips[i].path)
+        if verdict.status != Status.OK:
+            raise EdgeReclassError(f"{clips[i].path}: cannot be compared, its status is {verdict.status}; leave it out")
         said = {report.name: report.confidence for report in verdict.stages}
         return np.array([said[stage.name] for stage in bundle.manifest.stages])
 
@@ -105,23 +105,22 @@ def file_task(bundle: Bundle, clips: Sequence[Clip], threads: int, resources: Ex
         agrees=close_values(_CONFIDENCE),
     )
     title = f"file to answers, {bundle.name}"
-    return Task(title, "file", len(clips), Contender(OURS, "edge-reclass", ours), [naive])
+    return Task(title, "file", _tracks(clips), Contender(OURS, "edge-reclass", ours), [naive])
+
+
+def _tracks(clips: Sequence[Clip]) -> list[int]:
+    return [clip.track for clip in clips]
 
 
 def _torch_contenders(bundle: Bundle, stage: StageEntry, clips: Sequence[Clip], threads: int) -> list[Contender]:
-    missing = [package for package in ("torch", "transformers", "librosa") if find_spec(package) is None]
+    missing = [package for package in ("torch", "transformers") if find_spec(package) is None]
     if missing:
-        raise UsageError(f"{', '.join(missing)} is not installed: pip install 'edge-reclass[export,bench]'")
+        raise UsageError(f"{', '.join(missing)} is not installed: pip install torch transformers")
     import torch
 
-    from edge_reclass_bench.peers.torch_encoders import MertPeer, OpenJmlaPeer, seed_of
+    from edge_reclass_bench.peers.torch_encoders import torch_encoder
 
     provenance = bundle.manifest.provenance.get(stage.name) or {}
-    kinds: dict[str, type[MertPeer] | type[OpenJmlaPeer]] = {"mert": MertPeer, "openjmla": OpenJmlaPeer}
-    kind = kinds.get(str(provenance.get("recipe")))
-    if kind is None:
-        raise UsageError(f"no torch model is known for the recipe {provenance.get('recipe')!r}")
-    seed_of(provenance)
     torch.set_num_threads(threads)
     rows = [_windows(bundle, stage, clip) for clip in clips]
     forms: tuple[tuple[str, Attention, torch.dtype, float], ...] = (
@@ -131,7 +130,7 @@ def _torch_contenders(bundle: Bundle, stage: StageEntry, clips: Sequence[Clip], 
     )
     contenders = []
     for title, attention, dtype, least in forms:
-        model = kind(provenance, attention, dtype)
+        model = torch_encoder(provenance, attention, dtype)
         contenders.append(
             Contender(
                 title.replace(" ", "-"),
@@ -145,8 +144,10 @@ def _torch_contenders(bundle: Bundle, stage: StageEntry, clips: Sequence[Clip], 
     return contenders
 
 
-def _answer(model: MertPeer | OpenJmlaPeer, rows: Sequence[NDArray[np.float32]], clip: int) -> NDArray[np.float32]:
-    return model(rows[clip])
+def _answer(model: nn.Module, rows: Sequence[NDArray[np.float32]], clip: int) -> NDArray[np.float32]:
+    from edge_reclass_bench.peers.torch_encoders import mean_embedding
+
+    return mean_embedding(model, rows[clip])
 
 
 def _our_encoder(

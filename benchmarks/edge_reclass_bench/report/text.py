@@ -1,22 +1,20 @@
-"""Numbers and words for people: three digits that count, units, intervals, and how much room a text takes."""
+"""Numbers and words for people: three digits that count, units, intervals."""
 
 from __future__ import annotations
 
 import math
 import unicodedata
 
-from edge_reclass_bench.record import Estimate
+from edge_reclass_bench.values import Estimate, Proportion, Summary
 
-__all__ = ["duration", "fit", "interval", "number", "percent", "plain", "readable", "width_of"]
-
-_NARROW = frozenset("iljItf.,:;'|!()[]{} /\\-`·")
-_WIDE = frozenset("mwMW@%&—→≤≥")
+NOTHING = "–"
+"""What stands in a cell that has no value."""
 
 
 def number(value: float, digits: int = 3) -> str:
     """``value`` with ``digits`` digits that count, never in powers of ten below 10¹⁵: 0.0123, 4.57, 158, 12 300."""
-    if value == 0.0:
-        return "0"
+    if value == 0.0 or not math.isfinite(value):
+        return "0" if value == 0.0 else NOTHING
     if abs(value) >= 1e15 or abs(value) < 1e-9:
         return f"{value:.{digits - 1}e}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
@@ -41,6 +39,29 @@ def interval(estimate: Estimate, unit: str = "", factor: float = 1.0) -> str:
     return f"{text}\u00a0{unit}" if unit else text
 
 
+def optional(estimate: Estimate | None, unit: str = "") -> str:
+    """As :func:`interval`; a dash where there is none."""
+    return NOTHING if estimate is None else interval(estimate, unit)
+
+
+def mean(summary: Summary) -> str:
+    """``213 ± 0.7 %, across tracks [178, 243]``: the error of measuring it, and how far other tracks would move it."""
+    text = number(summary.mean.value)
+    if summary.error is not None:
+        text += f" ±\u202f{100 * summary.error:.1f}\u00a0%"
+    if summary.mean.low is not None and summary.mean.high is not None:
+        text += f", across tracks [{number(summary.mean.low)}, {number(summary.mean.high)}]"
+    return text
+
+
+def share(value: Proportion | None) -> str:
+    """``17 of 19, 89.5 % [68.6 %, 97.1 %]``."""
+    if value is None:
+        return NOTHING
+    bounds = f"[{percent(value.low)}, {percent(value.high)}]"
+    return f"{value.count} of {value.total}, {percent(value.share)} {bounds}"
+
+
 def duration(estimate: Estimate) -> str:
     """Milliseconds with their interval, in µs, ms or s, whichever suits the size."""
     size = abs(estimate.value)
@@ -57,41 +78,6 @@ def percent(share: float) -> str:
     if rounded == "100.0":
         return "100\u00a0%" if share == 1.0 else ">\u202f99.9\u00a0%"
     return f"{rounded}\u00a0%"
-
-
-def width_of(text: str, size: float) -> float:
-    """At least the width of ``text`` in pixels at ``size`` pixels, in any of the sans-serif fonts of the page.
-
-    By classes of characters, after DejaVu Sans, which is the widest of them.
-    """
-    return size * sum(_em(character) for character in text)
-
-
-def _em(character: str) -> float:
-    if character in _NARROW:
-        return 0.42
-    if character in _WIDE:
-        return 1.02
-    if unicodedata.combining(character):
-        return 0.0
-    if unicodedata.east_asian_width(character) in "WF":
-        return 1.1
-    return 0.8 if character.isupper() else 0.66
-
-
-def fit(text: str, size: float, room: float) -> str:
-    """``text``, or both of its ends around an ellipsis where it takes more than ``room`` pixels; never empty.
-
-    Both ends, because long names often differ in their last character only.
-    """
-    if width_of(text, size) <= room + 0.01:  # a sum of floats may miss the room that was made for the text
-        return text
-    for kept in range(len(text) - 1, 1, -1):
-        tail = kept // 3
-        shown = f"{text[: kept - tail]}…{text[len(text) - tail :]}"
-        if width_of(shown, size) <= room:
-            return shown
-    return "…"
 
 
 def readable(text: str) -> str:

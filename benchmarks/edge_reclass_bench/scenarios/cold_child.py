@@ -15,13 +15,10 @@ from edge_reclass import Cascade  # noqa: E402
 
 imported = time.monotonic_ns()
 
-if given["policy"] is None:
-    policy = None
-else:
-    from edge_reclass.cascade import Policy, Step
+from edge_reclass.cascade import Policy, Step  # noqa: E402
 
-    steps = tuple(Step(step["after"], step["weights"], step["accept"]) for step in given["policy"]["steps"])
-    policy = Policy(given["policy"]["name"], given["policy"]["vote"], steps)
+steps = tuple(Step(**step) for step in given["policy"]["steps"])
+policy = Policy(given["policy"]["name"], given["policy"]["vote"], steps)
 cascade = Cascade.open(given["bundle"], given["device"], policy, **given["options"])
 opened = time.monotonic_ns()
 verdict = cascade.classify(given["track"])

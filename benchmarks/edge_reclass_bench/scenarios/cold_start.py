@@ -1,8 +1,11 @@
-"""``cold-start``: from starting a process to its first verdict, several times over.
+"""``cold-start``: from starting a process to its first verdict.
 
 The parts are ``start`` (the interpreter, up to its first line of ours), ``import``, ``open`` (the hashes of the bundle,
 the encoders) and ``first`` (the first track); ``total`` is their sum. The clock is CLOCK_MONOTONIC, which all processes
-of a machine share. The pages of all files are in memory by then: emptying that cache takes root, so a record says so.
+of a machine share. Each process of the run starts two: a ``cold`` one, before which bundle, engines, track and
+libraries are taken out of the page cache, and a ``warm`` one after it. Where files stay in memory all the same (another
+process has them mapped, or the file system ignores the wish), the start is called warm, and the record says how much
+was there.
 """
 
 from __future__ import annotations
@@ -11,17 +14,46 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
+from edge_reclass.cascade import load_bundle
+from edge_reclass.engines import engines_folder
 from edge_reclass.errors import EdgeReclassError
-from edge_reclass_bench.scenarios.context import Collector, Context, Key, Outcome
+from edge_reclass_bench import page_cache
+from edge_reclass_bench.record import PolicyRecord
+from edge_reclass_bench.scenarios.context import Event, Key, Passed, Ran, Sample, Warned
+from edge_reclass_bench.watch import Watch
 
-__all__ = ["Starter", "measure_cold_start", "start_process"]
+if TYPE_CHECKING:
+    from edge_reclass_bench.harness import Request
 
 SUBJECT = "cascade"
-_PARTS = (("start", "spawned", "entered"), ("import", "entered", "imported"), ("open", "imported", "opened"))
+STILL_RESIDENT = 0.02
+"""Share of the bundle and the track that may be in memory at a start that is called cold."""
+LIBRARIES_RESIDENT = 0.2
+"""The same of the libraries: what this process itself has mapped cannot be taken out."""
+_PARTS = (
+    ("start", "spawned", "entered"),
+    ("import", "entered", "imported"),
+    ("open", "imported", "opened"),
+    ("first", "opened", "answered"),
+    ("total", "spawned", "answered"),
+)
+_PACKAGES = ("numpy", "onnxruntime", "soundfile", "_soundfile_data", "soxr", "msgspec", "yaml", "edge_reclass", "av")
+_GPU_PACKAGES = ("nvidia", "cuda", "tensorrt", "tensorrt_libs", "tensorrt_rtx", "tensorrt_rtx_libs")
+_GPU_LIBRARIES = (
+    "usr/lib/*-linux-gnu/libnvinfer*.so*",
+    "usr/lib/*-linux-gnu/libnvonnxparser*.so*",
+    "usr/lib/*-linux-gnu/libcudnn*.so*",
+    "usr/lib/*-linux-gnu/libcublas*.so*",
+    "usr/local/cuda/lib64/*.so*",
+)
+"""Where Debian's packages and JetPack have what a GPU needs."""
 
 Starter = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Starts a process for a task; gives what it printed, with ``spawned``, all moments in ns of one clock."""
@@ -43,49 +75,103 @@ def start_process(task: Mapping[str, Any]) -> dict[str, Any]:
     return said | {"spawned": spawned}
 
 
-def measure_cold_start(context: Context, track: Path, start: Starter = start_process) -> Outcome:
-    """Start ``context.processes`` processes, after one that warms the page cache and is not counted."""
-    options, policy = context.options, context.policy
+def data_of(request: Request, track: Path) -> list[Path]:
+    """The files of the bundle, its engines where the device may run them, and the track."""
+    bundle = load_bundle(request.bundle)
+    engines = [] if request.device == "cpu" else [engines_folder(bundle.digest, request.options.engines)]
+    return [track, *_files([bundle.root, *engines])]
+
+
+def libraries(device: str, root: Path = Path("/")) -> list[Path]:
+    """The files that a start on ``device`` takes of packages, wherever they are installed, and of a GPU's libraries.
+
+    ``root`` is the file system's, for tests.
+    """
+    gpu = device != "cpu"
+    found: list[Path] = []
+    for name in (*_PACKAGES, *(_GPU_PACKAGES if gpu else ())):
+        spec = find_spec(name)
+        if spec is None:
+            continue
+        # An editable install and Debian's packages lie outside of this Python's folder.
+        places = spec.submodule_search_locations or ([spec.origin] if spec.origin else [])
+        homes = [Path(place).parent for place in places]
+        # What belongs to a package lies beside it: numpy.libs, a module's compiled twin.
+        found += [path for home in homes for path in home.glob(f"{name}*")]
+    found += [path for pattern in (_GPU_LIBRARIES if gpu else ()) for path in root.glob(pattern)]
+    return _files(dict.fromkeys(found))
+
+
+def _files(places: Iterable[Path]) -> list[Path]:
+    every = (path for place in places for path in (place.rglob("*") if place.is_dir() else [place]))
+    return [path for path in every if path.is_file()]
+
+
+def measure_cold_start(
+    request: Request,
+    policy: PolicyRecord,
+    process: int,
+    start: Starter = start_process,
+    cache: Any = page_cache,
+) -> Iterator[Event]:
+    """Start a cold and a warm process. The track is the first of the request's."""
+    track = request.tracks.paths[0]
+    options = request.options
     task = {
-        "bundle": str(context.bundle.root),
-        "device": context.device,
+        "bundle": str(load_bundle(request.bundle).root),
+        "device": request.device,
         "track": str(track),
         "policy": {
             "name": policy.name,
             "vote": policy.vote,
-            "steps": [{"after": s.after, "weights": dict(s.weights), "accept": s.accept} for s in policy.steps],
+            "steps": [msgspec.structs.asdict(step) for step in policy.steps],
         },
         "options": {
             "threads": options.threads,
-            "max_rate": options.max_rate,
-            "max_seconds": options.max_seconds,
             "batch": options.batch,
             "allow_random": options.allow_random,
             "engines": None if options.engines is None else str(options.engines),
-            "min_confidence": options.min_confidence,
+            "min_confidence": 0.0,
         },
     }
-    start(task)
-    collector, watch = Collector(), context.watch()
-    peaks: list[int] = []
-    statuses: set[str] = set()
-    for number in range(context.processes):
-        with watch:
+    data, code = data_of(request, track), libraries(request.device)
+    if process == 0:
+        start(task)  # what the first start of all writes (compiled modules) is none of a start's cost
+    for phase in ("cold", "warm"):
+        note = "files in memory"
+        if phase == "cold":
+            cache.drop([*data, *code])
+            shares = cache.resident_share(data), cache.resident_share(code)
+            if shares[0] is None or shares[0] > STILL_RESIDENT or (shares[1] or 0.0) > LIBRARIES_RESIDENT:
+                what = "it cannot be asked" if shares[0] is None else f"{shares[0]:.0%} and {shares[1] or 0:.0%} stayed"
+                yield Warned(
+                    f"cold-start: bundle and libraries could not be taken out of memory ({what}): none is cold"
+                )
+                continue
+            note = f"{shares[0]:.0%} of bundle and track, {shares[1] or 0:.0%} of the libraries in memory"
+        with (watch := Watch()):
             said = start(task)
-        statuses.add(said["status"])
-        if said["peak_bytes"] is not None:
-            peaks.append(said["peak_bytes"])
-        for part, begin, end in (*_PARTS, ("first", "opened", "answered"), ("total", "spawned", "answered")):
-            collector.add(Key("cold-start", SUBJECT, part), (said[end] - said[begin]) / 1e6, number)
-    context.say(f"cold-start: {context.processes} processes")
-    run = watch.run(
-        "cold-start",
-        SUBJECT,
-        warm_up=1,
-        passes=context.processes,
-        count=context.processes,
-        notes=["page cache warm: the bundle and the track had been read before"],
-        host_peak=max(peaks) if peaks else None,
-    )
-    warnings = [] if statuses == {"ok"} else [f"cold-start: the track's status was {', '.join(sorted(statuses))}"]
-    return Outcome(collector.measures(context.settings), [run], warnings=warnings)
+        yield _passed(said, phase, process)
+        answered = said["status"] == "ok"
+        if not answered:
+            yield Warned(f"cold-start: the track's status was {said['status']}")
+        yield Ran(
+            watch.run(
+                "cold-start",
+                SUBJECT,
+                warm_up=0,
+                passes=1,
+                count=int(answered),
+                failed=int(not answered),
+                notes=[f"{phase}: {note}"],
+                host_peak=said["peak_bytes"],
+            )
+        )
+
+
+def _passed(said: Mapping[str, Any], phase: Literal["cold", "warm"], number: int) -> Passed:
+    samples = [
+        Sample(Key("cold-start", SUBJECT, part, phase=phase), (said[end] - said[begin]) / 1e6)
+        for part, begin, end in _PARTS
+    ]
+    return Passed(SUBJECT, number, (said["answered"] - said["spawned"]) / 1e9, samples)

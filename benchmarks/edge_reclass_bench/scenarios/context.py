@@ -1,20 +1,24 @@
-"""What every scenario is given, and how it hands back samples."""
+"""What every scenario is given, and the events that it gives while it measures.
+
+Scenarios run in processes of their own (``worker.py``), which write these events as lines of JSON while they measure:
+what was measured by then is kept, whatever happens to the process. ``collector.py`` puts them together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct
 
 from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import Options, Policy
+from edge_reclass.host import usable_cpus
 from edge_reclass_bench.clocks import Clock, perf_counter, process_time
-from edge_reclass_bench.record import Absent, Measure, Run, Settings
-from edge_reclass_bench.statistics import summarise
-from edge_reclass_bench.watch import Sensors, Watch
-
-__all__ = ["Collector", "Context", "Key", "Outcome"]
+from edge_reclass_bench.record import Absent, Measure, Peer, Run, Series, StageFile, Unit
+from edge_reclass_bench.watch import INTERVAL, Sensors, Watch
 
 
 class Key(NamedTuple):
@@ -26,60 +30,119 @@ class Key(NamedTuple):
     stage: str | None = None
     phase: Literal["cold", "warm"] = "warm"
     clock: Literal["host", "device"] = "host"
-    unit: Literal["ms", "s", "tracks/min"] = "ms"
+    unit: Unit = "ms"
     better: Literal["lower", "higher"] = "lower"
 
-
-@dataclass
-class _Column:
-    samples: list[float] = field(default_factory=list)
-    tracks: list[int] = field(default_factory=list)
-    passes: list[int] = field(default_factory=list)
+    @property
+    def name(self) -> str:
+        """How the record names the measure."""
+        return Measure(**self._asdict(), samples=[], passes=[], processes=[]).key
 
 
-class Collector:
-    """Gathers samples by measure, in the order in which the measures were first met."""
+class Sample(NamedTuple):
+    """One number, and the track that it is of."""
 
-    def __init__(self) -> None:
-        self._columns: dict[Key, _Column] = {}
+    key: Key
+    value: float
+    track: int | None = None
 
-    def add(self, key: Key, value: float, number: int, track: int | None = None) -> None:
-        """One sample of pass ``number``; either all or none of a measure's samples have a track."""
-        column = self._columns.setdefault(key, _Column())
-        column.samples.append(round(value, 6))
-        column.passes.append(number)
-        if track is not None:
-            column.tracks.append(track)
 
-    def measures(self, settings: Settings) -> list[Measure]:
-        """The measures with their summaries."""
-        return [
-            Measure(
-                scenario=key.scenario,
-                subject=key.subject,
-                stage=key.stage,
-                part=key.part,
-                phase=key.phase,
-                clock=key.clock,
-                unit=key.unit,
-                better=key.better,
-                samples=column.samples,
-                tracks=column.tracks,
-                passes=column.passes,
-                summary=summarise(
-                    column.samples, column.tracks, column.passes, seed=settings.seed, resamples=settings.resamples
-                ),
-            )
-            for key, column in self._columns.items()
-        ]
+class Opened(Struct, tag=True, frozen=True):
+    """The bundle was opened: what runs where. ``signals`` names excerpt and rate of each stage."""
+
+    device: str
+    notes: list[str]
+    precisions: dict[str, str]
+    engines: dict[str, str]
+    signals: dict[str, str]
+
+
+class Verdicts(Struct, tag=True, frozen=True):
+    """A subject's first verdicts, one per track, as ``Verdict.to_dict``."""
+
+    subject: str
+    verdicts: list[dict[str, Any]]
+
+
+class Heard(Struct, tag=True, frozen=True):
+    """What is measured of each track where nothing is classified: its seconds, None where it cannot be decoded."""
+
+    seconds: list[float | None]
+
+
+class Joined(Struct, tag=True, frozen=True):
+    """Another program takes part, or cannot."""
+
+    peer: Peer
+
+
+class Passed(Struct, tag=True, frozen=True):
+    """One pass of a subject over the tracks, or one block, is over. ``seconds`` is what it took."""
+
+    subject: str
+    number: int
+    seconds: float
+    samples: list[Sample]
+
+
+class Lapped(Struct, tag=True, frozen=True):
+    """More of a series: what was read and answered since the last one of its scenario, subject and phase."""
+
+    series: Series
+
+
+class Ran(Struct, tag=True, frozen=True):
+    """A subject of a scenario is done."""
+
+    run: Run
+
+
+class Weighed(Struct, tag=True, frozen=True):
+    """What one precision of a stage weighs, and how often it agrees."""
+
+    file: StageFile
+
+
+class Missing(Struct, tag=True, frozen=True):
+    """Something cannot be had here."""
+
+    absent: Absent
+
+
+class Warned(Struct, tag=True, frozen=True):
+    """Why a sceptic should not trust a figure."""
+
+    text: str
+
+
+class Broke(Struct, tag=True, frozen=True):
+    """The process cannot go on: the error, and the exit code that it means."""
+
+    message: str
+    exit_code: int
+
+
+Event = Opened | Verdicts | Heard | Joined | Passed | Lapped | Ran | Weighed | Missing | Warned | Broke
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a process measures.
+
+    Each subject has ``min_passes`` passes, unless ``most_seconds`` of the process are over: then at least one.
+    """
+
+    warm_up: int = 1
+    min_passes: int = 3
+    most_seconds: float = float("inf")
 
 
 @dataclass(frozen=True)
 class Context:
-    """One ``bench run``.
+    """One process of a ``bench run``.
 
-    ``policy`` is the one in question, ``paths`` are the tracks in the record's order; ``say`` tells people how far it
-    is. ``sensors`` reads the machine's; None where a run must not look (tests).
+    ``policy`` is the one in question, ``paths`` are the tracks in the record's order. ``sensors`` reads the machine's;
+    None where a run must not look (tests).
     """
 
     bundle: Bundle
@@ -87,23 +150,17 @@ class Context:
     device: str
     options: Options
     paths: Sequence[Path]
-    settings: Settings
-    processes: int = 7
+    limits: Limits
+    seed: int = 0
     sensors: Sensors | None = None
     clock: Clock = perf_counter
     cpu_clock: Clock = process_time
-    say: Callable[[str], None] = lambda _: None
 
-    def watch(self) -> Watch:
-        """A new watch with this run's clock and sensors."""
-        return Watch(self.sensors, self.clock)
+    def watch(self, interval: float = INTERVAL) -> Watch:
+        """A new watch with this run's clock and sensors, which are read every ``interval`` seconds."""
+        return Watch(self.sensors, self.clock, interval=interval)
 
-
-@dataclass
-class Outcome:
-    """What a scenario gives to the record."""
-
-    measures: list[Measure] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
-    absent: list[Absent] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    @property
+    def threads(self) -> int:
+        """CPU threads of one track."""
+        return usable_cpus() if self.options.threads is None else self.options.threads

@@ -1,9 +1,9 @@
 """``stage`` and ``single-stream``: one track after another, all subjects taking turns.
 
 A pass is one subject over all tracks, in an order that is drawn anew for every pass. After its warm-up each subject has
-passes until it has met both minima; whose turn it is follows from how far each has come (``clocks.next_turn``), so that
-all of them are spread over the whole run. The very first pass of the cascade, on stages that have just been opened, is
-kept apart as ``cold``.
+passes until it has met its limits; whose turn it is follows from how far each has come (``clocks.next_turn``), so that
+all of them are spread over the whole process. The very first track of the cascade, on stages that have just been
+opened, is kept apart as ``cold``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from typing import Literal, Protocol
 
 from edge_reclass.verdict import StageReport, Verdict
 from edge_reclass_bench.clocks import Goal, next_turn
-from edge_reclass_bench.scenarios.context import Collector, Context, Key, Outcome
+from edge_reclass_bench.scenarios.context import Context, Event, Key, Passed, Ran, Sample, Verdicts, Warned
 from edge_reclass_bench.watch import Watch
-
-__all__ = ["Classifier", "Latency", "Taken", "measure_latency", "one_pass", "parts_of", "stage_of"]
 
 SINGLE = "single:"
 
@@ -31,27 +29,20 @@ class Classifier(Protocol):
         """See ``Cascade.classify``."""
 
 
+@dataclass
 class Taken:
     """One pass: for each track its number, its verdict, and what it took in seconds, and in those of all processors."""
 
-    def __init__(self) -> None:
-        self.tracks: list[int] = []
-        self.verdicts: list[Verdict] = []
-        self.seconds: list[float] = []
-        self.cpu: list[float] = []
+    rows: list[tuple[int, Verdict, float, float]] = field(default_factory=list)
 
     def answered(self) -> Iterator[tuple[int, Verdict, float, float]]:
         """Those with an answer about the music's genre."""
-        for row in zip(self.tracks, self.verdicts, self.seconds, self.cpu, strict=True):
-            if row[1].status == "ok":
-                yield row
+        return (row for row in self.rows if row[1].status == "ok")
 
-
-@dataclass
-class Latency(Outcome):
-    """``verdicts[subject][i]`` is the first verdict on track ``i``."""
-
-    verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
+    @property
+    def seconds(self) -> float:
+        """What all tracks took together."""
+        return sum(row[2] for row in self.rows)
 
 
 @dataclass
@@ -60,8 +51,9 @@ class _Subject:
     classifier: Classifier
     goal: Goal
     watch: Watch
-    passes: int = 0
-    warm_up: int = 0
+    first: list[Verdict] = field(default_factory=list)
+    answered: int = 0
+    changed: set[int] = field(default_factory=set)
 
 
 def stage_of(subject: str) -> str | None:
@@ -69,63 +61,66 @@ def stage_of(subject: str) -> str | None:
     return subject.removeprefix(SINGLE) if subject.startswith(SINGLE) else None
 
 
-def measure_latency(context: Context, subjects: Mapping[str, Classifier], scenarios: Sequence[str]) -> Latency:
-    """Measure ``subjects`` for those of the scenarios ``stage`` and ``single-stream`` that are among ``scenarios``.
+def measure_latency(context: Context, subjects: Mapping[str, Classifier], scenarios: Sequence[str]) -> Iterator[Event]:
+    """Measure ``subjects`` for those of ``stage`` and ``single-stream`` that are among ``scenarios``.
 
-    The first subject is the one that gets a cold pass, if ``single-stream`` is wanted.
+    The first subject is the one whose first track is ``cold``, if ``single-stream`` is wanted. Where neither scenario
+    is wanted, the warm-up alone is done, for the verdicts; the same is true of a subject of which neither has samples.
     """
-    settings, paths = context.settings, context.paths
-    shuffle = random.Random(settings.seed)
-    samples = _Samples(scenarios)
-    result = Latency()
+    limits, paths = context.limits, context.paths
+    began, shuffle = context.clock(), random.Random(context.seed)
     queue = [
-        _Subject(name, classifier, Goal(settings.min_count, settings.min_seconds), context.watch())
-        for name, classifier in subjects.items()
+        _Subject(name, classifier, Goal(limits.min_passes), context.watch()) for name, classifier in subjects.items()
     ]
     for i, subject in enumerate(queue):
-        cold = i == 0 and "single-stream" in scenarios
-        for number in range(max(settings.warm_up, int(cold), 1)):
+        for number in range(max(1, limits.warm_up)):
             # At least one: the verdicts are needed, and a first pass is never a warm one.
             taken = one_pass(context, subject.classifier, range(len(paths)))
             if number == 0:
-                result.verdicts[subject.name] = taken.verdicts
-                if cold:
-                    samples.add_whole(subject.name, taken, 0, "cold")
-            subject.warm_up += 1
-        context.say(f"{subject.name}: warmed up with {subject.warm_up} × {len(paths)} tracks")
-    changed: dict[str, set[int]] = {}
-    while (turn := next_turn([subject.goal for subject in queue])) is not None:
+                subject.first = [verdict for _, verdict, _, _ in taken.rows]
+                yield Verdicts(subject.name, [verdict.to_dict() for verdict in subject.first])
+                if i == 0 and "single-stream" in scenarios:
+                    cold = Taken(list(taken.answered())[:1])
+                    yield Passed(subject.name, 0, cold.seconds, list(whole(subject.name, cold, "cold")))
+    if "single-stream" not in scenarios:
+        queue = [subject for subject in queue if "stage" in scenarios and stage_of(subject.name)]
+    while True:
+        hurry = context.clock() - began > limits.most_seconds
+        if (turn := next_turn([subject.goal for subject in queue], hurry)) is None:
+            break
         subject = queue[turn]
         order = list(range(len(paths)))
         shuffle.shuffle(order)
         with subject.watch:
             taken = one_pass(context, subject.classifier, order)
-        samples.add(subject.name, taken, subject.passes)
-        first = result.verdicts[subject.name]
-        for track, verdict in zip(taken.tracks, taken.verdicts, strict=True):
-            if (verdict.genre, verdict.decided_by) != (first[track].genre, first[track].decided_by):
-                changed.setdefault(subject.name, set()).add(track)
-        subject.passes += 1
-        subject.goal.add(len(paths), sum(taken.seconds))
+        samples = [*whole(subject.name, taken)] if "single-stream" in scenarios else []
+        samples += parts(subject.name, taken) if "stage" in scenarios else []
+        yield Passed(subject.name, subject.goal.passes, taken.seconds, samples)
+        subject.answered += sum(1 for _ in taken.answered())
+        subject.changed |= {
+            track
+            for track, verdict, _, _ in taken.rows
+            if (verdict.genre, verdict.decided_by) != (subject.first[track].genre, subject.first[track].decided_by)
+        }
+        subject.goal.add()
     for subject in queue:
-        context.say(f"{subject.name}: {subject.passes} passes, {subject.goal.seconds:.1f} s")
         scenario = "stage" if stage_of(subject.name) and "stage" in scenarios else "single-stream"
-        result.runs.append(
-            subject.watch.run(
-                scenario,
-                subject.name,
-                warm_up=subject.warm_up,
-                passes=subject.passes,
-                count=subject.goal.count,
-                notes=["host peak is of a process that holds every stage; cold-start has the cascade's own"],
-            )
+        run = subject.watch.run(
+            scenario,
+            subject.name,
+            warm_up=max(1, limits.warm_up),
+            passes=subject.goal.passes,
+            count=subject.answered,
+            failed=subject.goal.passes * len(paths) - subject.answered,
+            notes=[
+                "host peak is of a process that holds every stage; cold-start has the cascade's own",
+                *subject.goal.notes(),
+            ],
         )
-    result.warnings += [
-        f"{name}: {len(tracks)} of {len(paths)} tracks changed their verdict between passes"
-        for name, tracks in changed.items()
-    ]
-    result.measures = samples.collector.measures(settings)
-    return result
+        yield Ran(run)
+        if subject.changed:
+            what = f"{len(subject.changed)} of {len(paths)} tracks changed their verdict between passes"
+            yield Warned(f"{subject.name}: {what}")
 
 
 def one_pass(context: Context, classifier: Classifier, order: Sequence[int]) -> Taken:
@@ -138,49 +133,33 @@ def one_pass(context: Context, classifier: Classifier, order: Sequence[int]) -> 
         began = clock()
         verdict = classifier.classify(path)
         seconds = clock() - began
-        taken.cpu.append(cpu_clock() - cpu_began)
-        taken.tracks.append(track)
-        taken.verdicts.append(verdict)
-        taken.seconds.append(seconds)
+        taken.rows.append((track, verdict, seconds, cpu_clock() - cpu_began))
     return taken
 
 
-class _Samples:
-    """Takes verdicts apart. Only verdicts with an answer (``ok``) give samples."""
+def whole(subject: str, taken: Taken, phase: Literal["cold", "warm"] = "warm") -> Iterator[Sample]:
+    """Samples of whole tracks; and for what has an exit, what its stages took within. Only tracks with an answer."""
+    for track, verdict, seconds, cpu in taken.answered():
+        total, decode = seconds * 1e3, verdict.decode_milliseconds or 0.0
+        yield Sample(Key("single-stream", subject, "track", phase=phase), total, track)
+        yield Sample(Key("single-stream", subject, "cpu", phase=phase), cpu * 1e3, track)
+        if stage_of(subject) is not None:
+            continue
+        yield Sample(Key("single-stream", subject, "decode", phase=phase), decode, track)
+        inside = {report.name: _total(report) for report in verdict.stages}
+        for stage, milliseconds in inside.items():
+            yield Sample(Key("single-stream", subject, "total", stage, phase), milliseconds, track)
+        rest = total - decode - sum(inside.values())
+        yield Sample(Key("single-stream", subject, "other", phase=phase), rest, track)
 
-    def __init__(self, scenarios: Sequence[str]) -> None:
-        self.collector = Collector()
-        self._stage, self._stream = "stage" in scenarios, "single-stream" in scenarios
 
-    def add(self, subject: str, taken: Taken, number: int) -> None:
-        """One warm pass."""
-        if self._stream:
-            self.add_whole(subject, taken, number, "warm")
-        stage = stage_of(subject)
-        if stage is None or not self._stage:
-            return
-        for track, verdict, _, _ in taken.answered():
-            self._put(Key("stage", subject, "decode"), verdict.decode_milliseconds or 0.0, number, track)
-            for name, clock, milliseconds in parts_of(verdict.stages[-1]):
-                self._put(Key("stage", subject, name, stage, clock=clock), milliseconds, number, track)
-
-    def add_whole(self, subject: str, taken: Taken, number: int, phase: Literal["cold", "warm"]) -> None:
-        """Whole tracks, and for the cascade what its stages took within."""
-        for track, verdict, seconds, cpu in taken.answered():
-            whole, decode = seconds * 1e3, verdict.decode_milliseconds or 0.0
-            self._put(Key("single-stream", subject, "track", phase=phase), whole, number, track)
-            self._put(Key("single-stream", subject, "cpu", phase=phase), cpu * 1e3, number, track)
-            if stage_of(subject) is not None:
-                continue
-            self._put(Key("single-stream", subject, "decode", phase=phase), decode, number, track)
-            inside = {report.name: _total(report) for report in verdict.stages}
-            for stage, milliseconds in inside.items():
-                self._put(Key("single-stream", subject, "total", stage, phase), milliseconds, number, track)
-            rest = whole - decode - sum(inside.values())
-            self._put(Key("single-stream", subject, "other", phase=phase), rest, number, track)
-
-    def _put(self, key: Key, value: float, number: int, track: int) -> None:
-        self.collector.add(key, value, number, track)
+def parts(subject: str, taken: Taken) -> Iterator[Sample]:
+    """Samples of a single stage, part by part."""
+    stage = stage_of(subject)
+    for track, verdict, _, _ in taken.answered() if stage is not None else ():
+        yield Sample(Key("stage", subject, "decode"), verdict.decode_milliseconds or 0.0, track)
+        for name, clock, milliseconds in parts_of(verdict.stages[-1]):
+            yield Sample(Key("stage", subject, name, stage, clock=clock), milliseconds, track)
 
 
 def parts_of(report: StageReport) -> list[tuple[str, Literal["host", "device"], float]]:
@@ -188,10 +167,10 @@ def parts_of(report: StageReport) -> list[tuple[str, Literal["host", "device"], 
 
     A stage's total holds its policy decision too, so that stages and decode add up to the track.
     """
-    parts = [(part.name, part.clock, part.milliseconds) for part in report.parts]
+    taken = [(part.name, part.clock, part.milliseconds) for part in report.parts]
     total = _total(report)
-    explained = sum(milliseconds for _, clock, milliseconds in parts if clock == "host")
-    return [*parts, ("other", "host", total - explained), ("total", "host", total)]
+    explained = sum(milliseconds for _, clock, milliseconds in taken if clock == "host")
+    return [*taken, ("other", "host", total - explained), ("total", "host", total)]
 
 
 def _total(report: StageReport) -> float:

@@ -1,12 +1,16 @@
-"""``offline``: how many tracks per minute the pool sustains.
+"""``offline``: how many tracks per minute the pool sustains, and how long each of them waits.
 
-The pool is fed without end with the tracks in turn, so that it is neither filling nor running dry while it is measured;
-a block is as many tracks as there are, and gives one sample. The first blocks are the warm-up.
+The pool is fed without end with the tracks in turn, so that it is neither filling nor running dry while it is measured.
+It reads some tracks ahead of its answers, so what is counted as the first was begun before the clock was started: a
+block has at least as many tracks as lie ahead, and several blocks are measured after one or more to warm up. A process
+gives one sample of ``throughput``: the tracks that got an answer, over the seconds. ``track`` is the work of one track
+in its lane, decode and stages without waiting for a lane: the latency at which this throughput is had.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Protocol
@@ -14,13 +18,12 @@ from typing import Protocol
 from edge_reclass.run import CascadePool
 from edge_reclass.verdict import Verdict
 from edge_reclass_bench.clocks import Goal
-from edge_reclass_bench.scenarios.context import Collector, Context, Key, Outcome
+from edge_reclass_bench.scenarios.context import Context, Event, Key, Passed, Ran, Sample
 
-__all__ = ["Pool", "measure_offline", "open_pool"]
-
-SUBJECT = "cascade"
-_BLOCKS = 5
-"""Fewer blocks than this have no scatter to speak of, whatever the minima say."""
+_BLOCKS = 3
+"""Fewer blocks than this say little, whatever the limits are."""
+_AHEAD = 4
+"""Tracks per lane that the pool reads ahead of its answers."""
 
 
 class Pool(Protocol):
@@ -48,12 +51,21 @@ def open_pool(context: Context, jobs: int | None) -> CascadePool:
     )
 
 
-def measure_offline(context: Context, pool: Pool, notes: list[str] | None = None) -> Outcome:
-    """Measure ``pool`` until both minima are met, and at least five blocks."""
-    settings, size = context.settings, len(context.paths)
-    goal = Goal(settings.min_count, settings.min_seconds)
-    collector, watch, stopped = Collector(), context.watch(), False
-    warm_up = max(1, settings.warm_up)
+def measure_offline(
+    context: Context,
+    pool: Pool,
+    *,
+    lanes: int,
+    scenario: str = "offline",
+    subject: str = "cascade",
+    notes: Sequence[str] = (),
+) -> Iterator[Event]:
+    """Measure ``pool``, which has so many ``lanes``, until the context's limits are met, and at least three blocks."""
+    limits, size = context.limits, len(context.paths)
+    block = -(-_AHEAD * lanes // size)  # in passes over the tracks
+    goal, warm_up = Goal(max(_BLOCKS * block, limits.min_passes)), max(block, limits.warm_up)
+    watch, stopped = context.watch(), False
+    began, answered = context.clock(), 0
 
     def endless() -> Iterator[Path]:
         for path in cycle(context.paths):
@@ -62,27 +74,34 @@ def measure_offline(context: Context, pool: Pool, notes: list[str] | None = None
             yield path
 
     verdicts = pool.classify_many(endless())
-    failed = 0
     for _ in range(warm_up * size):
         next(verdicts)
-    blocks = 0
     with watch:
-        began = context.clock()
-        while not (goal.met and blocks >= _BLOCKS):
-            for _ in range(size):
-                failed += next(verdicts).failed
+        first = start = context.clock()
+        while goal.passes < block or not goal.met(hurry=context.clock() - began > limits.most_seconds):
+            samples = []
+            for track in range(size):  # verdicts come in the order of the paths
+                verdict = next(verdicts)
+                answered += not verdict.failed
+                if verdict.status == "ok":
+                    spent = sum(report.milliseconds for report in verdict.stages) + (verdict.decode_milliseconds or 0.0)
+                    samples.append(Sample(Key(scenario, subject, "track"), spent, track))
             now = context.clock()
-            collector.add(
-                Key("offline", SUBJECT, "throughput", unit="tracks/min", better="higher"),
-                60 * size / (now - began),
-                blocks,
-            )
-            goal.add(size, now - began)
-            began, blocks = now, blocks + 1
+            yield Passed(subject, goal.passes, now - start, samples)
+            goal.add()
+            start = now
     stopped = True
-    for _ in verdicts:  # what is still on its way
-        pass
-    context.say(f"offline: {blocks} blocks of {size} tracks, {goal.seconds:.1f} s")
-    run = watch.run("offline", SUBJECT, warm_up=warm_up, passes=blocks, count=goal.count, notes=notes)
-    warnings = [f"offline: {failed} of {goal.count} tracks failed and count as done"] if failed else []
-    return Outcome(collector.measures(settings), [run], warnings=warnings)
+    deque(verdicts, maxlen=0)  # what is still on its way
+    key = Key(scenario, subject, "throughput", unit="tracks/min", better="higher")
+    yield Passed(subject, 0, now - first, [Sample(key, 60 * answered / (now - first))])
+    yield Ran(
+        watch.run(
+            scenario,
+            subject,
+            warm_up=warm_up,
+            passes=goal.passes,
+            count=answered,
+            failed=goal.passes * size - answered,
+            notes=[*notes, *goal.notes()],
+        )
+    )

@@ -8,7 +8,6 @@ device costs and nothing about music. Every stage is marked ``random_init``: ``c
 * ``early-exit``: after each stage but the last, half of the tracks that reached it leave, for a threshold is the median
   confidence of that stage on the calibration tracks. The shares are a design, not a finding: they make every stage work
   on a known share, so that a measured cascade can be held against the sum of reach × cost;
-* ``early-exit-reversed``: the same shares with the neural stages in the opposite order.
 """
 
 from __future__ import annotations
@@ -32,7 +31,16 @@ from edge_reclass.features import FEATURE_COUNT
 from edge_reclass_bench.synthetic.calibration import CalibrationTracks
 from edge_reclass_bench.synthetic.shares import StepThreshold, thresholds
 
-__all__ = ["ENCODERS", "EXIT_SHARE", "FEATURE_STAGE", "Runner", "make"]
+__all__ = [
+    "ENCODERS",
+    "EXIT_SHARE",
+    "FEATURE_STAGE",
+    "Runner",
+    "export_process",
+    "export_stages",
+    "make",
+    "set_policies",
+]
 
 ENCODERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -63,7 +71,6 @@ def make(
     folder: Path,
     *,
     audio: Sequence[Path] = (),
-    int8: bool = False,
     run: Runner | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
@@ -76,7 +83,6 @@ def make(
         names: some of :data:`ENCODERS`, each once.
         folder: where bundles are kept; this one gets a directory of its own in it.
         audio: tracks on which scaler and thresholds are set; without any, synthesised ones.
-        int8: encoders with 8-bit weights too.
         run: how to run an export; by default as a process of its own with this Python.
         say: takes a line on what is being done.
 
@@ -88,26 +94,31 @@ def make(
     unknown = [name for name in names if name not in ENCODERS]
     if unknown or not names or len(set(names)) != len(names):
         raise UsageError(f"--synthetic: expected some of {', '.join(ENCODERS)}, each once, got {', '.join(names)!r}")
-    root = folder / "-".join(["synthetic", *names, *(["int8"] if int8 else [])])
+    root = folder / "-".join(["synthetic", *names])
     stages = [FEATURE_STAGE, *names]
     if _complete(root, stages):
         say(f"{root}: complete, reused")
         return root
-    run = run or export_process
     tracks = CalibrationTracks(audio)
-    folder.mkdir(parents=True, exist_ok=True)
-    made = _stages_of(root)
-    if FEATURE_STAGE not in made:
+    export_stages(names, root, tracks, run or export_process, say)
+    say(f"thresholds from {tracks.description}")
+    set_policies(root, stages, tracks)
+    return root
+
+
+def export_stages(
+    names: Sequence[str], root: Path, tracks: CalibrationTracks, run: Runner, say: Callable[[str], None]
+) -> None:
+    """The stages fma and ``names`` that ``root`` does not have yet; see :func:`make`."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    there = _stages_of(root)
+    if FEATURE_STAGE not in there:
         say(f"{FEATURE_STAGE}: an untrained head on the 518 features")
         _export_features(root, tracks, run)
     for name in names:
-        if name not in made:
+        if name not in there:
             say(f"{name}: untrained weights at full size; this takes minutes")
-            extra = ["--int8"] if int8 else []
-            run([*ENCODERS[name], "--stage", name, "--bundle", str(root), *extra])
-    say(f"thresholds from {tracks.description}")
-    _set_policies(root, stages, tracks)
-    return root
+            run([*ENCODERS[name], "--stage", name, "--bundle", str(root)])
 
 
 def export_process(arguments: Sequence[str]) -> None:
@@ -166,7 +177,7 @@ def _export_features(root: Path, tracks: CalibrationTracks, run: Runner) -> None
         run(["fma-mlp", str(file), *layout, "--bundle", str(root)])
 
 
-def _set_policies(root: Path, stages: Sequence[str], tracks: CalibrationTracks) -> None:
+def set_policies(root: Path, stages: Sequence[str], tracks: CalibrationTracks) -> None:
     """Runs all stages on the tracks, chooses thresholds, and writes policies and provenance into the manifest."""
     manifest = load(root).manifest
     provenance = {**manifest.provenance}
@@ -180,23 +191,19 @@ def _set_policies(root: Path, stages: Sequence[str], tracks: CalibrationTracks) 
     with Cascade.open(root, policy="thorough", allow_random=True) as cascade:
         verdicts = tracks.verdicts(cascade)
     said = {stage: [verdict.stages[i].confidence or 0.0 for verdict in verdicts] for i, stage in enumerate(stages)}
-    policies, record = {}, {}
-    orders = {"early-exit": list(stages)}
-    if len(stages) > 2:
-        orders["early-exit-reversed"] = [stages[0], *reversed(stages[1:])]
-    for policy, order in orders.items():
-        steps = thresholds(order, said, [EXIT_SHARE] * (len(order) - 1))
-        policies[policy] = _policy(steps, order)
-        record[policy] = {step.stage: f"{step.exited} of {step.entered} leave" for step in steps}
+    steps = thresholds(list(stages), said, [EXIT_SHARE] * (len(stages) - 1))
     provenance[_RECORD] = {
         "meaning": "untrained weights: costs are real, answers and accuracy mean nothing, exit shares are by design",
         "exit_share": EXIT_SHARE,
         "calibration": tracks.description,
-        "exits": record,
+        "exits": {step.stage: f"{step.exited} of {step.entered} leave" for step in steps},
         "confidence_spread": {stage: float(f"{np.std(values):.3g}") for stage, values in said.items()},
     }
     manifest = msgspec.structs.replace(
-        manifest, policies={**policies, "thorough": thorough}, default_policy="early-exit", provenance=provenance
+        manifest,
+        policies={"early-exit": _policy(steps, stages), "thorough": thorough},
+        default_policy="early-exit",
+        provenance=provenance,
     )
     _write(root, manifest)
 

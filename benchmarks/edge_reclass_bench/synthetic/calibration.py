@@ -71,4 +71,4 @@ class CalibrationTracks:
     def _clips(self) -> Iterator[Clip]:
         if self._files:
             return decoded(self._files, _SECONDS)
-        return (Clip(Path(str(i)), synthesised(i), TRACK_RATE) for i in range(self._number))
+        return (Clip(i, Path(str(i)), synthesised(i), TRACK_RATE) for i in range(self._number))

@@ -51,4 +51,6 @@ def _between(ranked: Sequence[float], leaving: int) -> float:
         return 1.0
     if leaving == len(ranked):
         return 0.0
-    return ranked[leaving] + (ranked[leaving - 1] - ranked[leaving]) / 2
+    middle = ranked[leaving] + (ranked[leaving - 1] - ranked[leaving]) / 2
+    # Between two neighbouring floats there is no middle: it may round to the upper one.
+    return middle if middle < ranked[leaving - 1] else ranked[leaving]

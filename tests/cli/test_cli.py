@@ -47,7 +47,7 @@ KEYS = [
     "size",
     "mtime_ns",
 ]
-STAGE_KEYS = ["name", "genre", "confidence", "milliseconds", "excerpt", "outside", "distance"]
+STAGE_KEYS = ["name", "genre", "confidence", "milliseconds", "excerpt", "windows", "outside", "distance"]
 
 
 def test_table(bundle: Path, music: Path) -> None:
@@ -270,8 +270,9 @@ def test_the_example_of_the_docs_is_what_the_program_prints(bundle: Path, music:
     # The same rules: who decides, with which score, and the threshold of the bundle that it names.
     manifest = load(starter_path()).manifest
     policy = manifest.policies[example["policy"]]
-    step = next(step for step in policy.steps if step.after == example["decided_by"])
-    assert example["reason"] == f"{example['confidence']:.4f} > {step.accept:g} after {step.after}"
+    heard = example["stages"][-1]["windows"]["heard"]
+    step = next(step for step in policy.steps if (step.after, step.windows) == (example["decided_by"], heard))
+    assert example["reason"] == f"{example['confidence']:.4f} > {step.accept:g} after {heard} window of {step.after}"
     assert (example["bundle"], example["genre"]) == (manifest.name, example["top"][0]["genre"])
     assert example["genre"] in manifest.genres and example["reason_code"] == "accepted"
 

@@ -153,3 +153,19 @@ def test_public_names() -> None:
         assert name in dir(edge_reclass)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = edge_reclass.nothing
+
+
+def test_the_command_line_leaves_openblas_one_thread_unless_told_otherwise() -> None:
+    code = (
+        "import os, edge_reclass.cli, numpy as np; a = np.ones((512, 512), np.float32); a @ a;"
+        "print(os.environ['OPENBLAS_NUM_THREADS'], len(os.listdir('/proc/self/task')))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+
+    def said(more: dict[str, str]) -> list[str]:
+        done = subprocess.run([sys.executable, "-c", code], env=environment | more, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    assert said({}) == ["1", "1"]
+    assert said({"OPENBLAS_NUM_THREADS": "2"})[0] == "2"

@@ -22,7 +22,7 @@ from edge_reclass.errors import EdgeReclassError, UsageError
 from edge_reclass.run.formatters import FORMATS, explain, formatter
 from edge_reclass.run.output import open_output
 from edge_reclass.run.text import printable
-from edge_reclass.verdict import DamageSeen, ExcerptSeen, Score, StageReport, Verdict
+from edge_reclass.verdict import DamageSeen, ExcerptSeen, Score, StageReport, Verdict, WindowsSeen
 
 __all__ = ["bundle", "music", "songs"]
 
@@ -390,7 +390,7 @@ def unsure(code: str = "low_confidence") -> Verdict:
         StageReport("fma", None, None, 1.0, heard),
         StageReport("mert", "Rock", 0.3, 2.0, heard, outside=True, distance=1.5),
         StageReport("jmla", "Rock", 0.3, 2.0, heard, distance=0.25),
-        StageReport("last", "Rock", 0.3, 2.0, heard),
+        StageReport("last", "Rock", 0.3, 2.0, heard, windows=WindowsSeen(3, 11)),
     )
     scores = (Score("Rock", 0.31), Score("Pop", 0.3))
     damage = DamageSeen(3, 1200, 0.0125)
@@ -421,7 +421,7 @@ def test_explain_says_in_words_what_was_heard() -> None:
         "fma: silence, 1.0 ms, heard 0.00\u201330.00 s",
         "mert: Rock 0.300, 2.0 ms, heard 0.00\u201330.00 s, unlike anything that it was fitted on (1.50 of the limit)",
         "jmla: Rock 0.300, 2.0 ms, heard 0.00\u201330.00 s, like what it was fitted on (0.25 of the limit)",
-        "last: Rock 0.300, 2.0 ms, heard 0.00\u201330.00 s",
+        "last: Rock 0.300, 2.0 ms, heard 3 of 11 windows of 0.00\u201330.00 s",
         "unsure: 0.3100 < 0.4",
         "scores: Rock 0.310, Pop 0.300",
     ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_reclass.cli.progress import ProgressBar
+from edge_reclass.cli.progress import KINDS, Progress, check_kind
 from edge_reclass.cli.stopping import say
-from edge_reclass.cli.summary import Summary, counted, skipped
+from edge_reclass.cli.summary import counted, skipped
 from edge_reclass.errors import UsageError
 from edge_reclass.run import notify
 from edge_reclass.run.formatters import FORMATS
@@ -18,6 +20,7 @@ from edge_reclass.run.output_file import refuse_inputs
 from edge_reclass.run.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from edge_reclass.run.lanes import CascadePool
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from edge_reclass.verdict import Verdict
 
 SOME_FAILED = 3
+FEW = 8
+"""So many tracks at least are worth the second or two until worker processes have begun."""
+
 STOP_SECONDS = 10
 """How long a run that is stopped waits for the tracks that are being classified."""
 
@@ -68,7 +74,22 @@ def classify(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", "-j", min=1, metavar="N", help="Tracks to work on at a time. [default: 1; on a GPU, 2 per CPU]"
+            "--jobs",
+            "-j",
+            min=1,
+            metavar="N",
+            help="Tracks to work on at a time without worker processes. [default: 1; on a GPU, 2 per CPU]",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            "-w",
+            min=0,
+            metavar="N",
+            help="Worker processes that decode, so that a file which crashes or hangs a decoder costs no other; "
+            f"0: none. [default: from {FEW} tracks on, one per CPU as memory allows]",
         ),
     ] = None,
     threads: Annotated[
@@ -89,9 +110,37 @@ def classify(
             help="Folder of the TensorRT engines. [default: $EDGE_RECLASS_ENGINES, else a state folder]",
         ),
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep verdicts in this file, made where it is not there, and pass over what has not changed.",
+        ),
+    ] = None,
+    redo: Annotated[bool, typer.Option("--redo", help="With --state: classify what has not changed, too.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --state: try again what failed, in whatever way.")
+    ] = False,
+    keep_embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--keep-embeddings", help="With --state: keep what the encoders make of a track, 2 bytes a number."
+        ),
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Take part I of N of the tracks, for several machines; see library merge."),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what each stage answered and why it stopped.")
     ] = False,
+    progress: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help=f"{' | '.join(KINDS)}, on standard error: a bar (on a terminal only), or a line of JSON each second.",
+        ),
+    ] = "bar",
     allow_random: Annotated[
         bool, typer.Option("--allow-random", help="Take stages with untrained weights too, for measurements.")
     ] = False,
@@ -99,54 +148,107 @@ def classify(
     """Classify audio files and print one verdict for each.
 
     Folders are searched recursively; hidden and non-audio files are skipped and counted. The verdicts go to standard
-    output, everything else to standard error.
+    output, everything else to standard error. With --state, these are the verdicts made now: what is known stays in
+    the file, for library list, show and export.
 
     Exit codes: 0 all tracks have an answer, 2 wrong usage or no audio found, 3 some tracks failed, 4 the bundle is
     invalid or an engine is missing, 5 the device cannot be used or was lost, 129 hung up, 130 interrupted, 143
     terminated.
     """
     from edge_reclass.cascade.plan import DEFAULT_BATCH
+    from edge_reclass.cli.library.updating import LibraryRun
+    from edge_reclass.library.basis import Again
+    from edge_reclass.library.scanning import Shard
     from edge_reclass.run.lanes import CascadePool, LaneRunner
     from edge_reclass.run.runner import run
     from edge_reclass.run.sinks import TextSink
     from edge_reclass.run.sources import TrackSearch, listed_paths
+    from edge_reclass.run.workers.pool import WorkerPool, default_workers
 
+    if state is None and (redo or retry_failed or keep_embeddings):
+        raise UsageError("--redo, --retry-failed and --keep-embeddings go with --state")
+    if state is not None and output is not None:
+        raise UsageError(
+            "--output does not go with --state, where a run classifies only what has changed; all tracks:"
+            f" edge-reclass library export {printable(str(state))} -o {printable(str(output))}"
+        )
     if format not in FORMATS:
         raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {format!r}")
     if min_confidence is not None and not 0 <= min_confidence <= 1:
         raise UsageError(f"--min-confidence: expected a number from 0 to 1, got {min_confidence:g}")
+    if workers and jobs is not None:
+        raise UsageError("--jobs is without worker processes, and --workers with; expected one of them")
+    check_kind(progress)
     given = paths or []
     if "" in given:
         raise UsageError("expected files or folders, got an empty path (an unset variable?)")
     if files_from is None and (null or not given):
         raise UsageError("--null goes with --files-from" if null else "expected a PATH, or --files-from FILE")
-    search = TrackSearch(given if files_from is None else [*given, *listed_paths(files_from, null)])
-    tracks = list(search)
-    for folder, reason in search.problems:
-        say(f"warning: {printable(str(folder))}: cannot be searched: {reason}")
-    if not tracks:
-        raise UsageError(_nothing(given, files_from, search))
-    _refuse_inputs(output, files_from, bundle, tracks)
-    with open_output(output) as out:
-        pool = CascadePool.open(
-            None if jobs is None else min(jobs, len(tracks)),
-            bundle,
-            device,
-            policy,
-            threads=threads,
-            batch=DEFAULT_BATCH if batch is None else batch,
-            allow_random=allow_random,
-            engines=engines,
-            min_confidence=min_confidence,
-        )
-        say(_device(pool, device))
-        stages = [stage.name for stage in pool.plan.stages]
-        sink = TextSink(format, out, genres=pool.plan.genres, stages=stages, top=top, explain=explain)
-        with _Watch(len(tracks), out) as watch:
-            run(tracks, LaneRunner(pool), sink, watch, patience=STOP_SECONDS)
-    for line in watch.summary.lines(search):
-        say(line)
-    if watch.summary.failed or search.problems:
+    part = None if shard is None else Shard.parse(shard)
+    wanted = given if files_from is None else [*given, *listed_paths(files_from, null)]
+
+    with ExitStack() as resources:
+        library = None
+        if state is not None:
+            library = LibraryRun.open(
+                *(state, bundle, policy, min_confidence),
+                again=Again(redo, retry_failed, keep_embeddings),
+                shard=part,
+            )
+            resources.enter_context(library)
+            search = library.look(wanted)
+            tracks = library.work.all_tracks
+        else:
+            search = TrackSearch(wanted)
+            tracks = list(search)
+        for folder, reason in search.problems:
+            say(f"warning: {printable(str(folder))}: cannot be searched: {reason}")
+        if not tracks and (library is None or not library.work.found):
+            raise UsageError(_nothing(given, files_from, search))
+        if library is None and part is not None:  # which may be empty
+            tracks = [track for track in tracks if part.holds(os.fsencode(track.path))]
+        _refuse_inputs(output, files_from, bundle, tracks)
+        if library is not None and not tracks:
+            library.nothing_to_do(format, top)
+            failed = 0
+        else:
+            with open_output(output) as out:
+                opened: Callable[..., CascadePool] = CascadePool.open
+                if library is not None and library.work.suspects:
+                    # One of them may have killed the run before: it must not be able to kill this one.
+                    workers = workers or jobs or default_workers()
+                elif workers is None and jobs is None and len(tracks) >= FEW:
+                    workers = default_workers()
+                if workers:
+                    opened, jobs = WorkerPool.open, workers
+                pool = opened(
+                    None if jobs is None else max(1, min(jobs, len(tracks))),
+                    bundle if library is None else library.bundle,
+                    device,
+                    policy,
+                    threads=threads,
+                    batch=DEFAULT_BATCH if batch is None else batch,
+                    allow_random=allow_random,
+                    engines=engines,
+                    min_confidence=min_confidence,
+                    keep_embeddings=keep_embeddings,
+                )
+                say(_device(pool, device))
+                stages = [stage.name for stage in pool.plan.stages]
+                sink = TextSink(format, out, genres=pool.plan.genres, stages=stages, top=top, explain=explain)
+                with _Watch(Progress(progress, len(tracks), out), out) as watch:
+                    if library is None:
+                        run(tracks, LaneRunner(pool), sink, watch, patience=STOP_SECONDS)
+                    else:
+                        alone = pool.classify_alone if isinstance(pool, WorkerPool) else None
+                        watch.progress.unchanged = library.work.unchanged
+                        library.run(LaneRunner(pool), sink, watch, patience=STOP_SECONDS, alone=alone)
+            for line in watch.progress.summary.lines(search):
+                say(line)
+            failed = watch.progress.summary.failed
+        if library is not None and (left := library.left_alone()):
+            say(left)
+    if failed or search.problems:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -183,40 +285,43 @@ def _device(pool: CascadePool, asked: str) -> str:
 class _Watch:
     """Tells people and systemd how the run goes; a context manager around it."""
 
-    def __init__(self, total: int, output: Output) -> None:
-        self._total = total
-        self._bar = ProgressBar(total, output)
-        output.before_write = self._bar.clear
-        self.summary = Summary()
+    def __init__(self, progress: Progress, output: Output) -> None:
+        self.progress = progress
+        output.before_write = progress.clear
 
     def wrote(self, verdict: Verdict) -> None:
         """See :class:`edge_reclass.run.runner.Observer`."""
-        self.summary.add(verdict)
-        self._bar.advance()
-        notify.alive(f"{self.summary.total} of {self._total} tracks, {self.summary.failed} failed")
+        self.progress.add(verdict)
+        notify.alive(f"{self._done}, {self.progress.summary.failed} failed")
 
     def stopping(self, error: BaseException, running: int) -> None:
         """See :class:`edge_reclass.run.runner.Observer`."""
         how, tracks = _how(error), counted(running, "running track")
-        self._bar.close()
+        self.progress.hide()
         notify.stopping(how)
         say(f"{how}: waiting at most {STOP_SECONDS} s for {tracks}; again: leave now")
 
     def stopped(self, error: BaseException, kept: str | None) -> None:
         """See :class:`edge_reclass.run.runner.Observer`."""
-        self._bar.close()
-        done = f"{_how(error)} after {self.summary.total} of {counted(self._total, 'track')}"
+        self.progress.close()
+        done = f"{_how(error)} after {self._done}"
         say(done if kept is None else f"{done}; their verdicts are in {printable(kept)}")
 
+    @property
+    def _done(self) -> str:
+        done, total = self.progress.summary.total, self.progress.total
+        return counted(done, "track") if total is None else f"{done} of {counted(total, 'track')}"
+
     def __enter__(self) -> _Watch:
-        notify.ready(f"classifying {self._total} tracks")
-        self._bar.draw()
+        total = self.progress.total
+        notify.ready("classifying" if total is None else f"classifying {counted(total, 'track')}")
+        self.progress.draw()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        self.progress.close()
         notify.stopping("done" if value is None else None)
 
 

@@ -44,7 +44,8 @@ def _lines(bundle: Bundle) -> Iterator[str]:
         for step in policy.steps:
             weights = ", ".join(f"{stage} {weight:g}" for stage, weight in step.weights.items())
             accept = "decides" if step.accept is None else f"accepts above {step.accept:g}"
-            yield f"         after {step.after}: {accept}; weights {weights}"
+            asked = step.after if step.windows in {None, "all"} else f"{step.windows} of {step.after}'s windows"
+            yield f"         after {asked}: {accept}; weights {weights}"
     if manifest.provenance:
         yield ""
         yield from _tree("provenance", manifest.provenance, "")

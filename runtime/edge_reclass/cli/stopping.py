@@ -44,4 +44,5 @@ def leave(code: int) -> NoReturn:
 def say(text: str) -> None:
     """Tell the user something, on standard error."""
     with suppress(OSError):  # a closed standard error is no reason to lose the verdicts
-        print(text, file=sys.stderr)
+        sys.stderr.write(text + "\n")  # in one piece: a thread may write lines of progress
+        sys.stderr.flush()

@@ -23,7 +23,7 @@ class Summary:
         self.statuses: Counter[str] = Counter()
         self.genres: Counter[str] = Counter()
         self.failed = 0
-        self._decided_by: Counter[str] = Counter()
+        self.decided_by: Counter[str] = Counter()
         self._needs_codecs: Counter[str] = Counter()
         self._damaged = 0
         self._began = time.perf_counter()
@@ -42,7 +42,7 @@ class Summary:
         self.failed += verdict.failed
         self._damaged += verdict.damage is not None
         if verdict.decided_by is not None:
-            self._decided_by[verdict.decided_by] += 1
+            self.decided_by[verdict.decided_by] += 1
         if verdict.genre is not None:
             self.genres[verdict.genre] += 1
         if verdict.status == "unsupported" and not self._has_pyav and needs_pyav(verdict.path):
@@ -51,16 +51,17 @@ class Summary:
     def lines(self, search: TrackSearch) -> Iterator[str]:
         """The summary; the genres come last."""
         seconds = time.perf_counter() - self._began
-        yield f"{counted(self.total, 'track')} in {seconds:.1f} s: {_joined(self.statuses)}{skipped(search)}"
+        statuses = f": {_joined(self.statuses)}" if self.total else ""  # none: a shard that is empty
+        yield f"{counted(self.total, 'track')} in {seconds:.1f} s{statuses}{skipped(search)}"
         if self._needs_codecs:
             kinds = _joined(self._needs_codecs)
             need = "needs" if self._needs_codecs.total() == 1 else "need"
             yield f"{kinds} {need} [codecs]: pip install 'edge-reclass[codecs]'"
         if self._damaged:
             yield f"{counted(self._damaged, 'track')} damaged, classified by what can be decoded"
-        answered = self._decided_by.total()
+        answered = self.decided_by.total()
         if answered:
-            exits = (f"{printable(stage)} {n} ({n / answered:.0%})" for stage, n in self._decided_by.most_common())
+            exits = (f"{printable(stage)} {n} ({n / answered:.0%})" for stage, n in self.decided_by.most_common())
             yield f"decided by: {', '.join(exits)}"
         if self.genres:
             yield "genres: " + ", ".join(f"{printable(genre)} {n}" for genre, n in self.genres.most_common())

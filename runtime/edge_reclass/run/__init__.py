@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from edge_reclass.run.sinks import Sink, TextSink
     from edge_reclass.run.sources import Source, Track, TrackSearch, listed_paths
     from edge_reclass.run.text import json_text, lenient, printable
+    from edge_reclass.run.workers.pool import WorkerPool, default_workers
+    from edge_reclass.run.workers.process import WorkerLimits
 
 _HOMES = {
     "lanes": ["CascadePool", "LaneRunner"],
@@ -23,6 +25,8 @@ _HOMES = {
     "sinks": ["Sink", "TextSink"],
     "sources": ["Source", "Track", "TrackSearch", "listed_paths"],
     "text": ["json_text", "lenient", "printable"],
+    "workers.pool": ["WorkerPool", "default_workers"],
+    "workers.process": ["WorkerLimits"],
 }
 
 __all__ = [
@@ -36,6 +40,9 @@ __all__ = [
     "TextSink",
     "Track",
     "TrackSearch",
+    "WorkerLimits",
+    "WorkerPool",
+    "default_workers",
     "json_text",
     "lenient",
     "listed_paths",

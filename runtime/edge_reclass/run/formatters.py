@@ -200,13 +200,21 @@ def explain(verdict: Verdict, top: int = 5, safe: Callable[[str], str] = printab
     for stage in verdict.stages:
         end = stage.excerpt.start + stage.excerpt.seconds
         said = "silence" if stage.genre is None else f"{safe(stage.genre)} {stage.confidence:.3f}"
-        line = f"{safe(stage.name)}: {said}, {stage.milliseconds:.1f} ms, heard {stage.excerpt.start:.2f}–{end:.2f} s"
+        line = f"{safe(stage.name)}: {said}, {stage.milliseconds:.1f} ms, heard {_windows(stage)}"
+        line += f"{stage.excerpt.start:.2f}–{end:.2f} s"
         lines.append(line + _range(stage))
     if verdict.reason is not None:
         lines.append(f"{'unsure' if verdict.status == 'unsure' else 'stopped'}: {safe(verdict.reason)}")
     if verdict.top:
         lines.append("scores: " + ", ".join(f"{safe(s.genre)} {s.score:.3f}" for s in verdict.top[:top]))
     return "".join(f"    {line}\n" for line in lines)
+
+
+def _windows(stage: StageReport) -> str:
+    """How much of its excerpt a stage heard; empty where it takes all at once."""
+    if stage.windows is None or stage.windows.of == 1:
+        return ""
+    return f"{stage.windows.heard} of {stage.windows.of} windows of "
 
 
 def _range(stage: StageReport) -> str:

@@ -9,29 +9,39 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeVar
 
 from edge_reclass.backends import Backend
 from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import Cascade, Options, Plan, Policy, SharedModel, choose_policy, load_bundle, open_model
+from edge_reclass.cascade.cascade import Files
 from edge_reclass.cascade.plan import DEFAULT_BATCH, DEFAULT_MAX_RATE, DEFAULT_MAX_SECONDS
-from edge_reclass.errors import DeviceError, EngineError
+from edge_reclass.errors import DeviceError, EngineError, WorkerError
 from edge_reclass.verdict import Verdict
+
+_Pool = TypeVar("_Pool", bound="CascadePool")
 
 _AHEAD = 4
 """Tracks waiting per lane: enough that a slow track at the front does not leave the other lanes idle."""
 
 
+_TICK = 0.5
+"""Seconds after which it is said that no verdict came."""
+
+
 class CascadePool:
     """Cascades on as many threads, on one set of encoders. Made by :meth:`open`; a context manager."""
 
-    def __init__(self, model: SharedModel) -> None:
+    def __init__(self, model: SharedModel, files: Sequence[Files] | None = None) -> None:
+        """``files``: where each lane's tracks are decoded; None: in the lane."""
         self._model = model
         self._closed = False
-        self.cascades = [Cascade(model, lane) for lane in model.lanes]
+        each: Sequence[Files | None] = files or [None] * len(model.lanes)
+        self.cascades = [Cascade(model, lane, files=own) for lane, own in zip(model.lanes, each, strict=True)]
         self._free: SimpleQueue[Cascade] = SimpleQueue()
         for cascade in self.cascades:
             self._free.put(cascade)
@@ -54,18 +64,22 @@ class CascadePool:
         engines: str | Path | None = None,
         timed: bool = False,
         min_confidence: float | None = None,
+        keep_embeddings: bool = False,
     ) -> CascadePool:
         """Open ``jobs`` lanes (None: as many as the device can make use of); the rest as :meth:`Cascade.open`.
 
         ``threads`` is per lane; by default the usable CPUs are shared out. On the CPU a lane may use those that others
         leave idle. On a GPU ``batch`` is the most windows,
-        of however many tracks, that are run at once.
+        of however many tracks, that are run at once. With ``keep_embeddings``, the stages of a verdict hold what their
+        encoders made of the track (:attr:`edge_reclass.verdict.StageReport.embedding`).
 
         Raises:
             UsageError: ``jobs`` is below 1; and whatever Cascade.open raises.
         """
         folder = None if engines is None else Path(engines)
-        options = Options(threads, max_rate, max_seconds, batch, allow_random, folder, timed, min_confidence)
+        options = Options(
+            threads, max_rate, max_seconds, batch, allow_random, folder, timed, min_confidence, keep_embeddings
+        )
         loaded = load_bundle(bundle)
         return cls(open_model(loaded, device, choose_policy(loaded, policy), options, lanes=jobs))
 
@@ -96,14 +110,15 @@ class CascadePool:
 
         Raises:
             EngineError: the pool is closed.
-            DeviceError: the device is lost; no further track can be classified. Verdicts of tracks behind the one that
+            DeviceError, WorkerError: the device is lost, or a worker process does not start; no further track can be
+                classified. Verdicts of tracks behind the one that
                 met this may have come before.
             Exception: whatever reading ``paths`` raises, after the verdicts of the paths before.
         """
         runner = LaneRunner(self)
         try:
             yield from runner.verdicts(paths)
-        except DeviceError:
+        except (DeviceError, WorkerError):
             runner.cancel()
             yield from runner.finished(wait=True)
             raise
@@ -117,7 +132,7 @@ class CascadePool:
             EngineError: the pool is closed.
             DeviceError: the device is lost; no further track can be classified.
         """
-        return _result(self.submit(path))
+        return result(self.submit(path))
 
     def submit(self, path: str | os.PathLike[str]) -> Future[Verdict]:
         """Classify one audio file as soon as a lane is free; may be called from any number of threads.
@@ -127,10 +142,15 @@ class CascadePool:
         Raises:
             EngineError: the pool is closed.
         """
+        return self._submit(self._classify, path)
+
+    def _submit(
+        self, classify: Callable[[str | os.PathLike[str]], Verdict], path: str | os.PathLike[str]
+    ) -> Future[Verdict]:
         if self._closed:
             raise _closed()
         try:
-            future = self._threads.submit(self._classify, path)
+            future = self._threads.submit(classify, path)
         except RuntimeError as error:  # another thread has closed the pool since
             raise _closed() from error
         self._unfinished.add(future)
@@ -160,18 +180,23 @@ class CascadePool:
         self._model.close()
         return True
 
-    def __enter__(self) -> CascadePool:
+    def __enter__(self: _Pool) -> _Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _result(future: Future[Verdict]) -> Verdict:
+def result(future: Future[Verdict]) -> Verdict:
+    """The verdict of a future of a pool; EngineError where the pool was closed before its turn."""
     try:
         return future.result()
     except CancelledError as error:
         raise _closed() from error
+
+
+def _succeeded(future: Future[Verdict]) -> bool:
+    return not future.cancelled() and future.exception() is None
 
 
 def _closed() -> EngineError:
@@ -185,39 +210,51 @@ class LaneRunner:
         self._pool = pool
         self._waiting: deque[Future[Verdict]] = deque()
 
-    def verdicts(self, tracks: Iterable[str | os.PathLike[str]]) -> Iterator[Verdict]:
-        """See :meth:`Runner.verdicts`; an error of reading ``tracks`` is raised after the verdicts before it."""
-        unread: Exception | None = None
-        source = iter(tracks)
-        while unread is None:
-            try:
-                self._waiting.append(self._pool.submit(next(source)))
-            except StopIteration:
-                break
-            except Exception as error:
-                unread = error
-            if len(self._waiting) > _AHEAD * len(self._pool.cascades):
-                yield self._next()
-        while self._waiting:
-            yield self._next()
-        if unread is not None:
-            raise unread
+    def verdicts(
+        self, tracks: Iterable[str | os.PathLike[str]], came: Callable[[Verdict | None], None] = lambda _: None
+    ) -> Iterator[Verdict]:
+        """See :meth:`Runner.verdicts`; an error of reading ``tracks`` is raised after the verdicts before it.
 
-    def _next(self) -> Verdict:
-        verdict = _result(self._waiting[0])
-        self._waiting.popleft()
-        return verdict
+        Of the tracks read, one more than there are lanes have no verdict yet.
+        """
+        lanes, source = len(self._pool.cascades), iter(tracks)
+        running: set[Future[Verdict]] = set()
+        end: Exception | None = None
+        while end is None or self._waiting:
+            while end is None and len(running) <= lanes and len(self._waiting) <= _AHEAD * lanes:
+                try:
+                    self._waiting.append(self._pool.submit(next(source)))
+                    running.add(self._waiting[-1])
+                except Exception as error:
+                    end = error
+            done, running = wait(running, _TICK, FIRST_COMPLETED)
+            for future in done:
+                if _succeeded(future):
+                    came(future.result())
+            if not done:
+                came(None)
+            while self._waiting and self._waiting[0].done():
+                verdict = result(self._waiting[0])
+                self._waiting.popleft()
+                yield verdict
+        if not isinstance(end, StopIteration):
+            raise end
 
     def finished(self, *, wait: bool = False) -> Iterator[Verdict]:
         """See :meth:`Runner.finished`; with ``wait``, those that are being classified are waited for."""
         for future in [future for future in self._waiting if wait or future.done()]:
             self._waiting.remove(future)
-            if not future.cancelled() and future.exception() is None:
+            if _succeeded(future):
                 yield future.result()
 
     def cancel(self) -> int:
         """See :meth:`Runner.cancel`."""
         return sum(not future.cancel() for future in self._waiting)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As :meth:`close`, but the pool stays open."""
+        self.cancel()
+        return not wait(list(self._waiting), timeout).not_done
 
     def close(self, timeout: float | None = None) -> bool:
         """See :meth:`Runner.close`."""

@@ -122,6 +122,10 @@ def _like(descriptor: int, old: os.stat_result) -> None:
     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
 
+_BESIDE_A_DATABASE = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside an input that is a database, now or in a moment."""
+
+
 def refuse_inputs(output: Path | None, descriptor: int | None, inputs: Iterable[str | os.PathLike[str]]) -> None:
     """Refuse an output that would overwrite a track, its ``.partial`` too. Opens nothing for writing.
 
@@ -150,6 +154,10 @@ def refuse_inputs(output: Path | None, descriptor: int | None, inputs: Iterable[
                 targets[_identity(path.stat())] = str(path)
                 if path.is_file() and _is_audio(path):
                     raise _refused(str(path), "an audio file by its content")
+        for suffix in _BESIDE_A_DATABASE:
+            with suppress(OSError, ValueError):
+                if resolved.name.endswith(suffix):
+                    targets[_identity(resolved.with_name(resolved.name.removesuffix(suffix)).stat())] = str(output)
     targets.pop(None, None)
     for given in inputs if targets else ():
         with suppress(OSError, ValueError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 class Runner(Protocol):
     """Classifies tracks."""
 
-    def verdicts(self, tracks: Iterable[Track]) -> Iterator[Verdict]:
-        """One verdict per track, in order; ``tracks`` is read only a few ahead."""
+    def verdicts(self, tracks: Iterable[Track], came: Callable[[Verdict | None], None] = ...) -> Iterator[Verdict]:
+        """One verdict per track, in order; ``tracks`` is read only a few ahead.
+
+        ``came`` is told of each verdict as soon as it is there, before those of slower tracks; by the thread that reads
+        the verdicts, which tells it None from time to time while none comes.
+        """
 
     def finished(self) -> Iterator[Verdict]:
         """After ``verdicts`` was left early: the verdicts of tracks that are done, without waiting for others."""

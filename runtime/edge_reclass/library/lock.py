@@ -1,0 +1,61 @@
+"""One writer at a time: a lock beside a state file, which says who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from edge_reclass.errors import UsageError
+
+_SECONDS: Final = 1.0
+"""A process that died while it started another one: that has the lock too, until it is a program of its own."""
+
+
+class InstanceLock:
+    """Holds ``FILE.lock`` until it is closed or the process dies, however it dies.
+
+    The file stays when the lock is given back: if it were removed, two could hold locks of one name.
+
+    Raises:
+        UsageError: another process holds it, or it cannot be made.
+    """
+
+    def __init__(self, file: Path, since: str) -> None:
+        path = file.with_name(file.name + ".lock")
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written ({error.strerror}); name a state file elsewhere") from error
+        try:
+            self._lock(time.monotonic() + _SECONDS)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 200, 0).decode(errors="replace").strip()
+            os.close(self._descriptor)
+            raise UsageError(
+                f"{file}: {holder or 'another process'} is at work on it; wait for it, or stop it first"
+            ) from None
+        except OSError as error:
+            os.close(self._descriptor)
+            raise UsageError(
+                f"{path}: cannot be locked ({error.strerror}); name a state file on a local disk"
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"process {os.getpid()} (since {since})\n".encode(), 0)
+
+    def _lock(self, until: float) -> None:
+        while True:
+            try:
+                return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Give it back. Closing twice is allowed."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

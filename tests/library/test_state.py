@@ -1,0 +1,184 @@
+"""The state file itself: what is refused, who may write, how it is brought up to date and what is copied before."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from edge_reclass.errors import EdgeReclassError
+from edge_reclass.host import filesystem, network_file_system
+from edge_reclass.library import state as state_module
+from edge_reclass.library.schema import APPLICATION_ID, MIGRATIONS
+from edge_reclass.library.state import State, now
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A state of one track."""
+    made = tmp_path / "library.state"
+    with State.open(made, create=True) as state:
+        state.connection.execute(
+            "INSERT INTO track (path, status, first_seen, last_seen) VALUES (?, 'ok', ?, ?)", (b"/a", now(), now())
+        )
+    return made
+
+
+def refusal(path: Path, **options: bool) -> str:
+    with pytest.raises(EdgeReclassError) as refused:
+        State.open(path, **options)
+    return str(refused.value)
+
+
+def test_a_new_state_is_ours(file: Path) -> None:
+    with sqlite3.connect(file) as db:
+        assert db.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+        assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_what_is_no_state_is_refused_and_stays(tmp_path: Path) -> None:
+    song = tmp_path / "song.mp3"
+    song.write_bytes(b"ID3" + bytes(5000))
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as db:
+        db.execute("CREATE TABLE mine (x)")
+    db.close()
+    newer = tmp_path / "newer.state"
+    with State.open(newer, create=True) as state:
+        state.connection.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
+    for path, said in ((song, "expected a state file"), (other, "another SQLite database"), (newer, "newer program")):
+        before = path.read_bytes()
+        for options in ({}, {"write": True}, {"create": True}):
+            assert said in refusal(path, **options)
+        assert path.read_bytes() == before
+    assert "got a folder" in refusal(tmp_path, create=True)
+    assert "there is no folder" in refusal(tmp_path / "none" / "x", create=True)
+    (tmp_path / "empty").touch()
+    assert "another SQLite" in refusal(tmp_path / "empty")
+    State.open(tmp_path / "empty", create=True).close()  # as mktemp makes it
+
+
+def test_a_second_writer_is_told_who_and_since_when(file: Path) -> None:
+    with State.open(file, write=True):
+        code = (
+            "import sys; from edge_reclass.library.state import State\n"
+            "with State.open(sys.argv[1]) as s: print(len(list(s.tracks())))\n"
+            "try: State.open(sys.argv[1], write=True)\n"
+            "except Exception as e: print(e)"
+        )
+        ran = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    count, said = ran.stdout.splitlines()
+    assert count == "1"  # reading is allowed
+    assert f"process {os.getpid()} (since 2" in said
+    State.open(file, write=True).close()
+
+
+def _hold(file: Path, ready: object) -> None:
+    State.open(file, write=True)
+    ready.set()
+    os.kill(os.getpid(), 9)
+
+
+def test_the_lock_of_a_dead_writer_is_no_lock(file: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_hold, args=(file, ready))
+    process.start()
+    process.join(60)
+    assert ready.is_set() and process.exitcode == -9
+    State.open(file, write=True).close()
+
+
+def test_a_lock_that_is_given_back_at_once_is_waited_for(file: Path) -> None:
+    """As when a writer was killed while it started a process, which has the lock until it is another program."""
+    held = State.open(file, write=True)
+    later = threading.Timer(0.2, held._lock.close)  # type: ignore[union-attr]
+    later.start()
+    State.open(file, write=True).close()
+    later.join()
+    held.close()
+
+
+@pytest.mark.parametrize(("magic", "name"), [(0x6969, "NFS"), (0xFF534D42, "SMB"), (0xFE534D42, "SMB")])
+def test_network_file_systems_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, magic: int, name: str
+) -> None:
+    monkeypatch.setattr(filesystem, "file_system_type", lambda path: magic)
+    said = refusal(tmp_path / "library.state", create=True)
+    assert name in said and "local disk" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_type_of_a_file_system_is_asked_of_the_kernel(tmp_path: Path) -> None:
+    expected = subprocess.run(["stat", "-f", "-c", "%t", tmp_path], capture_output=True, text=True, check=True)
+    assert filesystem.file_system_type(tmp_path) == int(expected.stdout, 16)
+    assert filesystem.file_system_type("/proc") == 0x9FA0
+    assert network_file_system(tmp_path) is None
+    with pytest.raises(FileNotFoundError):
+        network_file_system(tmp_path / "none")
+
+
+def test_a_damaged_state_is_said_at_the_start(file: Path) -> None:
+    with State.open(file, write=True) as state:
+        for number in range(2000):
+            state.connection.execute(
+                "INSERT INTO track (path, verdict, first_seen, last_seen) VALUES (?, ?, '', '')",
+                (b"%d" % number, "x" * 200),
+            )
+    content = bytearray(file.read_bytes())
+    content[40_000:60_000] = os.urandom(20_000)
+    file.write_bytes(content)
+    said = refusal(file, write=True)
+    assert "damaged" in said or "malformed" in said
+
+
+def test_migrations_are_numbered_and_copy_before(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def second(connection: sqlite3.Connection) -> None:
+        connection.execute("ALTER TABLE track ADD COLUMN mood TEXT")
+
+    def third(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM track")
+        raise sqlite3.OperationalError("power cut")
+
+    monkeypatch.setattr(state_module, "MIGRATIONS", (*MIGRATIONS, second, third))
+    assert "an older program made it" in refusal(file)
+    assert "power cut" in refusal(file, write=True)
+    with sqlite3.connect(file) as db:  # the second is done, the third is taken back
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("SELECT path, mood FROM track").fetchall() == [(b"/a", None)]
+    for number, columns in ((1, 0), (2, 1)):
+        with sqlite3.connect(f"{file}.v{number}.backup") as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            found = db.execute("SELECT count(*) FROM pragma_table_info('track') WHERE name = 'mood'").fetchone()
+            assert found == (columns,)
+    monkeypatch.setattr(state_module, "MIGRATIONS", (*MIGRATIONS, second))
+    with State.open(file, write=True) as state:
+        assert state.track("/a") is not None
+
+
+def test_a_clean_end_leaves_one_file_that_can_be_read_from_a_read_only_medium(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not file.with_name("library.state-wal").exists()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with State.open(file) as state:
+        assert [row.path for row in state.tracks()] == [b"/a"]
+    assert not file.with_name("library.state-shm").exists()
+
+
+def test_an_odd_name_of_the_state(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"50%? #\xe9.state")
+    State.open(odd, create=True).close()
+    with State.open(odd) as state:
+        assert not list(state.tracks())
+    link = tmp_path / "link"
+    link.symlink_to(odd)
+    with State.open(link, write=True):
+        assert "is at work" in refusal(odd, write=True)  # one lock, whatever the file is called

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 # Shared machines are noisy: an example that is slow once is no fault.
-settings.register_profile("edge-reclass", deadline=None)
+# The gate tries the same examples everywhere; `--hypothesis-profile search` looks for new ones.
+settings.register_profile("edge-reclass", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile("edge-reclass")
+
+# A shell starts what it runs in the background with SIGINT ignored, and what tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

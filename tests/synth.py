@@ -136,6 +136,17 @@ def write_av(
     return Path(path)
 
 
+def dsf(seconds: float, rate: int = 2_822_400, tone: float = 440.0) -> bytes:
+    """A mono DSF file of a sine, by a first-order modulator."""
+    n = round(seconds * rate) // 32_768 * 32_768
+    ramp = np.floor(np.cumsum(0.5 + 0.4 * np.sin(2 * np.pi * tone * np.arange(n) / rate)))
+    bits = np.diff(ramp, prepend=0.0).astype(np.uint8)
+    data = np.packbits(bits, bitorder="little").tobytes()
+    fmt = b"fmt " + struct.pack("<QIIIIIIQII", 52, 1, 0, 1, 1, rate, 1, n, 4096, 0)
+    chunk = b"data" + struct.pack("<Q", 12 + len(data)) + data
+    return b"DSD " + struct.pack("<QQQ", 28, 28 + len(fmt) + len(chunk), 0) + fmt + chunk
+
+
 def wav_bytes(
     data: bytes = b"",
     rate: int = 44_100,

@@ -1,4 +1,4 @@
-"""What the wheel holds: four packages, the starter bundle, the licence; and that the README's words are true."""
+"""What the wheel holds: five packages, the starter bundle, the licence; and that the README's words are true."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(file)
 
 
-def test_the_wheel_has_four_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_has_five_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
     info = f"edge_reclass-{edge_reclass.__version__}.dist-info"
-    assert tops == {"edge_reclass", "edge_reclass_doctor", "edge_reclass_export", "edge_reclass_bench", info}
+    packages = {f"edge_reclass{beside}" for beside in ("", "_doctor", "_export", "_learn", "_bench")}
+    assert tops == {*packages, info}
     assert {f"{package}/py.typed" for package in tops - {info}} <= set(wheel.namelist())
     assert not [name for name in wheel.namelist() if "export/starter" in name], "the starter's fitting is not for users"
     assert f"{info}/licenses/LICENSE" in wheel.namelist()

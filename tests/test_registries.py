@@ -18,7 +18,8 @@ from edge_reclass import Cascade, backends
 from edge_reclass.backends.ort.cpu import OrtBackend
 from edge_reclass.bundle import BundleFile, EncoderEntry, load
 from edge_reclass.bundle import encoders as kinds
-from edge_reclass.cascade.encoders import OpenRequest, Parts
+from edge_reclass.cascade.encoders import OpenRequest, Parts, Progress
+from edge_reclass.cascade.sound import Sound
 from edge_reclass.errors import BundleError
 
 
@@ -43,18 +44,18 @@ class Peaks:
 
     def encode(
         self,
-        samples: NDArray[np.float32],
-        rate: int,
+        sound: Sound,
         out: NDArray[np.float32],
         parts: Parts,
         *,
         upto: Sequence[int] = (),
         anyway: bool = False,
-    ) -> Iterator[int]:
-        del rate, upto, anyway
+    ) -> Iterator[Progress]:
+        del upto, anyway
+        samples = sound.take(0, len(sound))
         out[:] = [part.max() for part in np.array_split(np.abs(samples), self._dim)]
         parts.add("peaks", 0.0)
-        yield 1
+        yield Progress(1, 1)
 
     def close(self) -> None:
         self.closed = True

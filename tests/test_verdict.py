@@ -11,14 +11,14 @@ import pytest
 import bundles
 import synth
 from edge_reclass import Cascade, Status, Verdict
-from edge_reclass.verdict import DamageSeen, ExcerptSeen, Part, ReasonCode, Score, StageReport
+from edge_reclass.verdict import DamageSeen, ExcerptSeen, Part, ReasonCode, Score, StageReport, WindowsSeen
 
 
 def made(**changes: Any) -> Verdict:
     seen = ExcerptSeen(1.25, 30.0)
     stages = (
         StageReport("fma", None, None, 1.5, seen),
-        StageReport("mert", "Rock", 0.875, 20.125, seen, (Part("run", 1.0),), outside=True, distance=1.5),
+        StageReport("mert", "Rock", 0.875, 20.125, seen, (Part("run", 1.0),), True, 1.5, WindowsSeen(3, 10)),
     )
     values: dict[str, Any] = {
         "genre": "Rock",
@@ -57,6 +57,10 @@ def test_what_is_written_can_be_read_back(verdicts: list[Verdict]) -> None:
         assert again.to_dict() == verdict.to_dict()
         assert json.loads(again.to_json()) == plain
         assert isinstance(again.status, Status)
+    assert verdicts[-1].to_dict()["stages"][1]["windows"] == {"heard": 3, "of": 10}
+    plain = verdicts[-1].to_dict()
+    del plain["stages"][0]["windows"]  # as verdicts were written before there were steps on windows
+    assert Verdict.from_dict(plain) == Verdict.from_dict(verdicts[-1].to_dict())
 
 
 def test_what_is_no_verdict_is_refused() -> None:

@@ -144,18 +144,8 @@ def put_encoder(
         read = stage_head(root, head, encoder.dim, genres)
         head, head_source, genres = read.content, read.source, read.genres
     classes = before.genres if before else genres
-    contents = _encoder_files(encoder, name)
-    files: dict[Precision, str] = {"fp32": f"encoders/{name}.fp32.onnx"}
-    files |= {precision: f"encoders/{name}.{precision}.onnx" for precision in encoder.others}
-    entry = WaveformEntry(
-        rate=encoder.rate,
-        window_samples=encoder.window_samples,
-        hop_samples=encoder.hop_samples,
-        dim=encoder.dim,
-        files=files,
-        short=encoder.short,
-        reference=f"reference/{name}.npz",
-    )
+    contents = encoder_files(encoder, name)
+    entry = encoder_entry(encoder, name)
     known = dict(before.provenance.get(name) or {}).get("head") if before else None
     if head is not None:
         known = head_source
@@ -307,7 +297,23 @@ def _stage_name(name: str) -> str:
         ) from error
 
 
-def _encoder_files(encoder: ExportedEncoder, name: str) -> dict[str, bytes]:
+def encoder_entry(encoder: ExportedEncoder, name: str) -> WaveformEntry:
+    """How the encoder of the stage ``name`` stands in a manifest, with the files of ``encoder_files``."""
+    files: dict[Precision, str] = {"fp32": f"encoders/{name}.fp32.onnx"}
+    files |= {precision: f"encoders/{name}.{precision}.onnx" for precision in encoder.others}
+    return WaveformEntry(
+        rate=encoder.rate,
+        window_samples=encoder.window_samples,
+        hop_samples=encoder.hop_samples,
+        dim=encoder.dim,
+        files=files,
+        short=encoder.short,
+        reference=f"reference/{name}.npz",
+    )
+
+
+def encoder_files(encoder: ExportedEncoder, name: str) -> dict[str, bytes]:
+    """Graphs in all precisions, reference vectors and licence of the stage ``name``, by their names in a bundle."""
     vectors = encoder.reference or reference_vectors(encoder.model, rate=encoder.rate, samples=encoder.window_samples)
     contents = {
         f"encoders/{name}.fp32.onnx": encoder.model,

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import typer
 
 from edge_reclass_export.commands.assemble import assemble
+from edge_reclass_export.commands.plus import plus
 from edge_reclass_export.commands.reference import reference
 from edge_reclass_export.recipe import Recipe, command
 from edge_reclass_export.recipes import RECIPES
 
 
 def export_app(recipes: Mapping[str, Recipe] = RECIPES) -> typer.Typer:
-    """The commands of ``edge-reclass export``: ``all``, one for each of ``recipes``, ``reference``."""
+    """The commands of ``edge-reclass export``: ``all``, one for each of ``recipes``, ``plus``, ``reference``."""
     made = typer.Typer(
         name="export",
         no_args_is_help=True,
@@ -25,6 +26,7 @@ def export_app(recipes: Mapping[str, Recipe] = RECIPES) -> typer.Typer:
     made.command(name="all")(assemble)
     for name, recipe in recipes.items():
         made.command(name=name, help=recipe.help)(command(recipe))
+    made.command()(plus)
     made.command()(reference)
     return made
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,12 +73,26 @@ def mel_filters(sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz
     bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
     low_mel, high_mel = hz_to_mel(np.array([low_hz, high_hz])).tolist()
     edges = mel_to_hz(np.linspace(low_mel, high_mel, bands + 2))
-    widths = np.diff(edges)
-    slopes = edges[:, None] - bins[None, :]
-    rising = -slopes[:-2] / widths[:-1, None]
-    falling = slopes[2:] / widths[1:, None]
     area = 2.0 / (edges[2:] - edges[:-2])
-    filters: NDArray[np.float64] = np.maximum(0.0, np.minimum(rising, falling)) * area[:, None]
+    return triangles(edges, bins) * area[:, None]
+
+
+def htk_mel_filters(sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz: float) -> NDArray[np.float64]:
+    """Mel bands as HTK, Kaldi and TensorFlow make them: ``[bands, n_fft // 2 + 1]``, float64.
+
+    Triangles over the mel scale 1127 ln(1 + hz / 700), each of height 1, none of unit area.
+    """
+    bins, ends = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft), np.array([low_hz, high_hz])
+    mels, (low_mel, high_mel) = (1127.0 * np.log1p(hz / 700.0) for hz in (bins, ends))
+    return triangles(np.linspace(low_mel, high_mel, bands + 2), mels)
+
+
+def triangles(edges: NDArray[np.float64], at: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Triangles of height 1 from each of ``edges`` to the next but one, ``[edges - 2, places]``."""
+    widths = np.diff(edges)
+    slopes = edges[:, None] - at[None, :]
+    rising, falling = -slopes[:-2] / widths[:-1, None], slopes[2:] / widths[1:, None]
+    filters: NDArray[np.float64] = np.maximum(0.0, np.minimum(rising, falling))
     return filters
 
 

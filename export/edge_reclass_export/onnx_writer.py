@@ -8,8 +8,6 @@ a function of the graph alone: no producer version, no doc strings, no exporter'
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from onnx import TensorProto, numpy_helper
 
 from edge_reclass.bundle import refuse_external_data
 from edge_reclass.errors import EngineError, UsageError
+from edge_reclass.host import replace_whole
 from edge_reclass_export.errors import GraphError
 
 OPSET = 18
@@ -83,22 +82,12 @@ def model_bytes(model: onnx.ModelProto, *, expect: GraphInterface, notice: str =
 
 
 def write_bytes(content: bytes, path: Path) -> None:
-    """Writes ``content`` to a temporary file beside ``path`` and renames it: there is never half a file."""
-    temporary: str | None = None
+    """Writes ``content`` as a whole: there is never half a file. Folders above ``path`` are made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        replace_whole(path, content)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)  # renamed away where all went well
 
 
 def check_interface(model: onnx.ModelProto, expect: GraphInterface) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
@@ -334,6 +335,14 @@ def one_of(what: str, text: str, choices: Sequence[Choice]) -> Choice:
         if text == choice:
             return choice
     raise UsageError(f"no {what} {text!r}; choose one of {', '.join(choices)}")
+
+
+def window_length(seconds: float, rate: int, most: float, *, least: float = 0.0) -> int:
+    """``--window-seconds`` in samples. Raises ``UsageError`` outside of ``least`` to ``most`` seconds."""
+    if not isfinite(seconds) or not max(least, 0.5 / rate) <= seconds <= most:
+        limits = f"{least:g} to {most:g}" if least else f"up to {most:g}"
+        raise UsageError(f"--window-seconds: expected {limits}, got {seconds:g}")
+    return round(seconds * rate)
 
 
 def split_genres(text: str | Sequence[str]) -> list[str]:

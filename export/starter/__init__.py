@@ -7,9 +7,14 @@ nonsense.py     made signals that are no music
 embeddings.py   clips and made signals → embeddings, through the runtime's own cascade
 fitting.py      embeddings → heads and temperatures
 ranges.py       embeddings → the range test
-evaluation.py   grouped cross-validation, other artists, a source left out; thresholds
-measure.py      what the finished bundle says of nonsense, of softer copies, of clips from elsewhere
-card.py         the figures as the bundle's README
+heard.py        heads by stage, what they say, and the runtime's own decision on that
+judging.py      answers out of fold, of other artists, of a source left out; temperatures
+policies.py     the policies, what they cost, and the thresholds of the default one
+figures.py      how good and how honest a policy is on some clips
+measure.py      costs; what the finished bundle says of nonsense, of softer copies, of clips from elsewhere
+card.py         the figures as the bundle's README (card.md), and as that of plus (plus.md)
+tables.py       Markdown tables
 build.py        all of it, and the bundle on disk
+plus.py         heads and policies of starter plus, see edge_reclass_export.plus
 __main__.py     the command
 """

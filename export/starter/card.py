@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
-from edge_reclass.cascade import Policy, Step
+from edge_reclass.cascade import Policy
+from edge_reclass_export.plus.parts import Extra
 from starter.catalogue import GENRES, Catalogue
-from starter.embeddings import VIEWS, ClipEmbeddings
-from starter.evaluation import (
-    ACCEPT,
-    CHOSEN,
-    FOLDS,
-    MIN_CONFIDENCE,
-    REPEATS,
-    Figures,
-    Heard,
-    Recipe,
-    dataset_rule,
-    duration_rule,
-    evaluate,
-    make_policy,
-)
+from starter.embeddings import VIEWS, Asked, ClipEmbeddings
+from starter.figures import MIN_CONFIDENCE, SURE, Figures, dataset_rule, duration_rule, evaluate
 from starter.fitting import CLIP
+from starter.heard import Heard, Layout, Recipe
+from starter.judging import ARTISTS, FOLD, FOLDS, REPEATS, SOURCE, Judges
 from starter.measure import Answered, Elsewhere
+from starter.policies import AGREEMENT, AGREEMENT_ELSEWHERE, LONG, LOSS, Accepts, Costs, named, replays
+from starter.tables import table
 
 _TERMS = {"gtzan": "research only", "emotify": "CC BY-NC-SA", "speech": "research only"}
-_ACCEPTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 _HEADER = (
-    "heard",
     "clips",
     "accuracy",
     "balanced",
+    "macro-F1",
     "unsure: outside",
     "unsure: low",
     "right of the rest",
-    "fma decides",
     "ECE",
+    "Brier",
+    f"right above {SURE:g}",
 )
+_EMBARRASSING = 0.9
+"""Wrong answers above this confidence are listed."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +56,27 @@ class Measured:
 def model_card(
     catalogue: Catalogue,
     clips: Sequence[ClipEmbeddings],
-    recipe: Recipe,
-    heard: Mapping[str, Heard],
-    by_list: tuple[Recipe, Mapping[str, Heard]],
-    by_source: tuple[Recipe, Mapping[str, Heard]],
+    chosen: Chosen,
+    costs: Costs,
+    compared: Mapping[tuple[str, ...], Mapping[str, tuple[int, int]]],
     measured: Measured,
 ) -> str:
-    """The card as Markdown; ``heard`` are the answers out of fold."""
+    """The card as Markdown.
+
+    Args:
+        compared: how many clips a head on these embeddings finds, of how many, by judge.
+    """
     template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
-    policy = make_policy(ACCEPT)
-    unsure = [evaluate(recipe, one, policy) for one in heard.values()]
+    judges = chosen.judges
+    policies = named(chosen.layout, chosen.accepts[None])
+    default, thorough = policies["progressive"], policies["thorough"]
+    recipe, fold = judges.recipes[None], judges.heard[FOLD]
+    unsure = [evaluate(recipe, one, default).outside for one in fold.values()]
     return template.format(
         count=len(GENRES),
         genres=", ".join(GENRES),
-        accept=f"{ACCEPT:g}",
+        accepts=_accepts(chosen.accepts[None]),
         min_confidence=f"{MIN_CONFIDENCE:g}",
-        chosen=CHOSEN,
         temperatures=", ".join(f"{stage} {value:.3f}" for stage, value in recipe.temperatures.items()),
         datasets=_datasets(catalogue),
         left_out=catalogue.left_out,
@@ -84,23 +84,75 @@ def model_card(
         clip=f"{CLIP:g}",
         folds=FOLDS,
         repeats=REPEATS,
-        outside=f"{max(one.outside for one in unsure):.1%}",
-        figures=_figures(recipe, heard),
-        by_list=_figures(*by_list),
-        by_source=_figures(*by_source),
+        agreement=f"{AGREEMENT:.1%}",
+        elsewhere_agreement=f"{AGREEMENT_ELSEWHERE:.0%}",
+        loss=f"{LOSS:.1%}",
+        long=f"{LONG:g}",
+        outside=f"{max(unsure):.1%}",
+        compared=_compared(compared),
+        figures=_figures(recipe, fold, thorough),
+        by_list=_figures(judges.recipes[ARTISTS], judges.heard[ARTISTS], thorough),
+        by_source=_figures(judges.recipes[SOURCE], judges.heard[SOURCE], thorough),
         rules=_rules(clips),
-        policies=_policies(recipe, heard[CHOSEN]),
-        genres_table=_per_genre(recipe, heard[CHOSEN]),
-        thresholds=_thresholds({"out of fold": (recipe, heard), "other artists": by_list, "left out": by_source}),
+        policies=_by_judge({"": chosen}),
+        cost=_cost(chosen, costs),
+        parts=_parts(costs),
+        funnel=_funnel(recipe, fold["whole"], policies),
+        reliability=_reliability(chosen),
+        genres_table=_per_genre(recipe, fold["whole"], default),
+        embarrassing=_embarrassing(chosen),
         levels=_levels(*measured.levels),
         nonsense=_nonsense(measured),
         elsewhere=_elsewhere(measured.elsewhere),
     )
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+@dataclass(frozen=True)
+class PlusBundle:
+    """What was found of the starter with some extra encoders (``name``); the fields as in :func:`model_card`."""
+
+    name: str
+    chosen: Chosen
+    costs: Costs
+    elsewhere: Sequence[Elsewhere]
+
+
+def plus_card(extras: Mapping[str, Extra], bundles: Sequence[PlusBundle], starter: Chosen) -> str:
+    """The card of starter plus as Markdown; it is compared with ``starter``."""
+    folder = Path(__file__).parent
+    section = (folder / "plus_section.md").read_text(encoding="utf-8")
+    rows = [
+        (stage, ", ".join(f"{name} ({digest})" for name, digest in one.checkpoints.items()), one.source, one.licence)
+        for stage, one in extras.items()
+    ]
+    return (
+        (folder / "plus.md")
+        .read_text(encoding="utf-8")
+        .format(
+            extras=table(("stage", "file of the weights (sha256)", "from", "licence"), rows),
+            sections="\n".join(section.format(**_plus_section(one, starter)) for one in bundles),
+        )
+    )
+
+
+def _plus_section(bundle: PlusBundle, starter: Chosen) -> dict[str, str]:
+    chosen = bundle.chosen
+    policies = named(chosen.layout, chosen.accepts[None])
+    recipe, fold = chosen.judges.recipes[None], chosen.judges.heard[FOLD]
+    return {
+        "name": bundle.name,
+        "order": ", ".join(chosen.layout),
+        "accepts": _accepts(chosen.accepts[None]),
+        "temperatures": ", ".join(f"{stage} {value:.3f}" for stage, value in recipe.temperatures.items()),
+        "policies": _by_judge({"starter, ": starter, "plus, ": chosen}),
+        "cost": _cost(chosen, bundle.costs),
+        "parts": _parts(bundle.costs),
+        "funnel": _funnel(recipe, fold["whole"], policies),
+        "reliability": _reliability(chosen),
+        "genres_table": _per_genre(recipe, fold["whole"], policies["progressive"]),
+        "embarrassing": _embarrassing(chosen),
+        "elsewhere": _elsewhere(bundle.elsewhere),
+    }
 
 
 def _row(name: str, one: Figures) -> tuple[object, ...]:
@@ -109,22 +161,56 @@ def _row(name: str, one: Figures) -> tuple[object, ...]:
         one.clips,
         f"{one.accuracy:.3f}",
         f"{one.balanced:.3f}",
+        f"{one.macro_f1:.3f}",
         f"{one.outside:.1%}",
         f"{one.low:.1%}",
         f"{one.right_when_sure:.3f}",
-        f"{one.first:.0%}",
         f"{one.error:.3f}",
+        f"{one.brier:.3f}",
+        f"{one.above[1]} of {one.above[0]}",
     )
 
 
-def _figures(recipe: Recipe, heard: Mapping[str, Heard]) -> str:
-    return _table(_HEADER, [_row(view, evaluate(recipe, one, make_policy(ACCEPT))) for view, one in heard.items()])
+def _figures(recipe: Recipe, heard: Mapping[str, Heard], policy: Policy) -> str:
+    return table(("heard", *_HEADER), [_row(view, evaluate(recipe, one, policy)) for view, one in heard.items()])
 
 
-def _policies(recipe: Recipe, heard: Heard) -> str:
-    fast = Policy("fast", "soft", (Step("fma", {"fma": 1.0}),))
-    rows = (("fast", fast), ("progressive", make_policy(ACCEPT)), ("thorough", make_policy(1.0)))
-    return _table(_HEADER, [_row(name, evaluate(recipe, heard, policy)) for name, policy in rows])
+@dataclass(frozen=True)
+class Chosen:
+    """A layout, its judges, and the thresholds that all of them choose (None) and that all but one choose."""
+
+    layout: Layout
+    judges: Judges
+    accepts: Mapping[str | None, Accepts]
+
+    def policies(self, judge: str) -> dict[str, Policy]:
+        """With thresholds that ``judge`` has no part in; out of fold has a part in its own."""
+        return named(self.layout, self.accepts[None if judge == FOLD else judge])
+
+    def recipe(self, judge: str) -> Recipe:
+        """As :meth:`policies`."""
+        return self.judges.recipes[None if judge == FOLD else judge]
+
+
+def _by_judge(bundles: Mapping[str, Chosen]) -> str:
+    """All policies on whole clips, a table for each judge; ``bundles`` by what stands before the policies' names."""
+    tables = []
+    for judge in next(iter(bundles.values())).judges.heard:
+        rows = [
+            _row(prefix + name, evaluate(one.recipe(judge), one.judges.heard[judge]["whole"], policy))
+            for prefix, one in bundles.items()
+            for name, policy in one.policies(judge).items()
+        ]
+        tables.append(f"{judge}:\n\n{table(('policy', *_HEADER), rows)}")
+    return "\n\n".join(tables)
+
+
+def _compared(compared: Mapping[tuple[str, ...], Mapping[str, tuple[int, int]]]) -> str:
+    rows = [
+        (" + ".join(inputs), *(f"{right} of {n} ({right / n:.3f})" for right, n in found.values()))
+        for inputs, found in compared.items()
+    ]
+    return table(("a head on", *next(iter(compared.values()))), rows)
 
 
 def _datasets(catalogue: Catalogue) -> str:
@@ -132,46 +218,92 @@ def _datasets(catalogue: Catalogue) -> str:
     for dataset in sorted({clip.dataset for clip in catalogue.clips}):
         own = [clip for clip in catalogue.clips if clip.dataset == dataset]
         rows.append((dataset, len(own), len({clip.group for clip in own}), _TERMS.get(dataset, "see its source")))
-    return _table(("data set", "clips", "groups", "terms"), rows)
+    return table(("data set", "clips", "groups", "terms"), rows)
 
 
 def _rules(clips: Sequence[ClipEmbeddings]) -> str:
     views = [view.name for view in VIEWS if any(view.name in clip.views for clip in clips)]
     rows = [(view, f"{dataset_rule(clips, view):.2f}", f"{duration_rule(clips, view):.2f}") for view in views]
-    return _table(("heard", "source", "duration"), rows)
+    return table(("heard", "source", "duration"), rows)
 
 
-def _per_genre(recipe: Recipe, heard: Heard) -> str:
-    from sklearn.metrics import confusion_matrix
+def _cost(chosen: Chosen, costs: Costs) -> str:
+    """The default beside ``thorough``: thresholds that all judges chose, and those that all but this one chose."""
+    rows = []
+    for judge in chosen.judges.heard:
+        for left_out in (None, judge):
+            one = replays(chosen.judges, chosen.layout, left_out)[judge].attempt(chosen.accepts[left_out], costs)
+            said, by = _accepts(chosen.accepts[left_out]), "all" if left_out is None else "the others"
+            lost = f"{one.accuracy - one.full_accuracy:+.3f}"
+            rows.append((judge, by, said, f"{one.cost:.2f}", f"{one.agreement:.3f}", lost))
+    return table(("judged on", "chosen by", "accepts above", "cost", "agreement", "accuracy"), rows)
 
-    decisions = recipe.decide(heard, make_policy(ACCEPT), min_confidence=0.0)
-    table = confusion_matrix(heard.labels, [one.genre for one, _ in decisions], labels=np.arange(len(GENRES)))
+
+def _accepts(accepts: Accepts) -> str:
+    return ", ".join(f"{_after(asked)} {accept:g}" for asked, accept in accepts.items())
+
+
+def _after(asked: Asked) -> str:
+    stage, windows = asked
+    if windows is None:
+        return stage
+    return f"{windows} window{'s' * (windows > 1)} of {stage}"
+
+
+def _parts(costs: Costs) -> str:
+    return table(("stops after", "ms"), [(_after(asked), f"{cost:.0f}") for asked, cost in costs.items()])
+
+
+def _funnel(recipe: Recipe, heard: Heard, policies: Mapping[str, Policy]) -> str:
+    long = heard.where(heard.seconds >= LONG)
+    found = {name: evaluate(recipe, long, policy).funnel for name, policy in policies.items()}
+    total = len(long.labels)
+    rows = []
+    places = dict.fromkeys((step.after, step.windows) for policy in policies.values() for step in policy.steps)
+    for asked in places:
+        shares = [f"{one[asked] / total:.1%}" if one[asked] else "–" for one in found.values()]
+        rows.append((_after(asked), *shares))
+    return table(("stops after", *found), rows)
+
+
+def _reliability(chosen: Chosen) -> str:
+    rows = []
+    for judge, heard in chosen.judges.heard.items():
+        one = evaluate(chosen.recipe(judge), heard["whole"], chosen.policies(judge)["progressive"])
+        rows += [(judge, f"{mean:.2f}", f"{share:.2f}", count) for count, mean, share in one.reliability]
+    return table(("judged on", "mean confidence", "right", "answers"), rows)
+
+
+def _per_genre(recipe: Recipe, heard: Heard, policy: Policy) -> str:
+    decisions = recipe.decide(heard, policy, min_confidence=0.0)
+    counts = confusion_matrix(heard.labels, [one.genre for one, _ in decisions], labels=np.arange(len(GENRES)))
     rows = []
     for g, genre in enumerate(GENRES):
-        row, said = table[g].copy(), table[:, g].sum()
+        row, said = counts[g].copy(), counts[:, g].sum()
         if total := row.sum():
             found, row[g] = row[g], 0
             other = f"{GENRES[row.argmax()]} ({row.max() / total:.2f})" if row.any() else "–"
             clips = len(set(heard.clips[heard.labels == g].tolist()))
             rows.append((genre, clips, f"{found / total:.2f}", f"{found / said:.2f}" if said else "–", other))
-    return _table(("genre", "clips", "found", "right when said", "most often taken for"), rows)
+    return table(("genre", "clips", "found", "right when said", "most often taken for"), rows)
 
 
-def _thresholds(judged: Mapping[str, tuple[Recipe, Mapping[str, Heard]]]) -> str:
-    """Accuracy on whole clips, and how many fma decides."""
-    rows = []
-    for accept in _ACCEPTS:
-        row = ["never" if accept == 1.0 else f"{accept:.2f}{' (chosen)' if accept == ACCEPT else ''}"]
-        for recipe, heard in judged.values():
-            one = evaluate(recipe, heard["whole"], make_policy(accept))
-            row.append(f"{one.accuracy:.3f} ({one.first:.0%})")
-        rows.append(row)
-    return _table(("fma accepts above", *judged), rows)
+def _embarrassing(chosen: Chosen) -> str:
+    """How often which genre is taken for which, with a confidence that should not be."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for judge, views in chosen.judges.heard.items():
+        heard, policy = views["whole"], chosen.policies(judge)["progressive"]
+        decisions = chosen.recipe(judge).decide(heard, policy, min_confidence=0.0)
+        for label, (decision, _) in zip(heard.labels, decisions, strict=True):
+            if decision.genre != label and decision.confidence > _EMBARRASSING:
+                found.setdefault((judge, GENRES[label], GENRES[decision.genre]), []).append(decision.confidence)
+    rows = [(*key, len(values), f"{max(values):.2f}") for key, values in sorted(found.items())]
+    return table(("judged on", "genre", "taken for", "answers", "highest confidence"), rows) if rows else "None."
 
 
 def _levels(clips: int, kept: Mapping[float, int]) -> str:
     rows = [[f"{same} of {clips}" for same in kept.values()]]
-    return _table([f"{level:g} dB" for level in kept], rows)
+    return table([f"{level:g} dB" for level in kept], rows)
 
 
 def _nonsense(measured: Measured) -> str:
@@ -183,7 +315,7 @@ def _nonsense(measured: Measured) -> str:
     sums = (sum(one.sure for one in every), sum(one.unsure for one in every), sum(one.silent for one in every))
     missed = measured.missed.values()
     rows.append(("all", *sums, f"{sum(one for one, _ in missed)} of {sum(all_ for _, all_ in missed)}"))
-    return _table(("family", "get a genre", "unsure", "silent", "missed if this family is unknown"), rows)
+    return table(("family", "get a genre", "unsure", "silent", "missed if this family is unknown"), rows)
 
 
 def _of(pair: tuple[int, int] | None) -> str:
@@ -203,5 +335,5 @@ def _elsewhere(tracks: Sequence[Elsewhere]) -> str:
     return (
         f"Clips of 30 s from another source, never used for fitting or choosing: {right} of {len(tracks)} right, "
         f"{unsure} unsure.\nA sample this small says that nothing is broken, not how good the bundle is.\n\n"
-        + _table(("track", "label", "answer", "score", "by"), rows)
+        + table(("track", "label", "answer", "score", "by"), rows)
     )

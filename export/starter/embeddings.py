@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from edge_reclass import Cascade
 from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resampled_length
+from edge_reclass.cascade import StageAnswer
 from edge_reclass.errors import TrackError, UsageError
+from edge_reclass_export.recipes.musicnn_model import Embedding, Variant
 from starter import nonsense
 from starter.catalogue import Clip
 from starter.nonsense import recordings
@@ -43,17 +46,37 @@ VIEWS: Final = (
 )
 
 
+WIDE: Final[Mapping[Variant, Embedding]] = MappingProxyType({"msd": "penultimate+pool", "mtt": "penultimate"})
+"""What the musicnn of each variant gives for hearing; PARTS cuts it into the embeddings that heads may take."""
+PARTS: Final = MappingProxyType({"msd": {"musicnn": slice(0, 200), "pools": slice(200, None)}})
+
+Asked = tuple[str, int | None]
+"""A stage, and after how many of its windows."""
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """What the cascade makes of one view of a clip.
+
+    embeddings: float32[dim] by stage and count; where there are no more windows than the count, that of them all
+    windows: how many windows each stage has
+    """
+
+    embeddings: Mapping[Asked, Vector]
+    windows: Mapping[str, int]
+
+    def row(self, asked: Sequence[Asked]) -> Vector:
+        """The embeddings that a head takes, each after so many windows."""
+        return np.concatenate([self.embeddings[one] for one in asked])
+
+
 @dataclass(frozen=True)
 class ClipEmbeddings:
-    """One clip, and what the cascade makes of it.
-
-    ``views`` has its embedding (those of the stages, one after another) by the view's name, for those that it is long
-    enough for.
-    """
+    """One clip, and what the cascade makes of it: by view, those that it is long enough for."""
 
     clip: Clip
     seconds: float
-    views: dict[str, Vector] = field(default_factory=dict)
+    views: dict[str, Hearing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,7 +102,7 @@ def decoded(path: Path) -> tuple[Vector, int]:
 def hear_clips(
     cascade: Cascade, root: Path, clips: Sequence[Clip], progress: Callable[[int], None]
 ) -> list[ClipEmbeddings]:
-    """Every clip's embeddings; ``progress`` gets how many are done.
+    """Every clip's embeddings, after each of the policy's steps; ``progress`` gets how many are done.
 
     Raises:
         TrackError: a clip cannot be decoded.
@@ -91,7 +114,7 @@ def hear_clips(
         found = ClipEmbeddings(clip, len(samples) / rate)
         for view in VIEWS:
             if (cut := _cut(samples, rate, view)) is not None:
-                found.views[view.name] = _row(cascade, *cut, clip.path)
+                found.views[view.name] = _hear(cascade, *cut, clip.path)
         heard.append(found)
         progress(number + 1)
     return heard
@@ -119,11 +142,21 @@ def _cut(samples: Vector, rate: int, view: View) -> tuple[Vector, int] | None:
     return out[: Resampler().resample(cut, rate, view.rate, out)], view.rate
 
 
-def _row(cascade: Cascade, samples: Vector, rate: int, name: str) -> Vector:
+def _hear(cascade: Cascade, samples: Vector, rate: int, name: str) -> Hearing:
     try:
-        answers = cascade.answers(samples[:, None], rate)
+        answers = cascade.answers(samples[:, None], rate, stepwise=True)
     except TrackError as error:
         raise UsageError(f"{name}: expected sound, got {error.status}: {error}") from error
-    if len(answers) < len(cascade.plan.stages):
-        raise UsageError(f"{name}: expected sound for every stage, got silence for one")
-    return np.concatenate([answer.embedding for answer in answers])
+    said: dict[str, list[StageAnswer]] = {stage: [] for stage in cascade.plan.policy.stages}
+    for answer in answers:
+        said[answer.name].append(answer)
+    if silent := [stage for stage, steps in said.items() if not steps]:
+        raise UsageError(f"{name}: expected sound for every stage, got silence for {', '.join(silent)}")
+    found, windows = {}, {}
+    for stage, steps in said.items():
+        for part, columns in PARTS.get(stage, {stage: slice(None)}).items():
+            windows[part] = steps[-1].windows.of
+            for count in (*cascade.plan.policy.windows(stage), None):
+                answer = next((one for one in steps if one.windows.heard == count), steps[-1])
+                found[part, count] = answer.embedding[columns]
+    return Hearing(found, windows)

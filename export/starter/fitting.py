@@ -6,13 +6,14 @@ many clips it has.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 
 from edge_reclass_export.heads import LinearLayer, Scaler
 
@@ -56,28 +57,43 @@ def fit_scaler(features: NDArray[np.floating], weights: Array) -> Scaler:
 
 
 def fit_head(
-    features: NDArray[np.floating], labels: NDArray[np.intp], weights: Array, classes: int, *, strength: float
+    features: NDArray[np.floating],
+    labels: NDArray[np.intp],
+    weights: Array,
+    classes: int,
+    *,
+    strength: float,
+    widths: Sequence[int] = (),
 ) -> Head:
     """Multinomial logistic regression with an L2 penalty; ``strength`` is scikit-learn's C for weights of mean 1.
 
-    A genre without rows never wins.
+    A genre without rows never wins. Where the features are several embeddings of ``widths`` values, each has the same
+    variance in sum, that of the narrowest: else the penalty favours the wider one for its width alone.
     """
     from sklearn.linear_model import LogisticRegression
 
     scaler = fit_scaler(features, weights)
     model = LogisticRegression(C=strength, max_iter=1000)
-    model.fit(standardised(features, scaler), labels, sample_weight=weights)
+    widths = widths or (features.shape[1],)
+    share = np.concatenate([np.full(n, np.sqrt(min(widths) / n)) for n in widths])
+    model.fit(standardised(features, scaler) * share, labels, sample_weight=weights)
     kernel, bias = np.zeros((features.shape[1], classes)), np.full(classes, _NEVER)
-    kernel[:, model.classes_], bias[model.classes_] = model.coef_.T, model.intercept_
+    kernel[:, model.classes_], bias[model.classes_] = model.coef_.T * share[:, None], model.intercept_
     return Head(scaler, LinearLayer(kernel, bias))
 
 
 def fit_temperature(logits: Array, labels: NDArray[np.intp], weights: Array) -> float:
     """The temperature that minimises the weighted cross entropy of logits from out of fold (Guo et al., ICML 2017)."""
+    return fit_vote_temperature([logits], labels, weights)
+
+
+def fit_vote_temperature(logits: Sequence[Array], labels: NDArray[np.intp], weights: Array) -> float:
+    """As :func:`fit_temperature`, of the mean of the probabilities of several heads (float64[n, classes] each)."""
     share = weights / weights.sum()
 
     def loss(log_temperature: float) -> float:
-        right = log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(labels)), labels]
+        votes = np.stack([log_softmax(one / np.exp(log_temperature), axis=1) for one in logits])
+        right = logsumexp(votes, axis=0)[np.arange(len(labels)), labels] - np.log(len(logits))
         return float(-(share @ right))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import soundfile as sf
 
 from edge_reclass import Cascade
+from edge_reclass.cascade import Policy
 from edge_reclass.errors import UsageError
 from edge_reclass.verdict import Verdict
 from starter import nonsense
-from starter.catalogue import GENRES, Clip
-from starter.embeddings import decoded
+from starter.catalogue import GENRES, Catalogue, Clip
+from starter.embeddings import LONGEST, Asked, decoded
 from starter.nonsense import played, recordings
+from starter.policies import THOROUGH, stops_at
 
 SOFTER: Final = (-6.0, -12.0, -20.0, -30.0, -40.0)
 """In dB."""
 _CLIPS_PER_GENRE: Final = 3
+_COSTED: Final = 24
+"""Tracks that costs are measured on."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,34 @@ class Elsewhere:
     track: str
     label: str
     verdict: Verdict
+
+
+def costs(bundle: Path, policies: Mapping[str, Policy], catalogue: Catalogue) -> dict[Asked, float]:
+    """What tracks of 30 s cost under ``thorough``, and that stop after each step of the default, in ms; medians.
+
+    One thread, the tracks in turn.
+
+    Raises:
+        UsageError: no clip is so long.
+    """
+    paths = [catalogue.root / clip.path for clip in catalogue.clips]
+    long = [path for path in paths if sf.info(path).duration > LONGEST - 0.1][:_COSTED]
+    if not long:
+        raise UsageError(f"{catalogue.root}: expected a clip of {LONGEST:g} s to measure costs on, found none")
+    default = policies["progressive"]
+    tried = {(step.after, step.windows): stops_at(default, i) for i, step in enumerate(default.steps)}
+    tried[THOROUGH] = policies["thorough"]
+    found = {}
+    for asked, policy in tried.items():
+        spent = []
+        with Cascade.open(bundle, policy=policy, threads=1, min_confidence=0.0) as cascade:
+            for path in long:
+                began = time.process_time()
+                verdict = cascade.classify(path)
+                if asked == THOROUGH or verdict.decided_by == asked[0]:  # not where the range test let it go on
+                    spent.append((time.process_time() - began) * 1_000)
+        found[asked] = float(np.median(spent))
+    return found
 
 
 def nonsense_answered(cascade: Cascade, seed: int) -> dict[str, Answered]:

@@ -1,7 +1,7 @@
 """edge-reclass: offline genre re-classification of music libraries, as a staged cascade with early exit.
 
-The embedding API is :class:`Cascade` (see ``cascade.py``) and :class:`CascadePool`; every error raised on purpose is
-in ``errors.py``.
+The embedding API is :class:`Cascade` (see ``cascade.py``), :class:`CascadePool` and :class:`WorkerPool`; every error
+raised on purpose is in ``errors.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edge_reclass.bundle import load as load_bundle
     from edge_reclass.cascade import Cascade
     from edge_reclass.errors import EdgeReclassError, Status, TrackError
-    from edge_reclass.run import CascadePool
+    from edge_reclass.run import CascadePool, WorkerLimits, WorkerPool
     from edge_reclass.verdict import Verdict
 
 __all__ = [
@@ -32,6 +32,8 @@ __all__ = [
     "Status",
     "TrackError",
     "Verdict",
+    "WorkerLimits",
+    "WorkerPool",
     "__version__",
     "load_bundle",
 ]
@@ -47,6 +49,8 @@ __getattr__, __dir__ = lazy(
         "Status": "edge_reclass.errors",
         "TrackError": "edge_reclass.errors",
         "Verdict": "edge_reclass.verdict",
+        "WorkerLimits": "edge_reclass.run",
+        "WorkerPool": "edge_reclass.run",
         "load_bundle": "edge_reclass.bundle:load",
     },
 )

@@ -5,6 +5,7 @@
     │   └── MissingExtraError           exit 2   an optional dependency is needed; the message has the pip line
     ├── BundleError                     exit 4   a bundle cannot be used
     ├── EngineError                     exit 4   an engine or session failed or does not match its bundle
+    │   └── WorkerError                 exit 4   a worker process cannot be started
     ├── DeviceError                     exit 5   the requested device cannot be used
     └── TrackError                      never ends a run: it becomes the status of one track's verdict
 
@@ -40,7 +41,10 @@ class Status(Word):
     EMPTY = "empty"
     TOO_LONG = "too_long"
     OUT_OF_MEMORY = "out_of_memory"
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
     ERROR = "error"
+    QUARANTINED = "quarantined"
 
 
 ANSWER_STATUSES: Final = (Status.OK, Status.UNSURE, Status.SILENT, Status.TOO_SHORT)
@@ -80,6 +84,10 @@ class EngineError(EdgeReclassError):
     """An encoder or head could not be opened or run, or gave an output of the wrong shape or dtype."""
 
     exit_code = 4
+
+
+class WorkerError(EngineError):
+    """A worker process cannot be started: no track's fault, and no other track would fare better."""
 
 
 class DeviceError(EdgeReclassError):

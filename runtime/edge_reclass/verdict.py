@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from edge_reclass.errors import ANSWER_STATUSES, Status, Word
@@ -28,6 +28,17 @@ class ExcerptSeen:
 
     start: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class WindowsSeen:
+    """How many windows of its excerpt a stage heard, ``of`` as many as the excerpt has; silent ones are not heard.
+
+    A stage that takes the excerpt at once hears 1 of 1.
+    """
+
+    heard: int
+    of: int
 
 
 @dataclass(frozen=True)
@@ -72,9 +83,12 @@ class Part:
 class StageReport:
     """What one stage said, how long it took (resampling, encoder and head), and what it looked at.
 
+    ``excerpt`` is what was located, ``windows`` how much of it was heard when the stage spoke last.
+
     ``genre`` and ``confidence`` are None where the stage heard only silence; it then has no part in the verdict.
     ``outside``: what it heard is unlike anything that its head was fitted on; ``distance`` is how far, as a multiple of
-    the limit, and None where there is no test or nothing to measure. ``parts`` is for measurements and not part of the
+    the limit, and None where there is no test or nothing to measure. ``parts`` is for measurements, ``embedding`` for
+    those who asked for it (float16, little endian, the mean over the windows that were heard); neither is part of the
     JSON.
     """
 
@@ -86,6 +100,8 @@ class StageReport:
     parts: tuple[Part, ...] = ()
     outside: bool = False
     distance: float | None = None
+    windows: WindowsSeen | None = None
+    embedding: bytes | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -174,8 +190,7 @@ class Verdict:
             values["status"] = Status(values["status"])
             values["reason_code"] = None if values["reason_code"] is None else ReasonCode(values["reason_code"])
             values["top"] = tuple(Score(**score) for score in values["top"] or ())
-            stages = [{**stage, "excerpt": ExcerptSeen(**stage["excerpt"])} for stage in values["stages"] or ()]
-            values["stages"] = tuple(StageReport(**stage) for stage in stages)
+            values["stages"] = tuple(map(_stage_report, values["stages"] or ()))
             values["damage"] = None if values["damage"] is None else DamageSeen(**values["damage"])
             return cls(**values)
         except (KeyError, TypeError) as error:
@@ -204,7 +219,7 @@ def _json_schema() -> dict[str, Any]:
 
     (schema,), parts = msgspec.json.schema_components([Verdict], ref_template="#/$defs/{name}")
     del parts["Part"], schema
-    for name, hidden in (("Verdict", "decode_milliseconds"), ("StageReport", "parts")):
+    for name, hidden in (("Verdict", "decode_milliseconds"), ("StageReport", "parts"), ("StageReport", "embedding")):
         del parts[name]["properties"][hidden]
     verdict = parts.pop("Verdict")
     verdict["properties"] = {"format": {"const": FORMAT}, **verdict["properties"]}
@@ -230,6 +245,12 @@ def _damage_dict(damage: DamageSeen) -> dict[str, Any]:
     }
 
 
+def _stage_report(plain: Mapping[str, Any]) -> StageReport:
+    windows = plain.get("windows")  # verdicts of 0.1 do not have it
+    seen = ExcerptSeen(**plain["excerpt"]), None if windows is None else WindowsSeen(**windows)
+    return StageReport(**{**plain, "excerpt": seen[0], "windows": seen[1]})
+
+
 def _stage_dict(stage: StageReport) -> dict[str, Any]:
     return {
         "name": stage.name,
@@ -240,6 +261,7 @@ def _stage_dict(stage: StageReport) -> dict[str, Any]:
             "start": _rounded(stage.excerpt.start, 6),
             "seconds": _rounded(stage.excerpt.seconds, 6),
         },
+        "windows": None if stage.windows is None else {"heard": stage.windows.heard, "of": stage.windows.of},
         "outside": stage.outside,
         "distance": _rounded(stage.distance, 4),
     }

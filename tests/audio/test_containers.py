@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -120,22 +119,11 @@ def test_sound_of_a_video(tmp_path: Path) -> None:
         assert resemblance(decoded.segments[0].samples, samples[:, 0]) > 0.9
 
 
-def dsf(seconds: float, rate: int = 2_822_400, tone: float = 440.0) -> bytes:
-    """A mono DSF file of a sine, by a first-order modulator."""
-    n = round(seconds * rate) // 32_768 * 32_768
-    ramp = np.floor(np.cumsum(0.5 + 0.4 * np.sin(2 * np.pi * tone * np.arange(n) / rate)))
-    bits = np.diff(ramp, prepend=0.0).astype(np.uint8)
-    data = np.packbits(bits, bitorder="little").tobytes()
-    fmt = b"fmt " + struct.pack("<QIIIIIIQII", 52, 1, 0, 1, 1, rate, 1, n, 4096, 0)
-    chunk = b"data" + struct.pack("<Q", 12 + len(data)) + data
-    return b"DSD " + struct.pack("<QQQ", 28, 28 + len(fmt) + len(chunk), 0) + fmt + chunk
-
-
 @pytest.mark.parametrize("times", [1, 2, 4])
 def test_dsd_is_resampled_while_it_is_read(times: int, tmp_path: Path) -> None:
     pytest.importorskip("av")
     path = tmp_path / "a.dsf"
-    path.write_bytes(dsf(1.2, 2_822_400 * times))
+    path.write_bytes(synth.dsf(1.2, 2_822_400 * times))
     decoded = decode(path, limits=Limits(max_rate=96_000))
     assert (decoded.file_rate, decoded.rate) == (352_800 * times, 96_000)
     heard = decoded.segments[0].samples

@@ -10,7 +10,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_reclass.audio import Resampler, resampled_length
+from edge_reclass.audio import Resampler, Tiles, resampled_length
 from edge_reclass.audio.resample import CHUNK, MAX_STREAMS
 
 PAIRS = [
@@ -125,3 +125,36 @@ def test_no_one_shot_and_no_large_array(pair: tuple[int, int], monkeypatch: pyte
     assert peak < 1 << 20
     # The last chunk brings what the filter held back, too.
     assert longest <= CHUNK + 4096 * max(1, pair[1] // pair[0])
+
+
+@pytest.mark.parametrize("pair", [*PAIRS, (22_050, 20_000), (16_000, 16_000)])
+def test_tiles_are_the_same_whatever_else_was_read(pair: tuple[int, int]) -> None:
+    tiles, resampler = Tiles.of(*pair), Resampler()
+    samples = 0.1 * noise(5 * pair[0] + 1234)
+    whole = np.empty(resampled_length(len(samples), *pair), np.float32)
+    numbers = tiles.numbers(0, len(whole))
+    for number in numbers:
+        resampler.resample_tile(samples, tiles, number, whole)
+    expected = samples if pair[0] == pair[1] else soxr.resample(samples, *pair)
+    np.testing.assert_allclose(whole, expected, atol=3e-6)
+    for number in reversed(numbers):
+        first, last = tiles.source(range(number, number + 1))
+        known = np.full_like(samples, np.nan)
+        known[first:last] = samples[first:last]
+        alone = np.full_like(whole, 7.0)
+        resampler.resample_tile(known, tiles, number, alone)
+        tile = slice(number * tiles.count, (number + 1) * tiles.count)
+        np.testing.assert_array_equal(alone[tile], whole[tile])
+        alone[tile] = 7.0
+        assert (alone == 7.0).all()
+
+
+def test_tiles_hold_what_is_asked_for() -> None:
+    tiles = Tiles.of(44_100, 16_000)
+    assert (tiles.step, tiles.count) == (44_100, 16_000)
+    assert list(tiles.numbers(15_999, 16_001)) == [0, 1]
+    assert list(tiles.numbers(16_000, 32_000)) == [1]
+    first, last = tiles.source(range(1, 2))
+    assert first < 44_100 < 2 * 44_100 < last
+    assert last - first < 1.1 * 44_100
+    assert tiles.source(range(1))[0] == 0

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import bundles
 from edge_reclass import Cascade, CascadePool
+from edge_reclass.audio import Tiles
 from edge_reclass.bundle.loading import MANIFEST, file_entry
 from edge_reclass.cascade import opening
 from edge_reclass.errors import BundleError, DeviceError, EngineError, UsageError
@@ -124,15 +125,15 @@ def test_a_signal_shared_by_stages_is_resampled_once(tmp_path: Path, monkeypatch
     root = bundles.make_bundle(tmp_path, stages, accept=1.0)
     with Cascade.open(root) as cascade:
         calls = []
-        resample = cascade._resampler.resample
+        resample = cascade._resampler.resample_tile
 
-        def counting(samples: Any, rate_in: int, rate_out: int, out: Any) -> int:
-            calls.append(rate_out)
-            return resample(samples, rate_in, rate_out, out)
+        def counting(samples: Any, tiles: Tiles, number: int, out: Any) -> None:
+            calls.append((tiles.rate_out, number))
+            resample(samples, tiles, number, out)
 
-        monkeypatch.setattr(cascade._resampler, "resample", counting)
+        monkeypatch.setattr(cascade._resampler, "resample_tile", counting)
         assert len(cascade.classify_samples(noise(5), RATE).stages) == 3
-    assert calls == [16_000, 8_000]
+    assert sorted(calls) == [(rate, number) for rate in (8_000, 16_000) for number in range(4)], "tiles of 1 s"
 
 
 def test_temperature_softens(tmp_path: Path) -> None:

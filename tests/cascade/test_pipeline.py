@@ -21,7 +21,8 @@ import bundles
 from edge_reclass import Cascade, CascadePool, Verdict, host
 from edge_reclass.backends.ort.cpu import OrtBackend
 from edge_reclass.cascade import opening
-from edge_reclass.cascade.shared_batches import Fill, SharedGraph, add_rows
+from edge_reclass.cascade.encoders.windowed import RunningMean
+from edge_reclass.cascade.shared_batches import Fill, SharedGraph
 from edge_reclass.cascade.windowing import fill_window
 from edge_reclass.errors import DeviceError, EngineError, UsageError
 from lanes_device import SharingDevice, traced_peak
@@ -54,7 +55,7 @@ def tracks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def said(verdict: Verdict) -> dict[str, Any]:
     """Everything in a verdict but what it took, at full precision."""
-    stages = [(stage.name, stage.genre, stage.confidence, stage.excerpt) for stage in verdict.stages]
+    stages = [(stage.name, stage.genre, stage.confidence, stage.excerpt, stage.windows) for stage in verdict.stages]
     names = ("path", "status", "genre", "confidence", "decided_by", "reason", "top", "error")
     return {name: getattr(verdict, name) for name in names} | {"stages": stages}
 
@@ -154,7 +155,7 @@ class Lanes:
             max_batch=most,
         )
         self.shared = SharedGraph(graph, "mert")
-        self.totals: dict[int, np.ndarray] = {}
+        self.means: dict[int, np.ndarray] = {}
         self.errors: dict[int, BaseException] = {}
         self._threads: list[threading.Thread] = []
 
@@ -165,13 +166,14 @@ class Lanes:
         return [partial(fill_window, samples, start, "repeat") for start in range(0, len(samples), self.window)]
 
     def ask(self, lane: int, windows: int) -> None:
-        samples, total = self.samples(lane, windows), np.zeros(self.dim)
+        samples, mean = self.samples(lane, windows), RunningMean(self.dim)
         before = len(self.shared._pending)
 
         def run() -> None:
             try:
-                self.shared.add_embeddings(self.fills(samples), total)
-                self.totals[lane] = total
+                self.shared.embed(self.fills(samples), mean.add)
+                self.means[lane] = np.empty(self.dim, np.float32)
+                mean.write(windows, self.means[lane])
             except BaseException as error:
                 self.errors[lane] = error
 
@@ -187,9 +189,7 @@ class Lanes:
 
     def expected(self, lane: int, windows: int) -> np.ndarray:
         rows = self.samples(lane, windows).reshape(windows, self.dim, -1)
-        total = np.zeros(self.dim)
-        add_rows(total, np.log(1 + 1000 * np.abs(rows).mean(axis=2, dtype=np.float32)).astype(np.float32))
-        return total
+        return np.log(1 + 1000 * np.abs(rows).mean(axis=2)).mean(axis=0)
 
 
 @pytest.fixture
@@ -222,21 +222,21 @@ def test_windows_gather_while_the_device_works(lanes: Callable[..., Lanes]) -> N
     assert work.device.sizes == [1, 8, 4], "full batches, in the order of asking, a track's windows cut where need be"
     assert [n for n in work.shared.batches if n] == [1, 1, 1]
     for lane, windows in ((0, 1), (1, 3), (2, 3), (3, 5), (4, 1)):
-        np.testing.assert_allclose(work.totals[lane], work.expected(lane, windows), rtol=1e-5)
+        np.testing.assert_allclose(work.means[lane], work.expected(lane, windows), rtol=1e-5)
     assert work.device.users == {"edge-reclass-mert"}
 
 
-def test_the_sum_is_the_same_however_it_was_cut(lanes: Callable[..., Lanes]) -> None:
-    totals = []
+def test_the_mean_is_the_same_however_it_was_cut(lanes: Callable[..., Lanes]) -> None:
+    means = []
     for most in (1, 4, 7, 64):
         work = lanes(most)
         held(work)
         for lane, windows in ((1, 5), (2, 13)):
             work.ask(lane, windows)
         work.finish()
-        totals.append(work.totals[2])
-    for total in totals[1:]:
-        np.testing.assert_array_equal(total, totals[0])
+        means.append(work.means[2])
+    for mean in means[1:]:
+        np.testing.assert_array_equal(mean, means[0])
 
 
 def test_windows_are_written_straight_into_the_device_s_input(lanes: Callable[..., Lanes]) -> None:
@@ -247,7 +247,7 @@ def test_windows_are_written_straight_into_the_device_s_input(lanes: Callable[..
         rows.append(row)
         row.fill(0.0)
 
-    work.shared.add_embeddings([watched, watched], np.empty(8))
+    work.shared.embed([watched, watched], lambda rows: None)
     assert len(rows) == 2
     assert all(np.shares_memory(row, work.device.graphs[0].input) for row in rows)
 
@@ -272,7 +272,7 @@ def test_a_lane_that_fails_takes_no_neighbour_with_it(lanes: Callable[..., Lanes
     work.finish()
     assert work.errors == {2: error}
     for lane in (1, 3):
-        np.testing.assert_allclose(work.totals[lane], work.expected(lane, 2), rtol=1e-5)
+        np.testing.assert_allclose(work.means[lane], work.expected(lane, 2), rtol=1e-5)
 
 
 def test_the_rest_of_a_failed_track_is_not_run(lanes: Callable[..., Lanes]) -> None:
@@ -284,7 +284,7 @@ def test_the_rest_of_a_failed_track_is_not_run(lanes: Callable[..., Lanes]) -> N
     work.finish()
     assert isinstance(work.errors[1], EngineError)
     assert work.device.sizes == [1, 4, 1]
-    assert list(work.totals) == [0, 2] or list(work.totals) == [2, 0]
+    assert list(work.means) == [0, 2] or list(work.means) == [2, 0]
 
 
 def test_a_lost_device_is_told_to_all_who_wait_and_who_come(lanes: Callable[..., Lanes]) -> None:
@@ -297,7 +297,7 @@ def test_a_lost_device_is_told_to_all_who_wait_and_who_come(lanes: Callable[...,
     work.finish()
     assert work.errors == {1: lost, 2: lost, 3: lost}
     with pytest.raises(DeviceError, match="IllegalAddress"):
-        work.shared.add_embeddings(work.fills(work.samples(4, 1)), np.empty(8))
+        work.shared.embed(work.fills(work.samples(4, 1)), lambda rows: None)
     assert work.device.sizes == [1, 2]
 
 
@@ -308,10 +308,10 @@ def test_closing_finishes_what_was_asked_for(lanes: Callable[..., Lanes]) -> Non
     closing = started(work.shared.close)
     wait_for(lambda: work.shared._closing)
     with pytest.raises(EngineError, match="closed"):
-        work.shared.add_embeddings(work.fills(work.samples(4, 1)), np.empty(8))
+        work.shared.embed(work.fills(work.samples(4, 1)), lambda rows: None)
     work.finish()
     closing.join(30)
-    np.testing.assert_allclose(work.totals[1], work.expected(1, 5), rtol=1e-5)
+    np.testing.assert_allclose(work.means[1], work.expected(1, 5), rtol=1e-5)
     assert work.device.graphs[0].closed
     work.shared.close()
 

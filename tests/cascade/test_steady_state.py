@@ -97,12 +97,12 @@ def test_no_track_allocates_what_grows_with_it(cascade: Cascade, tracks: list[Pa
 def test_the_watch_sees_one_full_length_copy(
     cascade: Cascade, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resample = cascade._resampler.resample
+    resample = cascade._resampler.resample_tile
 
-    def copying(samples: Any, *arguments: Any) -> int:
-        return resample(samples.copy(), *arguments)
+    def copying(samples: Any, *arguments: Any) -> None:
+        resample(samples.copy(), *arguments)
 
-    monkeypatch.setattr(cascade._resampler, "resample", copying)
+    monkeypatch.setattr(cascade._resampler, "resample_tile", copying)
     watch = Watch(cascade, tracks[:1])
     assert watch.largest > LARGEST_ARRAY
     assert watch.largest == pytest.approx(SECONDS * 44_100 * 4, rel=0.1)

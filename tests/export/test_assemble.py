@@ -232,7 +232,7 @@ def test_the_yaml_of_the_docs_runs_as_it_stands(tmp_path: Path) -> None:
         ("bundle: a\nstages: []", "stages: expected a list of recipes"),
         ("stages: [{recipe: mert}]", "bundle: expected a directory, got None"),
         ("bundle: a\nstage: []", "unknown keys stage"),
-        ("bundle: a\nstages: [mert]", "recipe: expected one of fma-mlp, mert, openjmla, musicnn, got 'mert'"),
+        ("bundle: a\nstages: [mert]", "recipe: expected one of fma-mlp, mert, openjmla, .*, got 'mert'"),
         ("bundle: a\nstages: [{recipe: hubert}]", "got 'hubert'"),
         (
             "bundle: a\nstages: [{recipe: mert, depth: 3}]",

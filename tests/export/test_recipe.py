@@ -76,5 +76,5 @@ def test_its_own_options_stand_beside_those_of_every_recipe(folder: Path) -> Non
 
 
 def test_every_recipe_of_the_registry_has_its_name() -> None:
-    assert list(RECIPES) == ["fma-mlp", "mert", "openjmla", "musicnn"]
+    assert list(RECIPES) == ["fma-mlp", "mert", "openjmla", "musicnn", "efficientat", "yamnet", "musicnn-torch"]
     assert all(isinstance(recipe, Recipe) and recipe.name == name for name, recipe in RECIPES.items())

@@ -20,7 +20,7 @@ from edge_reclass_export.heads import head_interface, head_mlp
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.parity import run_graph
-from starter import build, evaluation, measure, nonsense
+from starter import judging, measure, nonsense, policies
 from starter.build import build_starter
 from starter.catalogue import GENRES, read_catalogue
 from starter.fitting import (
@@ -29,6 +29,8 @@ from starter.fitting import (
     fit_scaler,
     fit_temperature,
 )
+from starter.heard import STARTER
+from starter.policies import THOROUGH, Replay
 from starter.ranges import fit_range
 
 
@@ -101,9 +103,35 @@ def test_temperature_undoes_a_scaling_of_calibrated_logits() -> None:
     assert fit_temperature(3 * logits, labels, np.ones(len(labels))) == pytest.approx(3.0, rel=0.05)
 
 
+def replayed(agree_above: float, clips: int = 400) -> Replay:
+    """One step and the full answer: the step is right only where its confidence is above ``agree_above``."""
+    confidences = np.stack([np.linspace(0.36, 0.99, clips), np.ones(clips)])
+    full = np.zeros(clips, np.intp)
+    genres = np.stack([np.where(confidences[0] > agree_above, 0, 1), full])
+    may_stop = np.ones(genres.shape, np.bool_)
+    asked = (("fma", 3), ("musicnn", None))
+    return Replay(asked, genres, confidences, may_stop, full, full, np.ones(clips, np.bool_))
+
+
+def test_what_stops_early_is_counted_where_it_stops() -> None:
+    found = replayed(0.675).attempt({("fma", 3): 0.8}, {("fma", 3): 1.0, ("musicnn", None): 9.0, THOROUGH: 10.0})
+    share = (0.99 - 0.8) / (0.99 - 0.36)
+    assert (found.agreement, found.accuracy, found.full_accuracy) == (1.0, 1.0, 1.0)
+    assert found.cost == pytest.approx((share * 1.0 + (1 - share) * 9.0) / 10.0, abs=0.01)
+
+
+def test_a_threshold_satisfies_every_judge_but_the_one_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    easy, hard = replayed(0.36), replayed(0.89)
+    judged = {judging.FOLD: easy, judging.ARTISTS: easy, judging.SOURCE: hard}
+    monkeypatch.setattr(policies, "replays", lambda *_: judged)
+    spent = {("fma", 3): 1.0, ("musicnn", None): 9.0, THOROUGH: 10.0}
+    assert policies.choose(None, STARTER, spent)["fma", 3] == 0.9
+    assert policies.choose(None, STARTER, spent, left_out=judging.SOURCE)["fma", 3] == 0.8
+
+
 @pytest.fixture(scope="module")
 def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four clips of a known sound per genre, of 2.1 and 10.2 s, with an index and two labelled clips from elsewhere."""
+    """Four clips of a known sound per genre, of 2.1, 10.2 and 30.2 s, an index, and a labelled clip from elsewhere."""
     root = tmp_path_factory.mktemp("data")
     known = {
         "Blues": ("gtzan", "blues"),
@@ -121,7 +149,7 @@ def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = []
     for g, (dataset, label) in enumerate(known.values()):
         for i in range(4):
-            seconds = 10.2 if i % 2 else 2.1
+            seconds = 30.2 if (label, i) == ("blues", 1) else 10.2 if i % 2 else 2.1
             noise = np.random.default_rng([g, i]).standard_normal(round(seconds * 22_050))
             t = np.arange(len(noise)) / 22_050
             signal = 0.2 * np.sin(2 * np.pi * 110 * 1.4**g * t) + 0.01 * noise
@@ -142,8 +170,8 @@ def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_whole_command(
     made_data: Path, made_wheel: MusicnnWheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "FOLDS", 2)
-    monkeypatch.setattr(build, "REPEATS", 1)
+    monkeypatch.setattr(judging, "FOLDS", 2)
+    monkeypatch.setattr(judging, "REPEATS", 1)
     monkeypatch.setattr(nonsense, "FITTED", ((16_000, 3.0),))
     monkeypatch.setattr(nonsense, "MEASURED", ((16_000, 3.0),))
     monkeypatch.setattr(measure, "SOFTER", (-20.0,))
@@ -160,6 +188,7 @@ def test_the_whole_command(
     assert bundle.manifest.genres == list(GENRES)
     card = bundle.path("README.md").read_text(encoding="utf-8")
     assert card.count("| 10 s | 22 |") == 1
+    assert "| fma + musicnn + mtt |" in card, "what a head could take, by judge"
     assert "| 10 s | 8 |" in card, "the list of other artists"
     assert "| whole | 4 |" in card, "the source that is left out"
     assert "1 Emotify clips labelled pop are left out" in card

@@ -106,6 +106,14 @@ def test_too_long_and_too_fast_say_both_numbers(plan: Fma518) -> None:
         plan.compute(np.zeros(32000, dtype=np.float32), 8000)
 
 
+def test_more_excerpts_than_there_is_room_for() -> None:
+    with Fma518(1000, 44100, most=2) as plan:
+        with pytest.raises(ValueError, match=r"3 excerpts.*most = 2"):
+            plan.compute(np.zeros((3, 1000), dtype=np.float32), 44100)
+        with pytest.raises(ValueError, match=r"or float32\[excerpts, n\]"):
+            plan.compute(np.zeros((1, 1, 1000), dtype=np.float32), 44100)
+
+
 @pytest.mark.parametrize("shape", ["wrong size", "wrong type"])
 def test_an_out_that_does_not_fit(plan: Fma518, shape: str) -> None:
     out = np.empty(517, dtype=np.float32) if shape == "wrong size" else np.empty(518)

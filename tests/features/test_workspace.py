@@ -12,6 +12,7 @@ import pytest
 import soxr
 
 from edge_reclass.features import Fma518
+from edge_reclass.features.cqt import cqt_frame_count, early_halvings
 from edge_reclass.features.spectral import SpectralBlock
 from fma518_oracle import synthetic_music
 
@@ -117,6 +118,35 @@ def test_workers_give_the_same_bits(seconds: float) -> None:
         expected = one.compute(music, 44100)
         for _ in range(3):
             np.testing.assert_array_equal(two.compute(music, 44100), expected)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("rate", "seconds"), [(20_000, 3.0), (8_000, 3.0), (44_100, 0.05), (44_100, 4.0), (35_000, 2.0)]
+)
+def test_several_excerpts_have_what_each_alone_has(rate: int, seconds: float, workers: int) -> None:
+    """To the bit, silent ones and ones of other tunings among them."""
+    cents = (0, 45, -45, 20, 0)
+    music = [synthetic_music(rate, seconds, seed=i, cents=each) for i, each in enumerate(cents)]
+    music[3][:] = 0
+    excerpts = np.stack(music)
+    with Fma518(len(music[0]), rate) as alone, Fma518(len(music[0]), rate, workers=workers, most=5) as plan:
+        expected = np.stack([alone.compute(each, rate) for each in music])
+        np.testing.assert_array_equal(plan.compute(excerpts, rate), expected)
+        np.testing.assert_array_equal(plan.compute(excerpts[1:3], rate), expected[1:3])
+        np.testing.assert_array_equal(plan.compute(music[4], rate), expected[4])
+
+
+def test_excerpts_whose_transforms_differ_in_their_frames_can_stand_together() -> None:
+    """At some rates the tuning decides how often the constant-Q transform halves the rate."""
+    rate = next(r for r in range(9_000, 60_000) if early_halvings(r, -0.45) != early_halvings(r, 0.45))
+    lengths = range(rate, rate + 512)
+    counts = [{cqt_frame_count(n, early_halvings(rate, t)) for t in (-0.45, 0.45)} for n in lengths]
+    length = next(n for n, found in zip(lengths, counts, strict=True) if len(found) == 2)
+    music = [synthetic_music(rate, 1.1, seed=i, cents=cents)[:length] for i, cents in enumerate((-45, 45, -45))]
+    with Fma518(length, rate) as alone, Fma518(length, rate, most=3) as plan:
+        expected = np.stack([alone.compute(np.ascontiguousarray(each), rate) for each in music])
+        np.testing.assert_array_equal(plan.compute(np.stack(music), rate), expected)
 
 
 def test_input_is_left_alone() -> None:

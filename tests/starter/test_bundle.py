@@ -30,7 +30,7 @@ def test_its_card_names_its_genres_and_policy() -> None:
     card = bundle.path("README.md").read_text(encoding="utf-8")
     assert ", ".join(bundle.manifest.genres) in card
     accept = bundle.manifest.policies[bundle.manifest.default_policy].steps[0].accept
-    assert f"above {accept:g}" in card
+    assert f"Thresholds: 3 windows of fma {accept:g}" in card
     assert f"below {bundle.manifest.min_confidence:g}" in card
     assert "Music Technology Group" in bundle.path("LICENSE.musicnn").read_text(encoding="utf-8")
 

@@ -144,6 +144,8 @@ def _arguments(where: str, recipe: Recipe, options: Mapping[str, Any], folder: P
         kind = parameters[name].annotation.__args__[0]  # of Annotated
         if kind in (str, str | None) and isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)  # layer: 6, excerpt: 30
+        if kind == list[Path] and isinstance(value, str):
+            value = [value]
         try:
             arguments[name] = msgspec.convert(value, kind, dec_hook=path)
         except (msgspec.ValidationError, ValueError) as error:

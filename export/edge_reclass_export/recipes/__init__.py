@@ -11,6 +11,9 @@ _MODULES = (
     "mert",
     "openjmla",
     "musicnn",
+    "efficientat",
+    "yamnet",
+    "musicnn_torch",
 )
 
 

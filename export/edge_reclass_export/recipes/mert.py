@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_reclass.errors import UsageError
-from edge_reclass_export.recipe import EncoderPlan, Export, encoder_recipe
+from edge_reclass_export.recipe import EncoderPlan, Export, encoder_recipe, window_length
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,9 +186,7 @@ def _window_samples(source: MertSource, layer: Layer | MixKind | LayerMix, secon
     layers = source.config.num_hidden_layers
     if isinstance(layer, int) and layer > layers:
         raise UsageError(f"--layer {layer}: expected 0 to {layers}, the layers of this checkpoint")
-    if not isfinite(seconds) or not 0.0 < seconds <= _MAX_WINDOW_SECONDS:
-        raise UsageError(f"--window-seconds: expected up to {_MAX_WINDOW_SECONDS:g}, got {seconds:g}")
-    samples = round(seconds * source.preprocessing.sampling_rate)
+    samples = window_length(seconds, source.preprocessing.sampling_rate, _MAX_WINDOW_SECONDS)
     if source.config.frames(samples) < 1:
         raise UsageError(f"--window-seconds {seconds:g}: {samples} samples give no frame")
     return samples

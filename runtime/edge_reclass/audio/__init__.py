@@ -7,6 +7,8 @@
     decoded.py           the record of what was decoded
     mono.py              downmix and finiteness, block by block; whether the mix cancels
     reading.py           attempts: segments, gaps, files that end early, channels that cancel
+    runs.py              runs of samples, as sets
+    track.py             a track that stays open, for more of it to be read when it is asked for
     decode.py            one file in, one ``Decoded`` out; every failure is a ``TrackError``
     decode_soundfile.py  wav, flac, ogg/vorbis, opus, mp3, aiff, caf, … through libsndfile
     decode_frames.py     MPEG frames that lie between tags and damage
@@ -14,6 +16,8 @@
     memory.py            samples that are in memory already
     quiet.py             keeps libsndfile's mp3 decoder from writing to stderr
     resample.py          soxr HQ streams
+    hashing.py           a hash of the sound, which no tagger changes
+    loudness.py          level of a window, whether it is silent; bringing it to a level
 
 Nothing here allocates memory that grows with the excerpt.
 """
@@ -30,27 +34,41 @@ from edge_reclass.audio.formats import (
     has_audio_suffix,
     needs_pyav,
 )
-from edge_reclass.audio.memory import mix_excerpt
-from edge_reclass.audio.resample import Resampler, resampled_length
+from edge_reclass.audio.hashing import audio_hash
+from edge_reclass.audio.loudness import level, normalise
+from edge_reclass.audio.memory import mix_excerpt, open_samples
+from edge_reclass.audio.reading import MIN_DECODED, Choose
+from edge_reclass.audio.resample import Resampler, Tiles, resampled_length
+from edge_reclass.audio.runs import Run
+from edge_reclass.audio.track import OpenTrack
 
 __all__ = [
     "AUDIO_SUFFIXES",
     "MAX_RATE",
+    "MIN_DECODED",
     "MIN_RATE",
     "PYAV_SUFFIXES",
     "SOUNDFILE_SUFFIXES",
+    "Choose",
     "Damage",
     "Decoded",
     "Decoder",
     "ExcerptSpec",
     "Limits",
+    "OpenTrack",
     "Resampler",
+    "Run",
     "Segment",
+    "Tiles",
+    "audio_hash",
     "decode_seconds",
     "has_audio_suffix",
+    "level",
     "locate",
     "mix_excerpt",
     "needs_pyav",
+    "normalise",
+    "open_samples",
     "resampled_length",
     "segments",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
@@ -30,8 +30,10 @@ from edge_reclass.audio.ogg import links
 from edge_reclass.audio.pieces import Piece, Pieces
 from edge_reclass.audio.protection import is_protected
 from edge_reclass.audio.quiet import quiet_c_stderr
-from edge_reclass.audio.reading import Attempt, Source, attempt
+from edge_reclass.audio.reading import Attempt, Choose, Source, attempt, read_on
 from edge_reclass.audio.riff import holds_bitstream, read_wave
+from edge_reclass.audio.runs import Run
+from edge_reclass.audio.track import OpenTrack
 from edge_reclass.errors import Status, TrackError
 
 _FOR_SOUNDFILE: Final = frozenset(
@@ -41,7 +43,8 @@ _FOR_SOUNDFILE: Final = frozenset(
 _MAX_HEADER_BYTES: Final = 1 << 16
 """A file that is larger than this and gives no samples is damaged, not empty."""
 
-_Make = Callable[[], Sequence[Source]]
+_Way = tuple[Callable[[], Sequence[Source]], bool]
+"""Opens the sources; and whether the excerpts are located again where the track ends early."""
 
 
 class Decoder:
@@ -78,21 +81,55 @@ class Decoder:
                 more seconds than the limits allow, or more samples than ``out`` holds).
             MemoryError: passes through.
         """
+        with self._file(path, specs, out) as file:
+            return file.first().result()
+
+    @contextmanager
+    def open(
+        self,
+        path: str | bytes | os.PathLike[str],
+        specs: Sequence[ExcerptSpec],
+        out: NDArray[np.float32],
+        choose: Choose | None = None,
+    ) -> Iterator[OpenTrack]:
+        """As :meth:`decode`, but read only what is chosen, and the rest when it is asked for, while the file is open.
+
+        Where the excerpts lie, and what is heard of channels that cancel, follows from what is read first.
+
+        Args:
+            path: of the file.
+            specs: the excerpts, at least one.
+            out: float32 [capacity], for all of the excerpts.
+            choose: given the track's samples and their rate, the runs to read first; None: all.
+
+        Raises:
+            ValueError: as :meth:`decode`.
+            TrackError: as :meth:`decode`, but for what lacks or is damaged, which ``OpenTrack.check`` tells.
+        """
+        with self._file(path, specs, out) as file:
+            yield OpenTrack(file, choose)
+
+    @contextmanager
+    def _file(
+        self, path: str | bytes | os.PathLike[str], specs: Sequence[ExcerptSpec], out: NDArray[np.float32]
+    ) -> Iterator[_OneFile]:
         check_out(out)
         if not specs:
             raise ValueError("at least one ExcerptSpec is needed")
         path = os.fsdecode(path)
-        with _open_regular(path) as fd, quiet_c_stderr():
-            try:
+        with _open_regular(path) as fd:
+            with _reading():
                 if os.fstat(fd).st_size == 0:
                     raise TrackError(Status.EMPTY, "the file has 0 bytes")
-                return _OneFile(fd, path, specs, out, self._writer, self._limits).decode()
-            except OSError as error:
-                raise TrackError(Status.UNREADABLE, f"cannot be read: {error.strerror or error}") from error
+                file = _OneFile(fd, path, specs, out, self._writer, self._limits)
+            try:
+                yield file
+            finally:
+                file.close()
 
 
 class _OneFile:
-    """The ways to decode one opened file, one after the other."""
+    """The ways to decode one opened file, one after the other; a ``track.Readable``."""
 
     def __init__(
         self,
@@ -106,42 +143,96 @@ class _OneFile:
         self._fd, self._path, self._specs, self._out = fd, path, specs, out
         self._writer, self._limits = writer, limits
         self._container, self._offset = sniff(fd)
-        self._tried: list[tuple[Attempt, _Make, bool]] = []
-        self._errors: list[TrackError | NotDecodableHere] = []
         self._seconds: list[Fraction | None] = []
+        self._start_anew(None)
 
-    def decode(self) -> Decoded:
-        """What the first way gives that gets through; else what the best gives, if that is enough."""
-        if self._container is None and not has_audio_suffix(self._path):
-            raise TrackError(Status.UNSUPPORTED, "neither suffix nor content is that of a known audio format")
-        if is_protected(self._fd, self._container):
-            raise TrackError(Status.UNSUPPORTED, "protected (DRM): only the shop's own player can decode it")
-        if self._container in _FOR_SOUNDFILE:
-            return self._by_soundfile()
-        self._need_av()
-        if not self._try(self._av, locate_again=True):
-            self._refuse()
-        return self._best()
+    def close(self) -> None:
+        """Let go of what the decoders have open."""
+        self._start_anew(None)
+
+    def _start_anew(self, choose: Choose | None) -> None:
+        self._choose = choose
+        self._tried: list[tuple[Attempt, _Way]] = []
+        self._errors: list[TrackError | NotDecodableHere] = []
+        self._known: list[_Way] = []
+        self._others: Iterator[_Way] = iter(())
+        self._chosen: _Way | None = None
+
+    def first(self, choose: Choose | None = None) -> Attempt:
+        """What the first way gives that gets through; else what the best gives."""
+        with _reading():
+            self._start_anew(choose)
+            if self._container is None and not has_audio_suffix(self._path):
+                raise TrackError(Status.UNSUPPORTED, "neither suffix nor content is that of a known audio format")
+            if is_protected(self._fd, self._container):
+                raise TrackError(Status.UNSUPPORTED, "protected (DRM): only the shop's own player can decode it")
+            if self._container in _FOR_SOUNDFILE:
+                return self._by_soundfile()
+            self._need_av()
+            return self._by([(self._av, True)])
+
+    def more(self, first: Attempt, runs: Sequence[Run]) -> Attempt:
+        """Further runs, in the way in which the first were read; where it gets stuck, in the others too."""
+        with _reading():
+            tried: list[tuple[Attempt, Sequence[Source]]] = []
+            failed: TrackError | None = None
+            for sources in self._sources_for_more(first):
+                try:
+                    done = read_on(sources, first, runs, self._out, self._writer, self._limits)
+                except NotDecodableHere as error:  # the file has changed since
+                    failed = failed or TrackError(Status.CORRUPT, f"cannot be read on: {error}")
+                    continue
+                except TrackError as error:
+                    if error.status != Status.CORRUPT:
+                        raise
+                    failed = failed or error
+                    continue
+                tried.append((done, sources))
+                if done.conclusive:
+                    break
+            if not tried:
+                raise failed or TrackError(Status.CORRUPT, "nothing more of the excerpt can be decoded")
+            best = _most([done for done, _ in tried])
+            done, sources = tried[best]
+            if best < len(tried) - 1 or failed is not None:
+                done = read_on(sources, first, runs, self._out, self._writer, self._limits)
+            return done
+
+    def _sources_for_more(self, first: Attempt) -> Iterator[Sequence[Source]]:
+        yield first.sources
+        self._known.extend(self._others)
+        for way in self._known:
+            if way is self._chosen:
+                continue
+            try:
+                sources = way[0]()
+            except (NotDecodableHere, TrackError):
+                continue
+            yield sources
 
     # The ways, in the order in which they are tried.
 
-    def _by_soundfile(self) -> Decoded:
+    def _by_soundfile(self) -> Attempt:
         if self._container is None and needs_pyav(self._path):
             import_av(f"{suffix_of(self._path)} audio")
         wave = read_wave(self._fd, self._offset) if self._container == "riff" else None
         if wave is not None and holds_bitstream(self._fd, wave):
             self._need_av("a DTS or S/PDIF bit stream")
-            if not self._try(self._bitstream, locate_again=True):
-                self._refuse()
-            return self._best()
-        for make, again in self._ways():
-            if self._try(make, locate_again=again) and self._tried[-1][0].conclusive:
+            return self._by([(self._bitstream, True)])
+        return self._by(self._ways(), known=wave is None or wave.known)
+
+    def _by(self, ways: Iterable[_Way], known: bool = True) -> Attempt:
+        """What the first of the ways gives that gets through, else the best; ``known``: see ``_refuse``."""
+        self._others = iter(ways)
+        for way in self._others:
+            self._known.append(way)
+            if self._try(way) and self._tried[-1][0].conclusive:
                 break
         if not self._tried:
-            self._refuse(known=wave is None or wave.known)
+            self._refuse(known)
         return self._best()
 
-    def _ways(self) -> Iterator[tuple[_Make, bool]]:
+    def _ways(self) -> Iterator[_Way]:
         """Ways to decode what libsndfile may know; PyAV is imported when it comes to that."""
         if self._is_mpeg():
             yield self._mpeg, False
@@ -232,11 +323,10 @@ class _OneFile:
 
     # What becomes of them.
 
-    def _try(self, make: _Make, *, locate_again: bool) -> bool:
+    def _try(self, way: _Way) -> bool:
         """Attempt one way; False if it is none."""
         try:
-            sources = make()
-            done = attempt(sources, self._specs, self._out, self._writer, self._limits, locate_again=locate_again)
+            done = self._attempt(way)
         except NotDecodableHere as error:
             self._errors.append(error)
             return False
@@ -245,16 +335,20 @@ class _OneFile:
                 raise
             self._errors.append(error)
             return False
-        self._tried.append((done, make, locate_again))
+        self._tried.append((done, way))
         return True
 
-    def _best(self) -> Decoded:
-        """The attempt that decodes most, the later one of two equals; read again if another came after it."""
-        best = max(enumerate(self._tried), key=lambda tried: (tried[1][0].got, tried[0]))[0]
-        done, make, again = self._tried[best]
-        if best < len(self._tried) - 1:
-            done = attempt(make(), self._specs, self._out, self._writer, self._limits, locate_again=again)
-        return done.result()
+    def _attempt(self, way: _Way) -> Attempt:
+        make, again = way
+        return attempt(
+            make(), self._specs, self._out, self._writer, self._limits, locate_again=again, choose=self._choose
+        )
+
+    def _best(self) -> Attempt:
+        """The attempt that decodes most; made again if another came after it."""
+        best = _most([done for done, _ in self._tried])
+        done, self._chosen = self._tried[best]
+        return done if best == len(self._tried) - 1 else self._attempt(self._chosen)
 
     def _need_av(self, what: str | None = None) -> None:
         import_av(what or f"{suffix_of(self._path) or self._container} audio")
@@ -278,6 +372,23 @@ class _OneFile:
         known = has_audio_suffix(self._path) or self._container not in (None, "mpeg")
         status = Status.CORRUPT if known else Status.UNSUPPORTED
         raise TrackError(status, f"not audio, or damaged at its beginning: {first}") from first
+
+
+def _most(attempts: Sequence[Attempt]) -> int:
+    """Index of the attempt that decodes most, of the later one of two equals."""
+    return max(range(len(attempts)), key=lambda i: (attempts[i].got, i))
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Around all that reads the file."""
+    with quiet_c_stderr():
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                raise MemoryError("not enough memory to read this track") from error
+            raise TrackError(Status.UNREADABLE, f"cannot be read: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -293,6 +293,7 @@ class AvSource:
         if writer.done or (at is not None and at >= start):
             self.packets += 1
             self.bad_packets += 1
+            writer.note_spoilt(writer.done if at is None else at - start, self._frame_samples)
 
 
 def _packed(frame: Any) -> Any:

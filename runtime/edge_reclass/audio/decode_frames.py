@@ -34,10 +34,11 @@ class FramesSource:
         begin = max(0, first - _PREROLL)
         source = self._open(Pieces(self._fd, self._frames.view(begin, first + count - begin + 2)))
         source.read(start - begin * per, writer)
-        lost = self._frames.lost(first, count)
-        writer.note_gap(lost * per)
         self.packets += count
-        self.bad_packets += lost + source.bad_packets
+        self.bad_packets += source.bad_packets
+        for number, lost in self._frames.lost(first, count):
+            writer.note_gap(number * per - start, lost * per)
+            self.bad_packets += lost
         self.error = source.error
         return None
 

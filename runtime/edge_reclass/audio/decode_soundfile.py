@@ -21,6 +21,12 @@ _NOT_IMPLEMENTED: Final = (4, 18, 33)
 _UNKNOWN_TOTAL: Final = 2**62
 """libsndfile reports SF_COUNT_MAX frames for a flac whose header does not say how long it is."""
 
+_PREROLL_SECONDS: Final = {"MP3": 0.5}
+"""By libsndfile's name of the format: how far ahead of the excerpt reading begins.
+
+At low bit rates an mp3's bit reservoir reaches farther back than libmpg123 does when it seeks.
+"""
+
 _SKIP_SECONDS: Final = 0.05
 """How far behind a bad spot reading is tried again."""
 
@@ -89,7 +95,10 @@ class SoundfileSource:
             self._reopen()
         try:
             if start > self._position:
-                self._opened.seek(start)
+                self._go_to(start, writer)
+                if self._position < start:
+                    self._check_file()
+                    return self._position
         except soundfile.LibsndfileError as error:
             self.error = f"no way to sample {start} of {self.total}: {error.error_string}"
             if not self._walk_to(start, writer):
@@ -105,6 +114,18 @@ class SoundfileSource:
                 ended, self.error = start + writer.done, None  # nothing behind it can be decoded
             self._check_file()
             return ended
+
+    def _go_to(self, start: int, writer: MonoWriter) -> None:
+        """Forward to ``start``, from where samples are those of a full decode."""
+        begin = start - round(_PREROLL_SECONDS.get(self._opened.format, 0.0) * self.rate)
+        if begin > self._position or begin == start:
+            self._opened.seek(begin)
+            self._position = begin
+        while self._position < start:
+            got = len(self._opened.read(out=writer.frames(start - self._position, self.channels)))
+            if not got:
+                break
+            self._position += got
 
     def measure(self, writer: MonoWriter) -> int:
         """See ``Source.measure``: decodes, up to the first error; the next read opens the file again."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.audio.excerpt import ExcerptSpec, locate
+from edge_reclass.audio.runs import Run
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with a file that could be decoded all the same.
+    """What is wrong with a file that could be decoded all the same, as far as it was read.
 
     Attributes:
         bad_packets: packets (or frames) within the segments that could not be decoded.
@@ -63,6 +64,8 @@ class Decoded:
         total: samples of the whole track (per channel) at ``rate``, as its container declares or as counted.
         channel: index of the channel that is heard alone, because the mix cancels; None: the mean of all channels.
         damage: None where all is well.
+        read: the runs of the track that were read so far; elsewhere the segments hold nothing of it.
+        lost: the runs of these that could not be decoded, or that are spoilt; zeros are in the place of most.
     """
 
     segments: tuple[Segment, ...]
@@ -72,6 +75,8 @@ class Decoded:
     total: int
     channel: int | None = None
     damage: Damage | None = None
+    read: tuple[Run, ...] = ()
+    lost: tuple[Run, ...] = ()
 
     def excerpt(self, spec: ExcerptSpec) -> tuple[NDArray[np.float32], int]:
         """Samples of an excerpt that was asked for, and the position of the first in the track, at ``rate``.

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from edge_reclass.audio.decoded import Decoded
 from edge_reclass.audio.excerpt import ExcerptSpec, Limits
 from edge_reclass.audio.mono import FULL_SCALE, MAX_CHANNELS, MonoWriter, check_out
-from edge_reclass.audio.reading import attempt
+from edge_reclass.audio.reading import Attempt, Choose, attempt, read_on
+from edge_reclass.audio.runs import Run
+from edge_reclass.audio.track import OpenTrack
 from edge_reclass.errors import Status, TrackError
 
 
@@ -54,7 +56,48 @@ def mix_excerpt(
         TrackError: ``empty`` (no samples), ``unsupported`` (rate outside 4 kHz to 12.288 MHz), ``too_long`` (more than
             the limits allow or ``out`` holds), ``corrupt`` (NaN or infinite samples).
     """
-    check_out(out)
+    return _InMemory(samples, rate, specs, out, limits).first(None).result()
+
+
+def open_samples(
+    samples: NDArray[Any],
+    rate: int,
+    specs: Sequence[ExcerptSpec],
+    out: NDArray[np.float32],
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    choose: Choose | None = None,
+) -> OpenTrack:
+    """As :func:`mix_excerpt`, but mix only what is chosen, and the rest when it is asked for; see ``Decoder.open``."""
+    return OpenTrack(_InMemory(samples, rate, specs, out, limits), choose)
+
+
+class _InMemory:
+    """Samples in memory as a ``track.Readable``."""
+
+    def __init__(
+        self,
+        samples: NDArray[Any],
+        rate: int,
+        specs: Sequence[ExcerptSpec],
+        out: NDArray[np.float32],
+        limits: Limits,
+    ) -> None:
+        check_out(out)
+        self._source = _MemorySource(_checked(samples), rate)
+        self._specs, self._out, self._limits = specs, out, limits
+        self._writer = MonoWriter()
+
+    def first(self, choose: Choose | None) -> Attempt:
+        return attempt(
+            [self._source], self._specs, self._out, self._writer, self._limits, locate_again=False, choose=choose
+        )
+
+    def more(self, first: Attempt, runs: Sequence[Run]) -> Attempt:
+        return read_on(first.sources, first, runs, self._out, self._writer, self._limits)
+
+
+def _checked(samples: NDArray[Any]) -> NDArray[Any]:
+    """``samples`` as [n, channels]."""
     if samples.dtype not in FULL_SCALE:
         raise ValueError(
             f"samples of type {samples.dtype}, expected native {', '.join(str(dtype) for dtype in FULL_SCALE)}"
@@ -65,5 +108,4 @@ def mix_excerpt(
         raise ValueError(f"samples of shape {samples.shape}, expected [n] or [n, channels], channels ≤ {MAX_CHANNELS}")
     if len(samples) == 0:
         raise TrackError(Status.EMPTY, "no samples")
-    source = _MemorySource(samples, rate)
-    return attempt([source], specs, out, MonoWriter(), limits, locate_again=False).result()
+    return samples

@@ -9,6 +9,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from edge_reclass.audio.runs import Run
 from edge_reclass.errors import Status, TrackError
 
 BLOCK_VALUES: Final = 2 * 65_536
@@ -41,6 +42,13 @@ FULL_SCALE: Final[dict[np.dtype[Any], float]] = {
 """Sample types that are taken, and the value that stands for 1.0 in each; uint8 is centred on 128."""
 
 
+class UnsoundError(TrackError):
+    """Samples that are none: ``corrupt``, wherever else the track may be sound."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Status.CORRUPT, message)
+
+
 class MonoWriter:
     """Mixes blocks to mono into a caller's buffer; owns the blocks and the weights.
 
@@ -56,6 +64,8 @@ class MonoWriter:
         self._stream: Any = None
         self._at = self._wanted = self._got = self._gap = self._collected = 0
         self._channels = 1
+        self.spoilt: list[Run] = []
+        """Where in the segment, in samples of the file, something could not be decoded; not ordered."""
         self.begin_pass()
 
     def begin_pass(self, channel: int | None = None, survey: bool = False) -> None:
@@ -77,6 +87,7 @@ class MonoWriter:
         """
         self._out = out
         self._at = self._got = self._gap = self._collected = 0
+        self.spoilt.clear()
         self._wanted = wanted
         self._rates = rate, file_rate
         self._stream = None
@@ -180,7 +191,7 @@ class MonoWriter:
     def gap(self, count: int) -> None:
         """Write ``count`` zeros (count ≤ missing) in the place of samples that cannot be decoded."""
         self._mix_collected()
-        self._gap += count
+        self.note_gap(self._got, count)
         while count:
             step = min(count, BLOCK_VALUES)
             if self._stream is None:
@@ -193,9 +204,14 @@ class MonoWriter:
             self._got += step
             count -= step
 
-    def note_gap(self, count: int) -> None:
-        """Count ``count`` of the samples written as a source's filling for what cannot be decoded."""
+    def note_gap(self, at: int, count: int) -> None:
+        """Count ``count`` samples, from ``at`` in the segment on, as filling for what cannot be decoded."""
         self._gap += count
+        self.note_spoilt(at, count)
+
+    def note_spoilt(self, at: int, count: int) -> None:
+        """Note that what is written of ``count`` samples, from ``at`` in the segment on, is not to be trusted."""
+        self.spoilt.append((max(0, at), min(at + count, self._wanted)))
 
     def finish(self) -> tuple[NDArray[np.float32], int, int]:
         """What has been written since ``begin``; samples of the file that are gaps in it; and that lack at its end."""
@@ -249,15 +265,15 @@ def _energy(samples: NDArray[np.float32]) -> float:
 
 
 def _check_sound(samples: NDArray[np.float32], energy: float) -> None:
-    """TrackError ``corrupt`` for NaN, infinity, and values beyond MAX_PEAK; ``energy`` is that of the samples."""
+    """UnsoundError for NaN, infinity, and values beyond MAX_PEAK; ``energy`` is that of the samples."""
     if energy < MAX_PEAK**2:
         return  # no single sample can be larger then
     low, high = float(np.min(samples)), float(np.max(samples))
     peak = max(-low, high)
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise TrackError(Status.CORRUPT, "the excerpt holds NaN or infinite samples")
+        raise UnsoundError("the excerpt holds NaN or infinite samples")
     if peak > MAX_PEAK:
-        raise TrackError(Status.CORRUPT, f"the excerpt has a peak of {peak:.1e}, full scale is 1")
+        raise UnsoundError(f"the excerpt has a peak of {peak:.1e}, full scale is 1")
 
 
 def _to_float(samples: NDArray[Any], out: NDArray[np.float32]) -> None:

@@ -139,10 +139,11 @@ class Frames:
         else:
             self.runs.pop()
 
-    def lost(self, first: int, count: int) -> int:
-        """How many of the frames from ``first`` on are lost."""
+    def lost(self, first: int, count: int) -> list[tuple[int, int]]:
+        """Number and count of the frames that are lost among ``count`` from ``first`` on."""
         end = first + count
-        return sum(max(0, min(end, run.first) - max(first, run.first - run.lost)) for run in self.runs)
+        spans = ((max(first, run.first - run.lost), min(end, run.first)) for run in self.runs)
+        return [(begin, stop - begin) for begin, stop in spans if begin < stop]
 
     def view(self, first: int, count: int) -> list[Piece]:
         """A file of the frames from ``first`` on, with silent ones for those that are lost, and a Xing tag in front."""

@@ -47,36 +47,52 @@ def tag_size(fd: int, offset: int, head: bytes) -> int | None:
     return None
 
 
-def skip_leading(fd: int) -> int:
-    """Where the content begins behind the tags in front of an open file; its offset is kept."""
+def leading_tags(fd: int) -> list[tuple[int, int]]:
+    """Offset and length of each tag in front of an open file; its offset is kept. The last may end behind the file."""
+    tags: list[tuple[int, int]] = []
     offset = 0
     # A tag may follow a tag; eight are more than any tagger writes.
-    for _ in range(8):
+    while len(tags) < 8:
         head = os.pread(fd, 32, offset)
         size = tag_size(fd, offset, head) if head[:3] in (b"ID3", b"APE", b"TAG") else None
         if size is None:
             break
+        tags.append((offset, size))
         offset += size
-    return offset
+    return tags
+
+
+def skip_leading(fd: int) -> int:
+    """Where the content begins behind the tags in front of an open file; its offset is kept."""
+    return sum(size for _, size in leading_tags(fd))
+
+
+def trailing_tags(fd: int, size: int) -> list[tuple[int, int]]:
+    """Offset and length of each tag at the end of an open file of ``size`` bytes, the last one first."""
+    tags: list[tuple[int, int]] = []
+    end = size
+    while len(tags) < 8:
+        tail_at = max(0, end - 160)
+        tail = os.pread(fd, end - tail_at, tail_at)
+        if tail[-128:-125] == b"TAG" and len(tail) >= 128:
+            length = 128
+        elif tail[-32:-24] == b"APETAGEX":
+            length = int.from_bytes(tail[-20:-16], "little")
+            length += 32 if int.from_bytes(tail[-12:-8], "little") & (1 << 31) else 0
+        elif tail[-9:] == b"LYRICS200" and tail[-15:-9].isdigit():
+            length = int(tail[-15:-9]) + 15
+        elif tail[-10:-7] == b"3DI":
+            length = 20 + sum((b & 0x7F) << s for b, s in zip(tail[-4:], (21, 14, 7, 0), strict=True))
+        else:
+            break
+        end -= length
+        if end <= 0:
+            return []
+        tags.append((end, length))
+    return tags
 
 
 def trailing_start(fd: int, size: int) -> int:
     """Where the tags at the end of an open file of ``size`` bytes begin; ``size`` where there are none."""
-    end = size
-    for _ in range(8):
-        tail_at = max(0, end - 160)
-        tail = os.pread(fd, end - tail_at, tail_at)
-        if tail[-128:-125] == b"TAG" and len(tail) >= 128:
-            end -= 128
-        elif tail[-32:-24] == b"APETAGEX":
-            length = int.from_bytes(tail[-20:-16], "little")
-            end -= length + (32 if int.from_bytes(tail[-12:-8], "little") & (1 << 31) else 0)
-        elif tail[-9:] == b"LYRICS200" and tail[-15:-9].isdigit():
-            end -= int(tail[-15:-9]) + 15
-        elif tail[-10:-7] == b"3DI":
-            end -= 20 + sum((b & 0x7F) << s for b, s in zip(tail[-4:], (21, 14, 7, 0), strict=True))
-        else:
-            break
-        if end <= 0:
-            return size
-    return end
+    tags = trailing_tags(fd, size)
+    return tags[-1][0] if tags else size

@@ -88,6 +88,7 @@ class StepEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=T
     after: str
     weights: dict[str, Annotated[float, Meta(ge=0, le=MAX_WEIGHT)]]
     accept: float | None = None
+    windows: Annotated[int, Meta(ge=1, le=MAX_WINDOWS)] | Literal["all"] | None = None
 
 
 class PolicyEntry(Struct, forbid_unknown_fields=True, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge_reclass.cascade.answers import StageAnswer, StepAnswer
 from edge_reclass.cascade.cascade import Cascade
 from edge_reclass.cascade.opening import SharedModel, load_bundle, open_model
 from edge_reclass.cascade.plan import (
@@ -27,7 +28,9 @@ __all__ = [
     "Policy",
     "SharedModel",
     "Stage",
+    "StageAnswer",
     "Step",
+    "StepAnswer",
     "choose_policy",
     "compile_plan",
     "count_windows",

@@ -14,25 +14,27 @@ runs raises. ``edge_reclass.CascadePool`` serves several threads, on one set of 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass._version import __version__
-from edge_reclass.audio import Decoded, Decoder, Limits, Resampler, mix_excerpt
-from edge_reclass.audio.loudness import SILENCE_DB
+from edge_reclass.audio import Choose, Decoder, Limits, OpenTrack, Resampler, open_samples
 from edge_reclass.backends import Backend
 from edge_reclass.bundle import Bundle
-from edge_reclass.cascade.encoders import Parts
+from edge_reclass.cascade.answers import StageAnswer, StepAnswer
+from edge_reclass.cascade.encoders import Parts, Progress
 from edge_reclass.cascade.opening import Lane, SharedModel, load_bundle, open_model
 from edge_reclass.cascade.plan import (
     DEFAULT_BATCH,
@@ -40,36 +42,46 @@ from edge_reclass.cascade.plan import (
     DEFAULT_MAX_SECONDS,
     Options,
     Plan,
-    Signal,
     choose_policy,
 )
 from edge_reclass.cascade.policy import Answer, Decision, Policy, decide
+from edge_reclass.cascade.sound import Excerpts, Hearing, Known, heard_first
 from edge_reclass.cascade.stages import Heard, Stage
-from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError, Status, TrackError, UsageError
-from edge_reclass.verdict import DamageSeen, ExcerptSeen, Score, StageReport, Verdict
+from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError, Status, TrackError, UsageError, WorkerError
+from edge_reclass.verdict import ExcerptSeen, Score, StageReport, Verdict, WindowsSeen
+
+_Open = Callable[[bool], AbstractContextManager[Hearing]]
+"""Opens a track and reads of it what the policy's first steps can hear, or all."""
 
 
-@dataclass(frozen=True)
-class StageAnswer:
-    """What one stage says of an excerpt, whatever the policy decides.
+class Files(Protocol):
+    """Where a cascade's tracks are decoded, if that is not where it runs itself."""
 
-    embedding: float32[dim], a copy
-    probabilities: over the genres, calibrated
-    outside: the embedding is unlike anything that the head was fitted on
-    """
+    def open(self, path: str | os.PathLike[str], *, whole: bool) -> AbstractContextManager[Hearing]:
+        """Open a track and read of it what the policy's first steps can hear, or all.
 
-    name: str
-    embedding: NDArray[np.float32]
-    probabilities: tuple[float, ...]
-    outside: bool
+        Raises:
+            TrackError: as :meth:`edge_reclass.audio.Decoder.open`.
+        """
 
 
 class Cascade:
     """A bundle opened on one device under one policy. Made by :meth:`open`; a context manager."""
 
-    def __init__(self, model: SharedModel, lane: Lane, *, plan: Plan | None = None, owns_model: bool = False) -> None:
-        """``plan``: what is done with the lane's stages; by default what the model was opened for."""
-        self._model, self._lane = model, lane
+    def __init__(
+        self,
+        model: SharedModel,
+        lane: Lane,
+        *,
+        plan: Plan | None = None,
+        owns_model: bool = False,
+        files: Files | None = None,
+    ) -> None:
+        """``plan``: what is done with the lane's stages; by default what the model was opened for.
+
+        ``files``: where tracks are decoded; None: here.
+        """
+        self._model, self._lane, self._files = model, lane, files
         self.plan = plan or model.plan
         self._owns_model = owns_model
         self._closed = False
@@ -142,9 +154,7 @@ class Cascade:
             EngineError: the cascade is closed.
             DeviceError: the device is lost; no further track can be classified.
         """
-        return self._classify(
-            os.fsdecode(path), lambda out: self._decoder.decode(path, self.plan.excerpts, out), file=_stat(path)
-        )
+        return self._classify(os.fsdecode(path), self._from_file(path), file=_stat(path))
 
     def classify_samples(self, samples: NDArray[Any], rate: int, name: str = "<samples>") -> Verdict:
         """Classify audio in memory.
@@ -162,23 +172,73 @@ class Cascade:
         """
         return self._classify(name, self._from_memory(samples, rate), in_memory=True)
 
-    def answers(self, samples: NDArray[Any], rate: int) -> list[StageAnswer]:
+    def answers(self, samples: NDArray[Any], rate: int, *, stepwise: bool = False) -> list[StageAnswer]:
         """What every stage of the policy says of audio in memory, without a vote or an early exit.
 
         Args and errors as :meth:`classify_samples`; and
+
+        Args:
+            stepwise: also what it says after each of the policy's steps on fewer windows.
 
         Raises:
             TrackError: no stage can say anything of these samples (too short, silent, not finite, …).
         """
         with self._working():
             said = []
-            for stage, heard, _, _ in self._hear(self._from_memory(samples, rate)(self._lane.workspace.decoded)):
-                if heard is not None:
-                    embedding = self._lane.workspace.embeddings[stage.name].copy()
-                    said.append(StageAnswer(stage.name, embedding, heard.probabilities, heard.outside))
-            if not said:
-                raise _silent()
+            with self._from_memory(samples, rate)(True) as track:
+                for work, heard in self._hear(track, stepwise=stepwise):
+                    if heard is not None:
+                        embedding = self._lane.workspace.embeddings[work.stage.name].copy()
+                        seen = WindowsSeen(work.progress.heard, work.progress.of)
+                        said.append(StageAnswer(work.stage.name, embedding, heard.probabilities, heard.outside, seen))
+                if not said:
+                    raise track.nothing_heard()
             return said
+
+    def step_answers(
+        self, path: str | os.PathLike[str], clock: Callable[[], float] = time.perf_counter
+    ) -> tuple[float, list[StepAnswer]]:
+        """What the stages say of one audio file at every step of the policy, without a vote or an early exit.
+
+        Nothing is computed twice: after each step a stage goes on from where it was.
+
+        Args:
+            clock: in seconds, of the times that are given.
+
+        Returns:
+            Milliseconds of decoding, and the answers in running order.
+
+        Raises:
+            TrackError: the file cannot be decoded, or is too short.
+            UsageError: a call of another thread is running.
+            EngineError: the cascade is closed, or an encoder or head failed.
+            DeviceError: the device is lost; no further track can be worked on.
+        """
+        with self._working():
+            began = clock()
+            with self._from_file(path, clock)(True) as track:
+                decoding = (clock() - began) * 1e3
+                said: list[StepAnswer] = []
+                resampled: dict[str, float] = {}
+                began = clock()
+                for work, heard in self._hear(track, stepwise=True):
+                    milliseconds, name = (clock() - began) * 1e3, work.stage.name
+                    before = resampled.get(name, 0.0)
+                    resampled[name] = math.fsum(p.milliseconds for p in work.parts.taken() if p.name == "resample")
+                    said.append(
+                        StepAnswer(
+                            name,
+                            work.excerpt,
+                            WindowsSeen(work.progress.heard, work.progress.of),
+                            work.progress.complete,
+                            None if heard is None else heard.probabilities,
+                            heard is not None and heard.outside,
+                            milliseconds - (resampled[name] - before),
+                            resampled[name] - before,
+                        )
+                    )
+                    began = clock()
+            return decoding, said
 
     def embed(self, path: str | os.PathLike[str]) -> dict[str, NDArray[np.float32]]:
         """What every stage's encoder makes of one audio file, by the stage's name: float32[dim] each, copies.
@@ -191,25 +251,51 @@ class Cascade:
             EngineError: the cascade is closed, or an encoder failed.
             DeviceError: the device is lost; no further track can be worked on.
         """
-        return self._embed(lambda out: self._decoder.decode(path, self.plan.excerpts, out))
+        return self._embed(self._from_file(path))
 
     def embed_samples(self, samples: NDArray[Any], rate: int) -> dict[str, NDArray[np.float32]]:
         """As :meth:`embed`, of audio in memory; args as :meth:`classify_samples`, and its ValueError."""
         return self._embed(self._from_memory(samples, rate))
 
-    def _embed(self, decode: Callable[[NDArray[np.float32]], Decoded]) -> dict[str, NDArray[np.float32]]:
-        with self._working():
-            workspace = self._lane.workspace
-            encoded = self._encode(decode(workspace.decoded))
-            return {stage.name: workspace.embeddings[stage.name].copy() for stage, heard, _, _ in encoded if heard}
+    def _embed(self, opened: _Open) -> dict[str, NDArray[np.float32]]:
+        with self._working(), opened(True) as track:
+            names = [work.stage.name for work in self._encode(track) if work.progress.heard]
+            if not names:
+                track.check()
+            return {name: self._lane.workspace.embeddings[name].copy() for name in names}
 
-    def _from_memory(self, samples: NDArray[Any], rate: int) -> Callable[[NDArray[np.float32]], Decoded]:
+    def _from_file(self, path: str | os.PathLike[str], clock: Callable[[], float] = time.perf_counter) -> _Open:
+        if (files := self._files) is not None:
+            return lambda whole: files.open(path, whole=whole)
+
+        @contextmanager
+        def opened(whole: bool) -> Iterator[Hearing]:
+            buffer = self._lane.workspace.decoded
+            with self._decoder.open(path, self.plan.excerpts, buffer, self._choose(whole)) as track:
+                yield self._hearing(track, clock)
+
+        return opened
+
+    def _from_memory(self, samples: NDArray[Any], rate: int) -> _Open:
         if not isinstance(samples, np.ndarray):
             raise ValueError(f"samples: expected a numpy array, got {type(samples).__name__}")
         if int(rate) != rate:
             raise ValueError(f"rate: expected whole samples per second, got {rate}")
         hertz = int(rate)
-        return lambda out: mix_excerpt(samples, hertz, self.plan.excerpts, out, self._limits)
+
+        def opened(whole: bool) -> AbstractContextManager[Hearing]:
+            buffer, choose = self._lane.workspace.decoded, self._choose(whole)
+            return nullcontext(
+                self._hearing(open_samples(samples, hertz, self.plan.excerpts, buffer, self._limits, choose))
+            )
+
+        return opened
+
+    def _choose(self, whole: bool) -> Choose | None:
+        return None if whole else partial(heard_first, self.plan)
+
+    def _hearing(self, track: OpenTrack, clock: Callable[[], float] = time.perf_counter) -> Hearing:
+        return Excerpts(track, self.plan.excerpts, self._lane.workspace.signals, self._resampler, clock)
 
     def classify_many(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Verdict]:
         """Classify tracks one after another; one verdict per path, in order."""
@@ -248,7 +334,7 @@ class Cascade:
     def _classify(
         self,
         name: str,
-        decode: Callable[[NDArray[np.float32]], Decoded],
+        opened: _Open,
         *,
         in_memory: bool = False,
         file: os.stat_result | None = None,
@@ -268,12 +354,12 @@ class Cascade:
             )
             run = _Run(begun, plan.genres)
             try:
-                self._run(run, decode)
+                self._run(run, opened)
             except TrackError as error:
                 return run.failed(error.status, str(error))
             except MemoryError as error:
                 return run.failed(Status.OUT_OF_MEMORY, str(error) or "not enough memory for this track")
-            except DeviceError:
+            except (DeviceError, WorkerError):
                 raise  # not this track's fault, and no other track would fare better
             except Exception as error:
                 if in_memory and isinstance(error, ValueError) and run.verdict.decode_milliseconds is None:
@@ -282,63 +368,69 @@ class Cascade:
                 return run.failed(Status.ERROR, str(error) if isinstance(error, EdgeReclassError) else _named(error))
             return run.verdict
 
-    def _run(self, run: _Run, decode: Callable[[NDArray[np.float32]], Decoded]) -> None:
+    def _run(self, run: _Run, opened: _Open) -> None:
         began = time.perf_counter()
-        decoded = decode(self._lane.workspace.decoded)
-        run.verdict = replace(
-            run.verdict,
-            decode_milliseconds=(time.perf_counter() - began) * 1e3,
-            damage=None if decoded.damage is None else DamageSeen(**asdict(decoded.damage)),
-            channel=decoded.channel,
-        )
-        answers: list[Answer] = []
+        with opened(False) as track:
+            run.opened(track.known, (time.perf_counter() - began) * 1e3)
+            self._ask(run, track)
+
+    def _ask(self, run: _Run, track: Hearing) -> None:
+        answers: dict[str, Answer] = {}  # the last of each stage
         began = time.perf_counter()
-        for stage, heard, seen, parts in self._hear(decoded):
+        for work, heard in self._hear(track, stepwise=True):
             answered = time.perf_counter()
-            decision = None
+            name, progress, decision = work.stage.name, work.progress, None
             if heard is not None:
-                answers.append(Answer(stage.name, heard.probabilities, heard.outside))
+                answers[name] = Answer(name, heard.probabilities, heard.outside)
             if answers:
-                decision = decide(self.plan.policy, answers, after=stage.name, min_confidence=self.plan.min_confidence)
-                parts.add("policy", time.perf_counter() - answered)
-            run.answered(stage.name, heard, (answered - began) * 1e3, seen, parts)
+                decision = decide(
+                    self.plan.policy,
+                    tuple(answers.values()),
+                    after=name,
+                    windows=None if progress.complete else progress.heard,
+                    min_confidence=self.plan.min_confidence,
+                )
+                work.parts.add("policy", time.perf_counter() - answered)
+            kept = self._lane.workspace.embeddings[name] if self.plan.keep_embeddings and heard is not None else None
+            run.answered(work, heard, (answered - began) * 1e3, kept)
+            run.read(track.known)
             if decision is not None and decision.stop:
-                run.decided(answers[-1].stage, decision)
+                run.decided(list(answers)[-1], decision)
                 return
             began = time.perf_counter()
-        raise _silent()
+        raise track.nothing_heard()
 
-    def _hear(self, decoded: Decoded) -> Iterator[tuple[Stage, Heard | None, ExcerptSeen, Parts]]:
-        """Each stage in turn, when it is asked for, with what it says: None where it heard only silence."""
+    def _hear(self, track: Hearing, *, stepwise: bool = False) -> Iterator[tuple[_Work, Heard | None]]:
+        """As :meth:`_encode`, each time with what the stage says: None where it heard nothing."""
         silent: set[str] = set()
-        for stage, windows, seen, parts in self._encode(decoded):
-            if not windows:
-                silent.add(stage.name)
-            yield stage, stage.judge(self._lane.workspace.embeddings, parts, silent) if windows else None, seen, parts
+        for work in self._encode(track, stepwise=stepwise):
+            heard = None
+            if work.progress.heard:
+                heard = work.stage.judge(self._lane.workspace.embeddings, work.parts, silent)
+            else:
+                silent.add(work.stage.name)
+            yield work, heard
 
-    def _encode(self, decoded: Decoded) -> Iterator[tuple[Stage, int, ExcerptSeen, Parts]]:
-        """Each stage in turn, when it is asked for, whose embedding is then there, with how many windows it heard."""
-        seconds = decoded.total / decoded.rate
+    def _encode(self, track: Hearing, *, stepwise: bool = False) -> Iterator[_Work]:
+        """Each stage in turn, when it is asked for, whose embedding is then there: after all of its windows.
+
+        ``stepwise``: before that, or instead, after each of the policy's steps on fewer windows.
+        """
+        known = track.known
+        seconds = known.total / known.rate
         if seconds < self.plan.min_seconds:
+            track.check()
             raise TrackError(Status.TOO_SHORT, f"expected at least {self.plan.min_seconds:g} s, got {seconds:.3f} s")
-        filled: dict[Signal, int] = {}
-        workspace = self._lane.workspace
+        policy = self.plan.policy
         for stage in self._lane.stages:
-            began = time.perf_counter()
             parts = Parts()
-            signal = stage.plan.signal
-            samples, start = decoded.excerpt(signal.excerpt)
-            seen = ExcerptSeen(start / decoded.rate, len(samples) / decoded.rate)
-            if signal.rate is not None:
-                buffer = workspace.signals[signal]
-                if signal not in filled:
-                    filled[signal] = self._resampler.resample(samples, decoded.rate, signal.rate, buffer)
-                    parts.add("resample", time.perf_counter() - began)
-                samples = buffer[: filled[signal]]
-            heard = 0
-            for heard in stage.encode(samples, signal.rate or decoded.rate, workspace.embeddings, parts):  # noqa: B007
-                pass  # the policy asks after all windows
-            yield stage, heard, seen, parts
+            start, count = track.known.excerpts[self.plan.excerpts.index(stage.plan.signal.excerpt)]
+            seen = ExcerptSeen(start, count / known.rate)
+            upto = policy.windows(stage.name) if stepwise else ()
+            for progress in track.encode(stage, self._lane.workspace.embeddings, parts, upto):
+                yield _Work(stage, progress, seen, parts)
+                if not progress.complete and progress.heard == upto[-1] and not policy.hears_all(stage.name):
+                    break
 
 
 def _stat(path: str | os.PathLike[str]) -> os.stat_result | None:
@@ -348,12 +440,18 @@ def _stat(path: str | os.PathLike[str]) -> os.stat_result | None:
         return None  # its verdict says so
 
 
-def _silent() -> TrackError:
-    return TrackError(Status.SILENT, f"no stage heard any sound above {SILENCE_DB:g} dBFS in its excerpt")
-
-
 def _named(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a stage has done on a track when it is asked: how far it came in its excerpt, and what that took so far."""
+
+    stage: Stage
+    progress: Progress
+    excerpt: ExcerptSeen
+    parts: Parts
 
 
 @dataclass
@@ -366,18 +464,35 @@ class _Run:
     def failed(self, status: Status, message: str) -> Verdict:
         return replace(self.verdict, status=status, error=message)
 
-    def answered(self, stage: str, heard: Heard | None, milliseconds: float, seen: ExcerptSeen, parts: Parts) -> None:
-        report = StageReport(stage, None, None, milliseconds, seen, parts.taken())
+    def opened(self, known: Known, milliseconds: float) -> None:
+        self.verdict = replace(self.verdict, decode_milliseconds=milliseconds)
+        self.read(known)
+
+    def read(self, known: Known) -> None:
+        """Note what is known of the file by now."""
+        self.verdict = replace(self.verdict, damage=known.damage, channel=known.channel)
+
+    def answered(
+        self, work: _Work, heard: Heard | None, milliseconds: float, embedding: NDArray[np.float32] | None
+    ) -> None:
+        """Note what a stage says, in place of what it said after fewer windows."""
+        name, before = work.stage.name, self.verdict.stages
+        if before and before[-1].name == name:
+            milliseconds += before[-1].milliseconds
+            before = before[:-1]
+        windows = WindowsSeen(work.progress.heard, work.progress.of)
+        report = StageReport(name, None, None, milliseconds, work.excerpt, work.parts.taken(), windows=windows)
         if heard is not None:
-            answer = Answer(stage, heard.probabilities)
+            answer = Answer(name, heard.probabilities)
             report = replace(
                 report,
                 genre=self.genres[answer.top],
                 confidence=answer.confidence,
                 outside=heard.outside,
                 distance=heard.distance,
+                embedding=None if embedding is None else embedding.astype("<f2").tobytes(),
             )
-        self.verdict = replace(self.verdict, stages=(*self.verdict.stages, report))
+        self.verdict = replace(self.verdict, stages=(*before, report))
 
     def decided(self, stage: str, decision: Decision) -> None:
         order = sorted(range(len(self.genres)), key=lambda g: (g != decision.genre, -decision.scores[g], g))

@@ -15,7 +15,7 @@ from edge_reclass import host
 from edge_reclass.backends import DEVICES, Backend, backend_class, open_backend
 from edge_reclass.bundle import Bundle, load, starter_path
 from edge_reclass.cascade.encoders import OpenRequest
-from edge_reclass.cascade.encoders.base import open_graph
+from edge_reclass.cascade.encoders.base import is_cheap_ahead, open_graph
 from edge_reclass.cascade.plan import Options, check_options, compile_plan, largest_batches, untrained
 from edge_reclass.cascade.policy import Policy
 from edge_reclass.cascade.shared_batches import SharedGraph
@@ -135,7 +135,12 @@ class SharedModel:
                 backends[stage.device] = resources.enter_context(open_backend(stage.device, threads=pool))
             backend = backends[stage.device]
             if count > 1 and backend.shares_batches and stage.graph is not None:
-                graph = SharedGraph(open_graph(stage, backend), stage.name)
+                opened = open_graph(stage, backend)
+                with ExitStack() as unless_shared:
+                    unless_shared.callback(opened.close)
+                    ahead = is_cheap_ahead(opened, max(stage.steps, default=0))
+                    unless_shared.pop_all()
+                graph = SharedGraph(opened, stage.name, ahead=ahead)
                 resources.callback(graph.close)
                 self._graphs[stage.name] = graph
         lanes = []
@@ -143,9 +148,9 @@ class SharedModel:
             stages = []
             for stage in self.plan.stages:
                 shared = self._graphs.get(stage.name)
-                opened = open_stage(OpenRequest(self.plan, stage, backends[stage.device], threads, shared), heads)
-                resources.callback(opened.close)
-                stages.append(opened)
+                made = open_stage(OpenRequest(self.plan, stage, backends[stage.device], threads, shared), heads)
+                resources.callback(made.close)
+                stages.append(made)
             lanes.append(Lane(tuple(stages), Workspace(self.plan)))
         return tuple(lanes)
 

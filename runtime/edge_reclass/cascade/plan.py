@@ -7,12 +7,12 @@ capacity stands here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_reclass.audio import MAX_RATE, MIN_RATE, ExcerptSpec, decode_seconds
-from edge_reclass.bundle import Bundle, BundleFile, EncoderEntry, ExcerptEntry, StageEntry
+from edge_reclass.bundle import Bundle, BundleFile, EncoderEntry, ExcerptEntry, StageEntry, StepEntry
 from edge_reclass.cascade.policy import PRESETS, Policy, Step, check, preset
 from edge_reclass.cascade.windowing import count_windows
 from edge_reclass.engines import GraphChoice
@@ -35,6 +35,7 @@ class Options:
     engines: Path | None = None
     timed: bool = False
     min_confidence: float | None = None
+    keep_embeddings: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class StagePlan:
     """What every window is brought to, in dB of full scale; None: as it is."""
     needed_later: bool
     """True if the head of a later stage takes this stage's embedding."""
+    steps: tuple[int, ...]
+    """After how many windows the policy asks before the stage has heard all."""
     encoder_files: tuple[str, ...]
     head_files: tuple[str, ...]
     """The stage's files as the manifest names them."""
@@ -112,6 +115,8 @@ class Plan:
     """Below it a verdict is ``unsure``; 0 turns ``unsure`` off; None: no such limit."""
     min_seconds: float
     """The largest ``min_seconds`` of the stages: a shorter track is ``too_short``, whatever stage would decide."""
+    keep_embeddings: bool = False
+    """Verdicts hold what the encoders made of a track."""
 
 
 def choose_policy(bundle: Bundle, name: str | Policy | None = None) -> Policy:
@@ -124,18 +129,15 @@ def choose_policy(bundle: Bundle, name: str | Policy | None = None) -> Policy:
         UsageError: there is no such policy, or the preset or policy does not fit the bundle's stages.
     """
     manifest = bundle.manifest
-    own = {
-        key: Policy(key, entry.vote, tuple(Step(s.after, s.weights, s.accept) for s in entry.steps))
-        for key, entry in manifest.policies.items()
-    }
+    own = {key: Policy(key, entry.vote, tuple(map(_step, entry.steps))) for key, entry in manifest.policies.items()}
     names = [stage.name for stage in manifest.stages]
     for key, policy in own.items():
         if key in PRESETS:
             raise BundleError(f"{bundle.root}: policies: {key!r} is the name of a preset, expected another one")
-        if wrong := check(policy, names) or _unmet_inputs(policy, manifest.stages):
+        if wrong := check(policy, names) or _unfit(bundle, policy):
             raise BundleError(f"{bundle.root}: policies.{key}: " + "; ".join(wrong))
     if isinstance(name, Policy):
-        if wrong := check(name, names) or _unmet_inputs(name, manifest.stages):
+        if wrong := check(name, names) or _unfit(bundle, name):
             raise UsageError(f"the policy {name.name!r} does not fit this bundle: " + "; ".join(wrong))
         return name
     wanted = manifest.default_policy if name is None else name
@@ -143,7 +145,7 @@ def choose_policy(bundle: Bundle, name: str | Policy | None = None) -> Policy:
         return own[wanted]
     if wanted in PRESETS:
         policy = preset(wanted, names)
-        if wrong := _unmet_inputs(policy, manifest.stages):
+        if wrong := _unfit(bundle, policy):
             raise UsageError(f"the policy {wanted!r} does not fit this bundle: " + "; ".join(wrong))
         return policy
     raise UsageError(
@@ -161,14 +163,28 @@ def untrained(bundle: Bundle, policy: Policy) -> list[str]:
     return [name for name in policy.stages if marked(bundle.manifest.provenance.get(name))]
 
 
-def _unmet_inputs(policy: Policy, stages: Sequence[StageEntry]) -> list[str]:
-    """Heads that take the embedding of a stage that has not run by then."""
-    entries = {stage.name: stage for stage in stages}
+def _step(entry: StepEntry) -> Step:
+    return Step(entry.after, entry.weights, entry.accept, None if entry.windows == "all" else entry.windows)
+
+
+def _unfit(bundle: Bundle, policy: Policy) -> list[str]:
+    """Heads that take the embedding of a stage that has not run by then; steps after windows that a stage lacks."""
     wrong = []
     for i, name in enumerate(policy.stages):
-        unmet = [need for need in entries[name].head.inputs if need not in policy.stages[: i + 1]]
+        entry = bundle.manifest.stage(name)
+        unmet = [need for need in entry.head.inputs if need not in policy.stages[: i + 1]]
         if unmet:
             wrong.append(f"the head of {name} takes {', '.join(unmet)}, which has not run by then")
+        signal = _signal(bundle, entry)
+        if not (asked := policy.windows(name)) or (entry.encoder.window_samples and signal.excerpt.seconds is None):
+            continue
+        most = 1 if signal.rate is None else _windows_in(entry, math.ceil((signal.excerpt.seconds or 0) * signal.rate))
+        if asked[-1] >= most:
+            all_of_it = "its excerpt at once" if most == 1 else f"{most} windows at most, and after all of them anyway"
+            wrong.append(
+                f"step after {asked[-1]} of {name}'s windows: the stage hears {all_of_it}; "
+                + ("remove windows" if most == 1 else f"expected windows from 1 to {most - 1}")
+            )
     return wrong
 
 
@@ -227,6 +243,7 @@ def compile_plan(
                 range=_range(bundle, entry, dims),
                 loudness=entry.loudness,
                 needed_later=any(name in manifest.stage(other).head.inputs for other in policy.stages if other != name),
+                steps=policy.windows(name),
                 encoder_files=() if choice is None else choice.files,
                 head_files=_head_files(entry),
             )
@@ -244,6 +261,7 @@ def compile_plan(
         max_rate=options.max_rate,
         decode_seconds=seconds,
         decode_samples=_capacity(seconds, options.max_rate),
+        keep_embeddings=options.keep_embeddings,
         min_confidence=manifest.min_confidence if options.min_confidence is None else options.min_confidence,
         min_seconds=max(stage.encoder.min_seconds for stage in stages),
     )
@@ -280,8 +298,12 @@ def _length(signal: Signal, options: Options) -> int:
 
 def _most_windows(entry: StageEntry, signal: Signal, options: Options) -> int:
     """Windows of the longest excerpt."""
+    return _windows_in(entry, _length(signal, options))
+
+
+def _windows_in(entry: StageEntry, samples: int) -> int:
     window, hop = entry.encoder.window_samples, entry.encoder.hop_samples
-    return 1 if window is None or hop is None else count_windows(_length(signal, options), window, hop)
+    return 1 if window is None or hop is None else count_windows(samples, window, hop)
 
 
 def _range(bundle: Bundle, entry: StageEntry, dims: Mapping[str, int]) -> RangePlan | None:

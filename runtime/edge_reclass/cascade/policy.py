@@ -42,12 +42,14 @@ class Answer:
 class Step:
     """After stage ``after`` vote with ``weights``; stop if the confidence is above ``accept`` (strictly).
 
-    ``accept`` is None for the last step only: it always decides.
+    ``accept`` is None for the last step only: it always decides. ``windows``: the stage has heard so many of its
+    excerpt's windows by then; None: all of them.
     """
 
     after: str
     weights: Mapping[str, float]
     accept: float | None = None
+    windows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,22 @@ class Policy:
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of the stages in running order."""
-        return tuple(step.after for step in self.steps)
+        return tuple(dict.fromkeys(step.after for step in self.steps))
+
+    def windows(self, stage: str) -> tuple[int, ...]:
+        """After how many windows ``stage`` is asked before it has heard all of them."""
+        return tuple(step.windows for step in self.steps if step.after == stage and step.windows is not None)
+
+    def hears_all(self, stage: str) -> bool:
+        """True if ``stage`` is asked after all of its windows too, before the next stage runs."""
+        return self.step(stage).windows is None
+
+    def step(self, stage: str, windows: int | None = None) -> Step:
+        """The step after so many windows of ``stage``; None: its last one; ValueError if there is none."""
+        for step in reversed(self.steps):
+            if step.after == stage and windows in (None, step.windows):
+                return step
+        raise ValueError(f"the policy {self.name} has no step after {_of_stage(stage, windows)}")
 
 
 @dataclass(frozen=True)
@@ -124,9 +141,16 @@ VOTES: Final[Mapping[str, Vote]] = MappingProxyType({"top1": top1, "soft": soft}
 
 
 def decide(
-    policy: Policy, answers: Sequence[Answer], *, after: str | None = None, min_confidence: float | None = None
+    policy: Policy,
+    answers: Sequence[Answer],
+    *,
+    after: str | None = None,
+    windows: int | None = None,
+    min_confidence: float | None = None,
 ) -> Decision:
     """Decide after stage ``after`` (default: the last that answered), given the answers so far in running order.
+
+    ``windows``: that stage has heard so many of its windows, of more; None: it has heard all.
 
     A stage that heard only silence gives no answer: the others are weighed as if the policy did not have it. An answer
     from outside of what a head was fitted on never ends the cascade early, and makes the verdict unsure.
@@ -135,8 +159,8 @@ def decide(
         min_confidence: below it the verdict is unsure; 0 turns ``unsure`` off altogether; None: no such limit.
 
     Raises:
-        ValueError: there is no answer, the answers are not those of stages up to ``after`` in the policy's order, or
-            they differ in their number of genres.
+        ValueError: there is no answer, the answers are not those of stages up to ``after`` in the policy's order, they
+            differ in their number of genres, or the policy has no such step.
     """
     said = [answer.stage for answer in answers]
     after = said[-1] if after is None and said else after
@@ -147,11 +171,11 @@ def decide(
         raise ValueError(f"expected answers of {done} in this order, got {said}")
     if len({len(answer.probabilities) for answer in answers}) != 1:
         raise ValueError(f"answers differ in their number of genres: {[len(a.probabilities) for a in answers]}")
-    step = policy.steps[policy.stages.index(said[-1])]
+    step = policy.step(said[-1], windows if said[-1] == after else None)
     weights = step.weights if any(step.weights.get(stage, 0.0) for stage in said) else dict.fromkeys(said, 1.0)
     genre, scores = VOTES[policy.vote](answers, weights)
     confidence = scores[genre]
-    last = after == policy.stages[-1]
+    last = after == policy.stages[-1] and windows is None
     outside = [answer.stage for answer in answers if answer.outside]
     if last:
         reason, code = f"last stage of {policy.name}", ReasonCode.LAST_STAGE
@@ -162,7 +186,7 @@ def decide(
         left, right = f"{confidence:.4f}", f"{step.accept:g}"
         if float(left) == float(right):  # where rounding hides what decided
             left, right = repr(confidence), repr(step.accept)
-        reason = f"{left} {'>' if above else '≤'} {right} after {step.after}"
+        reason = f"{left} {'>' if above else '≤'} {right} after {_of_stage(step.after, step.windows)}"
         low = min_confidence is not None and confidence < min_confidence
         return Decision(
             genre,
@@ -179,6 +203,10 @@ def decide(
     return Decision(genre, confidence, scores, reason, code)
 
 
+def _of_stage(stage: str, windows: int | None) -> str:
+    return stage if windows is None else f"{windows} window{'s' * (windows > 1)} of {stage}"
+
+
 def _outside(stages: Sequence[str]) -> str:
     return f"what {' and '.join(stages)} heard is unlike the music that the bundle was fitted on"
 
@@ -191,15 +219,14 @@ def check(policy: Policy, stages: Sequence[str]) -> list[str]:
     if not policy.steps:
         wrong.append("steps: expected at least one, got none")
     for i, step in enumerate(policy.steps):
-        where, so_far, last = (
-            f"steps[{i}] (after {step.after})",
-            policy.stages[: i + 1],
-            i == len(policy.steps) - 1,
-        )
+        where, last = f"steps[{i}] (after {_of_stage(step.after, step.windows)})", i == len(policy.steps) - 1
+        before = policy.steps[:i]
+        so_far = tuple(dict.fromkeys(done.after for done in policy.steps[: i + 1]))
         if step.after not in stages:
             wrong.append(f"{where}: expected one of the stages {', '.join(stages)}, got {step.after!r}")
-        if step.after in policy.stages[:i]:
-            wrong.append(f"{where}: the stage {step.after!r} has run before")
+        wrong.extend(f"{where}: {fault}" for fault in _order_faults(step, before))
+        if step.windows is not None and last:
+            wrong.append(f"{where}: the last step comes after all windows of its stage; remove windows")
         if unknown := sorted(set(step.weights) - set(so_far)):
             wrong.append(f"{where}: weights for {', '.join(unknown)}, but only {', '.join(so_far)} have run by then")
         if any(w != 0 and not MIN_WEIGHT <= w <= MAX_WEIGHT for w in step.weights.values()) or not any(
@@ -216,6 +243,21 @@ def check(policy: Policy, stages: Sequence[str]) -> list[str]:
         if step.accept is not None and not 0 <= step.accept <= 1:
             wrong.append(f"{where}: expected 0 ≤ accept ≤ 1, got {step.accept}")
     return wrong
+
+
+def _order_faults(step: Step, before: Sequence[Step]) -> list[str]:
+    """What is wrong with ``step`` where it stands, behind the steps ``before``."""
+    same = [done for done in before if done.after == step.after]
+    if not same:
+        return []
+    if before[-1].after != step.after:
+        return [f"the stage {step.after!r} has run before {before[-1].after!r}; its steps follow one another"]
+    heard = same[-1].windows
+    if heard is None:
+        return [f"the stage {step.after!r} has run before, on all of its windows"]
+    if step.windows is not None and step.windows <= heard:
+        return [f"windows: expected more than the {heard} of the step before, got {step.windows}"]
+    return []
 
 
 def _legacy(name: str, first: float, second: float) -> Policy:

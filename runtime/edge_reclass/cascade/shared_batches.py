@@ -23,13 +23,8 @@ Fill = Callable[[NDArray[np.float32]], None]
 """Writes one window into the row that it is given, float32[window]."""
 
 
-def add_rows(total: NDArray[np.float64], rows: NDArray[np.float32]) -> None:
-    """Add each row of ``rows`` (float32[n, dim]) to ``total`` (float64[dim]), one after another.
-
-    In this order the sum is the same bit by bit however the rows were cut into batches.
-    """
-    for row in rows:
-        total += row
+AddRows = Callable[[NDArray[np.float32]], None]
+"""Takes the embeddings of the windows that come next, float32[n, dim]; they are valid until it returns."""
 
 
 @dataclass(eq=False)
@@ -37,11 +32,11 @@ class _Request:
     """The windows of one track. Guarded by the graph's lock until it is ``done``."""
 
     windows: Sequence[Fill]
-    total: NDArray[np.float64]
+    add: AddRows
     taken: int = 0
     """Windows that a batch has taken."""
     added: int = 0
-    """Windows that are in ``total``."""
+    """Windows whose embeddings were given to ``add``."""
     error: BaseException | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -57,9 +52,11 @@ class _Segment:
 
 
 class SharedGraph:
-    """A graph and the thread that runs it. Takes ownership of the graph; a lane calls :meth:`add_embeddings`."""
+    """A graph and the thread that runs it. Takes ownership of the graph; a lane calls :meth:`embed`."""
 
-    def __init__(self, graph: Graph, name: str) -> None:
+    def __init__(self, graph: Graph, name: str, *, ahead: bool = False) -> None:
+        """``ahead``: lanes may ask for all windows up to a stage's last step at once, see ``is_cheap_ahead``."""
+        self.ahead = ahead
         self._graph = graph
         self._name = name
         self._pending: deque[_Request] = deque()
@@ -71,19 +68,20 @@ class SharedGraph:
         self._thread = threading.Thread(target=self._serve, name=f"edge-reclass-{name}", daemon=True)
         self._thread.start()
 
-    def add_embeddings(self, windows: Sequence[Fill], total: NDArray[np.float64]) -> None:
-        """Add the embeddings of all windows to ``total`` (float64[dim]); returns when they are in it.
+    def embed(self, windows: Sequence[Fill], add: AddRows) -> None:
+        """Give the embeddings of all windows to ``add``, in order, in one or more calls; returns when it has them.
 
         Args:
             windows: for each window a function that writes it into a row of the graph's input; called on the graph's
                 thread, so that what it reads must not change until this returns.
+            add: called on the graph's thread.
 
         Raises:
             EngineError: the graph failed on these windows, or is closed.
             DeviceError: the device is lost.
             MemoryError: the device has too little memory.
         """
-        request = _Request(windows, total)
+        request = _Request(windows, add)
         with self._changed:
             if self._lost is not None:
                 raise self._lost
@@ -153,7 +151,7 @@ class SharedGraph:
         self.batches[size] += 1
         for segment in batch:
             request = segment.request
-            add_rows(request.total, embeddings[segment.row : segment.row + segment.count])
+            request.add(embeddings[segment.row : segment.row + segment.count])
             request.added += segment.count
             if request.added == len(request.windows):
                 request.done.set()

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass.backends import Backend, Graph
-from edge_reclass.cascade.encoders import Encoder, OpenRequest, Parts, open_encoder
+from edge_reclass.cascade.encoders import Encoder, OpenRequest, Parts, Progress, open_encoder
 from edge_reclass.cascade.plan import StagePlan
+from edge_reclass.cascade.sound import Sound
 from edge_reclass.errors import EngineError
 
 
@@ -46,27 +47,27 @@ class Stage:
 
     def encode(
         self,
-        samples: NDArray[np.float32],
-        rate: int,
+        sound: Sound,
         embeddings: Mapping[str, NDArray[np.float32]],
         parts: Parts,
         upto: Sequence[int] = (),
-    ) -> Iterator[int]:
+    ) -> Iterator[Progress]:
         """Write the embedding of one excerpt among ``embeddings``; see :meth:`Encoder.encode` for what is given when.
 
-        Where only silence is heard and a later head takes this stage's embedding, it is that of silence.
+        Where nothing is heard and a later head takes this stage's embedding, it is that of silence.
 
         Args:
-            samples: float32[n], mono, at ``rate`` Hz.
+            sound: the stage's excerpt, at its rate.
             embeddings: the workspace's embeddings by stage.
             parts: the encoder's durations are added to it.
 
         Raises:
-            TrackError: the excerpt is shorter than a window and the stage rejects that (``too_short``).
+            TrackError: the excerpt is shorter than a window and the stage rejects that (``too_short``), or the file
+                cannot be read on (``unreadable``).
             EngineError: the encoder failed.
         """
         out, anyway = embeddings[self.name], self.plan.needed_later
-        return self._encoder.encode(samples, rate, out, parts, upto=upto, anyway=anyway)
+        return self._encoder.encode(sound, out, parts, upto=upto, anyway=anyway)
 
     def judge(self, embeddings: Mapping[str, NDArray[np.float32]], parts: Parts, silent: Collection[str] = ()) -> Heard:
         """What the stage says of the embeddings that its head takes, which must be this track's.

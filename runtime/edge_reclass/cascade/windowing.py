@@ -38,6 +38,12 @@ def windows(n: int, window: int, hop: int, short: ShortRule = "repeat") -> tuple
     return (*(i * hop for i in range(count - 1)), last)
 
 
+def listening_order(count: int) -> tuple[int, ...]:
+    """The order in which ``count`` windows are heard, so that the first few tell most: from the middle outwards."""
+    middle = (count - 1) / 2
+    return tuple(sorted(range(count), key=lambda i: (abs(i - middle), i)))
+
+
 def fill_window(samples: NDArray[np.float32], start: int, short: ShortRule, out: NDArray[np.float32]) -> None:
     """Copy one window of ``samples`` (float32[n]) that begins at ``start`` into ``out`` (float32[window]).
 

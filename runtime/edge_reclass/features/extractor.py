@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import lru_cache
@@ -25,8 +25,8 @@ from edge_reclass.features.chroma import (
     tonnetz,
     tonnetz_basis,
 )
-from edge_reclass.features.cqt import ConstantQ
-from edge_reclass.features.framing import BINS, F32, frame_count
+from edge_reclass.features.cqt import ConstantQ, cqt_frame_count, early_halvings
+from edge_reclass.features.framing import BINS, F32, F64, frame_count
 from edge_reclass.features.layout import EARLY_ROWS, FEATURE_COUNT, LATE_ROWS, ROWS, column_order, row_slices
 from edge_reclass.features.mel import MEL_BANDS, cosine_transform
 from edge_reclass.features.spectral import (
@@ -85,20 +85,22 @@ class Fma518:
     The definition is ``features.py`` of the FMA data set (Defferrard et al., ISMIR 2017) as librosa 0.11 computes it,
     its 22 050 Hz axis for everything computed from ``S=`` included; ``docs/features.md`` says it in full. Nothing
     whose size grows with the excerpt is allocated after construction. The workspace takes about 1.2 kB per frame of 512
-    samples, and a fixed 16 MiB at most for power spectra. One object computes one excerpt at a time: it is not
+    samples, and a fixed 16 MiB at most for power spectra. One object computes one call at a time: it is not
     thread-safe.
 
     Args:
         max_samples: of an excerpt, at its own rate.
         max_rate: in Hz.
-        workers: threads that share one excerpt (1 or 2 make sense); the result is the same to the bit.
+        workers: threads that share one call (1 or 2 make sense); the result is the same to the bit.
+        most: excerpts of one length that :meth:`compute` takes at a time: short ones cost less together.
 
     Raises:
         ValueError: an argument is below 1, or the rate above 768 kHz.
     """
 
-    def __init__(self, max_samples: int, max_rate: int, *, workers: int = 1) -> None:
-        for name, value in (("max_samples", max_samples), ("max_rate", max_rate), ("workers", workers)):
+    def __init__(self, max_samples: int, max_rate: int, *, workers: int = 1, most: int = 1) -> None:
+        limits = {"max_samples": max_samples, "max_rate": max_rate, "workers": workers, "most": most}
+        for name, value in limits.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if max_rate > HIGHEST_RATE:
@@ -108,6 +110,8 @@ class Fma518:
         self.max_samples = max_samples
         self.max_rate = max_rate
         self.workers = workers
+        self.most = most
+        self._dimensions = (1,) if most == 1 else (1, 2)
         self._low_capacity = math.ceil(max_samples * SUBSTITUTE_RATE / max_rate)
         frames = frame_count(max(max_samples, self._low_capacity))
         self._static = StaticTables()
@@ -119,16 +123,18 @@ class Fma518:
         self._rate_tables = lru_cache(_CACHED_RATES)(RateTables)
         self._chroma_filters = lru_cache(_CACHED_TUNINGS)(chroma_filters)
         self._resampler = lru_cache(_CACHED_RATES)(_resampler)
-        self._resampled = np.empty(self._low_capacity, dtype=np.float32)
-        self._mel = np.empty((frames, MEL_BANDS), dtype=np.float32)
-        self._power = np.empty((min(frames, _KEPT_FRAMES), BINS), dtype=np.float32)
-        self._early = np.empty((_EARLY_COUNT + CONTRAST_BANDS) * frames, dtype=np.float32)
+        self._resampled = np.empty(most * self._low_capacity, dtype=np.float32)
+        self._mel = np.empty((most * frames, MEL_BANDS), dtype=np.float32)
+        self._power = np.empty((min(most * frames, _KEPT_FRAMES), BINS), dtype=np.float32)
+        self._early = np.empty(most * _EARLY_COUNT * frames, dtype=np.float32)
+        self._valleys = np.empty(most * CONTRAST_BANDS * frames, dtype=np.float32)
         # The peaks are used up before the late rows are written: one memory for both.
-        late = _LATE_COUNT * (frames + 1)
-        self._late = np.empty(max(late, sum(PEAKS_PER_FRAME) * (frames + BLOCK)), dtype=np.float32)
+        self._room = most * (frames + 1)
+        peaks = most * sum(PEAKS_PER_FRAME) * (frames + BLOCK)
+        self._late = np.empty(max(_LATE_COUNT * self._room, peaks), dtype=np.float32)
         self._folded = np.empty((frames + 1, PITCH_CLASSES), dtype=np.float32)
         self._scratch = [np.empty((2, SCRATCH_VALUES)) for _ in range(2)]
-        self._table = np.empty(FEATURE_COUNT)
+        self._table = np.empty((most, FEATURE_COUNT))
         self._early_columns = np.array(column_order(EARLY_ROWS))
         self._late_columns = {name: np.array(column_order((name,))) for name in LATE_ROWS}
         self._pool = ThreadPoolExecutor(workers - 1, "fma518") if workers > 1 else None
@@ -151,108 +157,132 @@ class Fma518:
         self._cqt.close()
 
     def compute(self, samples: NDArray[np.float32], rate: int, out: F32 | None = None) -> F32:
-        """The 518 features of an excerpt.
+        """The 518 features of an excerpt, or of each of several of one length.
 
-        Below 8 500 Hz, where the constant-Q transform cannot be, it is resampled to 16 kHz first; it may then last at
-        most max_samples / max_rate seconds.
+        Those of several are what each alone has, to the bit. Below 8 500 Hz, where the constant-Q transform cannot be,
+        it is resampled to 16 kHz first; it may then last at most max_samples / max_rate seconds.
 
         Args:
-            samples: mono, float32[n], contiguous and finite, 1 ≤ n ≤ max_samples.
+            samples: mono, float32[n] or float32[excerpts, n], contiguous and finite, 1 ≤ n ≤ max_samples and
+                1 ≤ excerpts ≤ most.
             rate: in Hz, at most max_rate.
-            out: float32[518] for the result; None allocates it.
+            out: float32[518] or float32[excerpts, 518] for the result; None allocates it.
 
         Returns:
-            float32[518] in the order of ``FEATURE_NAMES``, always finite: a row that does not vary has skew and
-            kurtosis 0.
+            float32[518], or float32[excerpts, 518], in the order of ``FEATURE_NAMES``, always finite: a row that does
+            not vary has skew and kurtosis 0.
 
         Raises:
             ValueError: the input breaks one of these limits, or this object is closed.
         """
         self._check(samples, rate)
+        shape = (*samples.shape[:-1], FEATURE_COUNT)
         if out is None:
-            out = np.empty(FEATURE_COUNT, dtype=np.float32)
-        elif out.shape != (FEATURE_COUNT,) or out.dtype != np.float32:
-            raise ValueError(f"out is {out.dtype}{list(out.shape)}; expected float32[{FEATURE_COUNT}]")
+            out = np.empty(shape, dtype=np.float32)
+        elif out.shape != shape or out.dtype != np.float32:
+            raise ValueError(f"out is {out.dtype}{list(out.shape)}; expected float32{list(shape)}")
+        excerpts = samples.reshape(-1, samples.shape[-1])
         if rate < LOWEST_NATIVE_RATE:
-            samples, rate = self._resample(samples, rate), SUBSTITUTE_RATE
-        frames = frame_count(len(samples))
-        early = self._early[: (_EARLY_COUNT + CONTRAST_BANDS) * frames].reshape(-1, frames)
-        rows, valleys = early[:_EARLY_COUNT], early[_EARLY_COUNT:]
-        power = self._power[:frames] if frames <= len(self._power) else None
-        peaks_at_rate, peaks_at_default_sr = self._peak_stores(frames)
-        output = SpectralOutput(rows, valleys, self._mel[:frames], power, peaks_at_rate, peaks_at_default_sr)
+            excerpts, rate = self._resample(excerpts, rate), SUBSTITUTE_RATE
+        count, frames = len(excerpts), frame_count(excerpts.shape[1])
+        rows = self._early[: count * _EARLY_COUNT * frames].reshape(count, _EARLY_COUNT, frames)
+        valleys = self._valleys[: count * CONTRAST_BANDS * frames].reshape(count, CONTRAST_BANDS, frames)
+        mel = self._mel[: count * frames].reshape(count, frames, MEL_BANDS)
+        power = None
+        if count * frames <= len(self._power):
+            power = self._power[: count * frames].reshape(count, frames, BINS)
+        peaks = self._peak_stores(count, frames)
+        outputs = [
+            SpectralOutput(rows[i], valleys[i], mel[i], None if power is None else power[i], *peaks[i])
+            for i in range(count)
+        ]
         tables = self._rate_tables(float(rate))
 
-        def analyse(block: SpectralBlock, start: int) -> None:
-            block.analyse(samples, start, min(start + BLOCK, frames), tables, output)
+        def analyse(block: SpectralBlock, excerpt: int, start: int) -> None:
+            block.analyse(excerpts[excerpt], start, min(start + BLOCK, frames), tables, outputs[excerpt])
 
-        self._over_blocks(frames, analyse)
-        pitch = peaks_at_rate.tuning()
-        filters = self._chroma_filters(peaks_at_default_sr.tuning())
+        self._over_blocks(count, frames, analyse)
+        pitches = [at_rate.tuning() for at_rate, _ in peaks]
+        filters = [self._chroma_filters(at_default_sr.tuning()) for _, at_default_sr in peaks]
 
-        with self._beside(lambda: self._constant_q(samples, rate, pitch)):
-            self._chroma_stft(samples, frames, power, filters)
-            self._mfcc(frames)
-            _contrast(rows[_EARLY["spectral_contrast"]], valleys)
-            self._table[self._early_columns] = row_statistics(rows, self._scratch[0]).reshape(-1)
-        np.copyto(out, self._table, casting="same_kind")
+        with self._beside(lambda: self._constant_q(excerpts, rate, pitches)):
+            self._chroma_stft(excerpts, frames, power, filters)
+            self._mfcc(mel)
+            _contrast(rows[:, _EARLY["spectral_contrast"]], valleys)
+            self._table[:count, self._early_columns] = _statistics(rows, self._scratch[0])
+        np.copyto(out, self._table[:count].reshape(shape), casting="same_kind")
         return out
 
     def _check(self, samples: NDArray[np.float32], rate: int) -> None:
         if self._closed:
             raise ValueError("this Fma518 is closed; make a new one")
-        if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
+        if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim not in self._dimensions:
             found = (
                 f"{samples.dtype}{list(samples.shape)}" if isinstance(samples, np.ndarray) else type(samples).__name__
             )
-            raise ValueError(f"samples are {found}; expected a float32[n] array of mono audio")
+            several = "" if self.most == 1 else ", or float32[excerpts, n]"
+            raise ValueError(f"samples are {found}; expected a float32[n] array of mono audio{several}")
         if not samples.flags.c_contiguous:
             raise ValueError("samples are not contiguous; pass numpy.ascontiguousarray(samples)")
-        if not 1 <= len(samples) <= self.max_samples:
-            raise ValueError(f"{len(samples)} samples; this Fma518 takes 1 to max_samples = {self.max_samples}")
+        if samples.ndim == 2 and not 1 <= len(samples) <= self.most:
+            raise ValueError(f"{len(samples)} excerpts; this Fma518 takes 1 to most = {self.most} at a time")
+        length = samples.shape[-1]
+        if not 1 <= length <= self.max_samples:
+            raise ValueError(f"{length} samples; this Fma518 takes 1 to max_samples = {self.max_samples}")
         if not 1 <= rate <= self.max_rate:
             raise ValueError(f"rate {rate} Hz; this Fma518 takes 1 to max_rate = {self.max_rate} Hz")
         # Sum of squares: one pass, no temporary; a nan or an infinity anywhere makes it one.
-        if not math.isfinite(float(np.dot(samples, samples))):
+        flat = samples.reshape(-1)
+        if not math.isfinite(float(np.dot(flat, flat))):
             raise ValueError("samples are not finite (nan or infinity), or too large for float32 power")
 
-    def _resample(self, samples: F32, rate: int) -> F32:
-        length = math.ceil(len(samples) * SUBSTITUTE_RATE / rate)
+    def _resample(self, excerpts: F32, rate: int) -> F32:
+        count, given = excerpts.shape
+        length = math.ceil(given * SUBSTITUTE_RATE / rate)
         if length > self._low_capacity:
             raise ValueError(
-                f"{len(samples)} samples at {rate} Hz become {length} at {SUBSTITUTE_RATE} Hz; this Fma518 takes "
+                f"{given} samples at {rate} Hz become {length} at {SUBSTITUTE_RATE} Hz; this Fma518 takes "
                 f"{self._low_capacity} there (max_samples / max_rate = {self.max_samples / self.max_rate:.1f} s)"
             )
         stream = self._resampler(rate)
-        stream.clear()
-        filled = 0
-        target = self._resampled[:length]
-        for start in range(0, len(samples), _RESAMPLE_CHUNK):
-            last = start + _RESAMPLE_CHUNK >= len(samples)
-            piece = stream.resample_chunk(samples[start : start + _RESAMPLE_CHUNK], last=last)
-            piece = piece[: length - filled]
-            target[filled : filled + len(piece)] = piece
-            filled += len(piece)
-        target[filled:] = 0
-        return target
+        targets = self._resampled[: count * length].reshape(count, length)
+        for samples, target in zip(excerpts, targets, strict=True):
+            stream.clear()
+            filled = 0
+            for start in range(0, given, _RESAMPLE_CHUNK):
+                last = start + _RESAMPLE_CHUNK >= given
+                piece = stream.resample_chunk(samples[start : start + _RESAMPLE_CHUNK], last=last)
+                piece = piece[: length - filled]
+                target[filled : filled + len(piece)] = piece
+                filled += len(piece)
+            target[filled:] = 0
+        return targets
 
-    def _peak_stores(self, frames: int) -> tuple[PeakStore, PeakStore]:
-        memory = self._late.view(np.uint32)
+    def _peak_stores(self, count: int, frames: int) -> list[tuple[PeakStore, PeakStore]]:
         room = -(-frames // BLOCK) * BLOCK
-        split = room * PEAKS_PER_FRAME[0]
-        return (
-            PeakStore(memory[:split], PEAKS_PER_FRAME[0], BLOCK, frames),
-            PeakStore(memory[split : split + room * PEAKS_PER_FRAME[1]], PEAKS_PER_FRAME[1], BLOCK, frames),
-        )
+        first, second = (room * each for each in PEAKS_PER_FRAME)
+        memory = self._late.view(np.uint32)[: count * (first + second)].reshape(count, -1)
+        return [
+            (
+                PeakStore(own[:first], PEAKS_PER_FRAME[0], BLOCK, frames),
+                PeakStore(own[first:], PEAKS_PER_FRAME[1], BLOCK, frames),
+            )
+            for own in memory
+        ]
 
-    def _over_blocks(self, frames: int, work: Callable[[SpectralBlock, int], None]) -> None:
-        """Call ``work`` for the first frame of every block, on all threads; blocks are independent of one another."""
-        waiting = iter(range(0, frames, BLOCK))
+    def _over_blocks(self, count: int, frames: int, work: Callable[[SpectralBlock, int, int], None]) -> None:
+        """Call ``work`` for every excerpt and the first frame of every block of it, on all threads.
+
+        Blocks are independent of one another.
+        """
+        per_excerpt = -(-frames // BLOCK)
+        waiting = iter(range(count * per_excerpt))
 
         def drain(block: SpectralBlock) -> None:
             # next() of a range iterator is one step under the interpreter lock: no block is taken twice.
-            for start in waiting:
-                work(block, start)
+            for number in waiting:
+                excerpt, place = divmod(number, per_excerpt)
+                work(block, excerpt, place * BLOCK)
 
         if self._pool is None:
             drain(self._blocks[0])
@@ -280,20 +310,33 @@ class Fma518:
             wait([future])
         future.result()
 
-    def _late_rows(self, name: str, frames: int) -> F32:
-        """Rows [rows, frames] of one late feature; the constant-Q ones can have one frame more than the others."""
-        room = len(self._folded)
-        start = _LATE[name].start * room
-        return self._late[start : start + ROWS[name] * frames].reshape(ROWS[name], frames)
+    def _late_rows(self, name: str, count: int, frames: int) -> F32:
+        """Rows [count, rows, frames] of one late feature; the constant-Q ones can have a frame more than the others."""
+        start = _LATE[name].start * self._room
+        return self._late[start : start + count * ROWS[name] * frames].reshape(count, ROWS[name], frames)
 
-    def _store(self, name: str, rows: F32, scratch: int) -> None:
-        self._table[self._late_columns[name]] = row_statistics(rows, self._scratch[scratch]).reshape(-1)
+    def _store(self, name: str, rows: F32, scratch: int, excerpts: Sequence[int] | None = None) -> None:
+        """Keep the statistics of ``rows`` [excerpts, rows, frames], of the first ones or of those named."""
+        which = np.arange(len(rows)) if excerpts is None else np.array(excerpts)
+        self._table[which[:, None], self._late_columns[name]] = _statistics(rows, self._scratch[scratch])
 
-    def _constant_q(self, samples: F32, rate: int, tuning: float) -> None:
-        frames = self._cqt.fold(samples, float(rate), tuning, self._folded)
-        chroma = self._late_rows("chroma_cqt", frames)
-        cens = self._late_rows("chroma_cens", frames)
-        centroids = self._late_rows("tonnetz", frames)
+    def _constant_q(self, excerpts: F32, rate: int, tunings: Sequence[float]) -> None:
+        # The tuning decides how often the rate is halved, and with it whether there is one frame more.
+        alike: dict[int, list[int]] = {}
+        for i, tuning in enumerate(tunings):
+            frames = cqt_frame_count(excerpts.shape[1], early_halvings(float(rate), tuning))
+            alike.setdefault(frames, []).append(i)
+        names = ("chroma_cqt", "chroma_cens", "tonnetz")
+        for frames, members in alike.items():
+            rows = [self._late_rows(name, len(members), frames) for name in names]
+            for place, i in enumerate(members):
+                self._cqt.fold(excerpts[i], float(rate), tunings[i], self._folded)
+                self._chromas(frames, *(each[place] for each in rows))
+            for name, each in zip(names, rows, strict=True):
+                self._store(name, each, 1, members)
+
+    def _chromas(self, frames: int, chroma: F32, cens: F32, centroids: F32) -> None:
+        """Fill the rows of one excerpt, [rows, frames], from its folded transform."""
         for start in range(0, frames, _CHUNK):
             stop = min(start + _CHUNK, frames)
             low, high = max(0, start - CENS_REACH), min(frames, stop + CENS_REACH)
@@ -306,48 +349,62 @@ class Fma518:
             tonnetz(self._tonnetz, part, centroids[:, start:stop])
             chroma[:, start:stop] = surrounded[:, start - low : stop - low]
             normalise_peak(chroma[:, start:stop])
-        for name, rows in (("chroma_cqt", chroma), ("chroma_cens", cens), ("tonnetz", centroids)):
-            self._store(name, rows, 1)
 
-    def _chroma_stft(self, samples: F32, frames: int, power: F32 | None, filters: F32) -> None:
-        chroma = self._late_rows("chroma_stft", frames)
+    def _chroma_stft(self, excerpts: F32, frames: int, power: F32 | None, filters: Sequence[F32]) -> None:
+        chroma = self._late_rows("chroma_stft", len(excerpts), frames)
         if power is None:
 
-            def project(block: SpectralBlock, start: int) -> None:
+            def project(block: SpectralBlock, excerpt: int, start: int) -> None:
                 stop = min(start + BLOCK, frames)
-                project_power(block.power(samples, start, stop), filters, chroma[:, start:stop])
+                spectra = block.power(excerpts[excerpt], start, stop)
+                project_power(spectra, filters[excerpt], chroma[excerpt, :, start:stop])
 
-            self._over_blocks(frames, project)
+            self._over_blocks(len(excerpts), frames, project)
         else:
-            for start in range(0, frames, _PROJECTED):
-                part = slice(start, start + _PROJECTED)
-                project_power(power[part], filters, chroma[:, part])
+            for spectra, own, rows in zip(power, filters, chroma, strict=True):
+                for start in range(0, frames, _PROJECTED):
+                    part = slice(start, start + _PROJECTED)
+                    project_power(spectra[part], own, rows[:, part])
         self._store("chroma_stft", chroma, 0)
 
-    def _mfcc(self, frames: int) -> None:
-        mel = self._mel[:frames]
-        coefficients = self._late_rows("mfcc", frames)
+    def _mfcc(self, mel: F32) -> None:
+        count, frames, _ = mel.shape
+        coefficients = self._late_rows("mfcc", count, frames)
         floor = _decibel_floor(mel)
         # Decibels above the floor: bands at the floor are exactly 0, and so are a silent frame's coefficients 2 … 20.
         # What that takes off is the same for all bands, so it belongs to the first coefficient alone.
         offset = _DECIBEL * np.log(floor) * np.float32(math.sqrt(MEL_BANDS))
         for start in range(0, frames, _CHUNK):
-            part = mel[start : start + _CHUNK]
+            part = mel[:, start : start + _CHUNK]
             np.divide(part, floor, out=part)
             np.maximum(part, 1, out=part)
             np.log(part, out=part)
-            np.matmul(self._dct, part.T, out=coefficients[:, start : start + _CHUNK])
-        coefficients[0] += offset
+            for bands, own in zip(part, coefficients, strict=True):
+                np.matmul(self._dct, bands.T, out=own[:, start : start + _CHUNK])
+        coefficients[:, 0] += offset[:, 0]
         self._store("mfcc", coefficients, 0)
 
 
-def _decibel_floor(power: F32) -> np.float32:
-    """Power below which librosa's ``power_to_db`` cuts off: amin, or top_db below the maximum, whichever is higher."""
-    return max(_FLOOR, max(_FLOOR, power.max()) * _RANGE)
+def _statistics(rows: F32, scratch: F64) -> F64:
+    """Of ``rows`` [excerpts, rows, frames], which is reordered: [excerpts, rows × statistics]."""
+    return row_statistics(rows.reshape(-1, rows.shape[2]), scratch).reshape(len(rows), -1)
+
+
+def _decibel_floor(power: F32) -> F32:
+    """Power below which librosa's ``power_to_db`` cuts off: amin, or top_db below the maximum, whichever is higher.
+
+    Of each excerpt of ``power`` [excerpts, …, …] its own: [excerpts, 1, 1].
+    """
+    loudest = power.max(axis=(1, 2), keepdims=True)
+    floor: F32 = np.maximum(_FLOOR, np.maximum(_FLOOR, loudest) * _RANGE)
+    return floor
 
 
 def _contrast(peaks: F32, valleys: F32) -> None:
-    """Decibels of the peaks less decibels of the valleys, each no deeper than 80 dB below its own maximum; in place."""
+    """Decibels of the peaks less decibels of the valleys, each no deeper than 80 dB below its own maximum; in place.
+
+    Both are [excerpts, bands, frames].
+    """
     for levels in (peaks, valleys):
         np.maximum(levels, _decibel_floor(levels), out=levels)
         np.log(levels, out=levels)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 
 from edge_reclass.bundle.encoders import KINDS
-from edge_reclass.cascade.encoders.base import Encoder, OpenRequest, Parts
+from edge_reclass.cascade.encoders.base import Encoder, OpenRequest, Parts, Progress
 
-__all__ = ["Encoder", "OpenRequest", "Parts", "open_encoder"]
+__all__ = ["Encoder", "OpenRequest", "Parts", "Progress", "open_encoder"]
 
 
 def open_encoder(request: OpenRequest) -> Encoder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -12,10 +14,14 @@ from numpy.typing import NDArray
 from edge_reclass.errors import EngineError
 from edge_reclass.verdict import Part
 
+_CHEAP = 1.25
+"""How much dearer than one window a batch may be: about every second track goes on after its first window."""
+
 if TYPE_CHECKING:
     from edge_reclass.backends import Backend, Graph
     from edge_reclass.cascade.plan import Plan, StagePlan
     from edge_reclass.cascade.shared_batches import SharedGraph
+    from edge_reclass.cascade.sound import Sound
 
 
 class Parts:
@@ -33,28 +39,40 @@ class Parts:
         return tuple(Part(name, seconds * 1e3, clock) for (name, clock), seconds in self._seconds.items())
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How many windows an embedding is the mean of, of as many as the excerpt has; ``complete``: no more follow.
+
+    Where ``complete`` with 0 windows heard, all of them are silent or damaged.
+    """
+
+    heard: int
+    of: int
+    complete: bool = True
+
+
 class Encoder(Protocol):
     """Audio → one embedding for the whole excerpt (the mean over its audible windows)."""
 
     def encode(
         self,
-        samples: NDArray[np.float32],
-        rate: int,
+        sound: Sound,
         out: NDArray[np.float32],
         parts: Parts,
         *,
         upto: Sequence[int] = (),
         anyway: bool = False,
-    ) -> Iterator[int]:
-        """Write the embedding of ``samples`` (float32[n], mono, at ``rate`` Hz) into ``out`` (float32[dim]).
+    ) -> Iterator[Progress]:
+        """Write the embedding of ``sound`` into ``out`` (float32[dim]).
 
-        Work is done as the iterator is advanced: after each count of windows in ``upto`` that is less than all, and
-        after all of them, ``out`` holds the mean so far and the number of windows is given. Where no window holds any
-        sound, nothing is given and ``out`` stays as it is; or, with ``anyway``, it gets the embedding of silence, and 0
-        is given. The durations of the parts are added to ``parts``.
+        Work is done as the iterator is advanced: after each count of windows in ``upto`` (ascending) before the
+        excerpt's last window, and after all of them, ``out`` holds the mean so far, and how far it has come is given.
+        Silent and damaged windows are not heard. Where no window is left, ``out`` stays as it is, or, with ``anyway``,
+        gets the embedding of silence. The durations of the parts are added to ``parts``.
 
         Raises:
-            TrackError: ``too_short``: less than one window, and the encoder rejects that.
+            TrackError: ``too_short``: less than one window, and the encoder rejects that; ``unreadable``: the file
+                cannot be read on.
             EngineError: the graph failed.
         """
 
@@ -66,14 +84,31 @@ class Encoder(Protocol):
 class OpenRequest:
     """What an encoder may need to be opened.
 
-    ``shared``: the stage's graph, where several lanes use one; it stays open. ``threads``: of one track's work.
+    ``backend``: None where no encoder with a graph is opened. ``shared``: the stage's graph, where several lanes use
+    one; it stays open. ``threads``: of one track's work.
     """
 
     plan: Plan
     stage: StagePlan
-    backend: Backend
+    backend: Backend | None
     threads: int
     shared: SharedGraph | None = None
+
+
+def is_cheap_ahead(graph: Graph, windows: int) -> bool:
+    """True if a batch of ``windows`` takes hardly longer than one window, as measured here.
+
+    Then all of them are computed at once where the policy may stop after fewer.
+    """
+    if not 1 < windows <= len(graph.input):
+        return False
+    graph.input[:windows] = 0.0
+    taken = {1: math.inf, windows: math.inf}
+    for batch in (1, windows) * 4:
+        began = time.perf_counter()
+        graph.run(batch)
+        taken[batch] = min(taken[batch], time.perf_counter() - began)
+    return taken[windows] <= _CHEAP * taken[1]
 
 
 def open_graph(stage: StagePlan, backend: Backend) -> Graph:

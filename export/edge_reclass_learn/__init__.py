@@ -1,0 +1,30 @@
+"""What is learned from a bundle's answers: order, windows and thresholds of a policy. numpy and the core are enough.
+
+``Answers`` is the record of what every stage says of every track and of what that takes (``answers.save``, ``load``);
+``propose`` finds the policy of least expected cost and judges it by cross-validation; ``replay`` says what a policy
+would have said and cost.
+"""
+
+from __future__ import annotations
+
+from edge_reclass_learn.answers import Answers, Costs, Heard, Said, StageFacts, TrackAnswers
+from edge_reclass_learn.proposal import Goal, Judged, Proposal, Spread, judged, propose
+from edge_reclass_learn.replay import Replay, everything, replay
+
+__all__ = [
+    "Answers",
+    "Costs",
+    "Goal",
+    "Heard",
+    "Judged",
+    "Proposal",
+    "Replay",
+    "Said",
+    "Spread",
+    "StageFacts",
+    "TrackAnswers",
+    "everything",
+    "judged",
+    "propose",
+    "replay",
+]

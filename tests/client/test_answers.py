@@ -7,7 +7,9 @@ import io
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -263,10 +265,30 @@ def test_a_service_that_is_not_there(ask: Both, tmp_path: Path) -> None:
             ask(f"{service.path}.dead", "classify", "a.mp3")
 
 
+def test_a_crowded_socket_is_waited_for(ask: Both) -> None:
+    with serving(saying(GOOD)) as service, ExitStack() as open_ones:
+        listener = open_ones.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        listener.bind(f"{service.path}.crowd")
+        listener.listen(0)
+        waiting = open_ones.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        waiting.connect(f"{service.path}.crowd")
+        with pytest.raises(ServiceError, match="did not answer within"):
+            ask(f"{service.path}.crowd", "classify", "a.mp3", timeout=0.3)
+
+        def make_room() -> None:
+            listener.accept()[0].close()
+            with listener.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(GOOD)
+
+        room = threading.Timer(0.2, make_room)
+        room.start()
+        assert ask(f"{service.path}.crowd", "classify", "a.mp3") == VERDICT
+        room.join(60)
+
+
 def test_calls_of_many_tasks_run_at_the_same_time() -> None:
     """Each answer comes only when all requests are there."""
-    import threading
-
     all_there = threading.Barrier(5, timeout=60)
 
     async def five(path: str) -> list[Verdict]:

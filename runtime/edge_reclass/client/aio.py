@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from edge_reclass.client import calls
-from edge_reclass.client.base import MOST_ANSWER, PIECE, SILENCE, BaseClient, Resuming, Retries, Upload
+from edge_reclass.client.base import CROWDED, MOST_ANSWER, PIECE, SILENCE, BaseClient, Resuming, Retries, Upload
 from edge_reclass.client.events import Event, EventReader
 from edge_reclass.client.http import Answer
 from edge_reclass.errors import ServiceError
@@ -160,24 +160,34 @@ class AsyncClient(BaseClient):
     async def _connect(self) -> sockets.socket:
         """A connected socket. Not asyncio's streams: they lose an answer that comes before the request is sent."""
         loop, where = asyncio.get_running_loop(), self.address
-        places: list[tuple[int, Any]] = [(sockets.AF_UNIX, where.path)]
         try:
-            if where.path is None:
-                found = await loop.getaddrinfo(where.host, where.port, type=sockets.SOCK_STREAM)
-                places = [(family, place) for family, _, _, _, place in found]
-            for number, (family, place) in enumerate(places, start=1):
-                connection = sockets.socket(family, sockets.SOCK_STREAM)
-                connection.setblocking(False)
-                try:
-                    await loop.sock_connect(connection, place)
-                    return connection
-                except BaseException as error:
-                    connection.close()
-                    if not isinstance(error, OSError) or number == len(places):
-                        raise
-            raise OSError("the host has no address")
+            if where.path is not None:
+                return await self._connect_to(sockets.AF_UNIX, where.path)
+            found = await loop.getaddrinfo(where.host, where.port, type=sockets.SOCK_STREAM)
+            for family, _, _, _, place in found[:-1]:
+                with suppress(OSError):
+                    return await self._connect_to(family, place)
+            family, _, _, _, place = found[-1]
+            return await self._connect_to(family, place)
         except OSError as error:
             raise self._unreachable(error) from error
+
+    async def _connect_to(self, family: int, place: Any) -> sockets.socket:
+        connection = sockets.socket(family, sockets.SOCK_STREAM)
+        connection.setblocking(False)
+        try:
+            if family != sockets.AF_UNIX:
+                await asyncio.get_running_loop().sock_connect(connection, place)
+                return connection
+            while True:
+                try:
+                    connection.connect(place)
+                    return connection
+                except BlockingIOError:  # more connections wait than it takes; a Unix socket does not wait for a place
+                    await asyncio.sleep(CROWDED)
+        except BaseException:
+            connection.close()
+            raise
 
     async def _send(self, connection: sockets.socket, head: bytes, upload: Upload) -> None:
         """Send a request. A service that hangs up while it is sent has mostly answered: ``_receive`` tells."""

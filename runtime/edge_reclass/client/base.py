@@ -24,6 +24,9 @@ PATIENCE: Final = 60.0
 SILENCE: Final = 45.0
 """Seconds without a byte after which a stream of events counts as lost; the service pings each 15 s."""
 
+CROWDED: Final = 0.05
+"""Seconds until a socket with too many waiting connections is tried again."""
+
 PIECE: Final = 64 * 1024
 MOST_ANSWER: Final = 256 * 1024 * 1024
 """Bytes of an answer that is read at once."""

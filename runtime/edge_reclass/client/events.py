@@ -10,7 +10,7 @@ from typing import Any, Final
 from edge_reclass.client.records import Change, Scan, change_of, scan_of
 from edge_reclass.errors import ServiceError
 
-MOST_EVENT: Final = 4 * 1024 * 1024
+MOST_EVENT: Final = 1024 * 1024
 """Bytes of one event."""
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from edge_reclass.client import calls
-from edge_reclass.client.base import MOST_ANSWER, PIECE, SILENCE, BaseClient, Resuming, Retries, Upload
+from edge_reclass.client.base import CROWDED, MOST_ANSWER, PIECE, SILENCE, BaseClient, Resuming, Retries, Upload
 from edge_reclass.client.events import Event, EventReader
 from edge_reclass.client.http import Answer
 from edge_reclass.errors import ServiceError
@@ -219,7 +219,11 @@ class _Connection:
     def _connect(self, path: str) -> None:
         try:
             self._socket.settimeout(self._left())
-            self._socket.connect(path)
+            while True:
+                try:
+                    return self._socket.connect(path)
+                except BlockingIOError:  # more connections wait than it takes; a Unix socket does not wait for a place
+                    time.sleep(min(CROWDED, self._left()))
         except BaseException:
             self._socket.close()
             raise

@@ -20,10 +20,10 @@ from client.scripted import answer, head, problem, saying, serving
 from edge_reclass import Status, Verdict
 from edge_reclass.client import AsyncClient, Client
 from edge_reclass.errors import (
-    EdgeReclassError,
     RequestRefusedError,
     ServiceBusyError,
     ServiceError,
+    TrackError,
     UsageError,
 )
 from edge_reclass.verdict import ExcerptSeen, ReasonCode, Score, StageReport, WindowsSeen
@@ -232,7 +232,7 @@ def test_a_file_that_shrinks_is_no_track_of_zeros(ask: Both, tmp_path: Path) -> 
         def read(self, size: int | None = -1) -> bytes:
             return b""
 
-    with serving(saying(GOOD)) as service, pytest.raises(EdgeReclassError, match="8 bytes shorter"):
+    with serving(saying(GOOD)) as service, pytest.raises(TrackError, match="8 bytes shorter"):
         ask(service.path, "classify_stream", Shrinking(b"RIFFabcd"))
 
 

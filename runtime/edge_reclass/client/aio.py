@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edge_reclass.client.records import Change, Scan
+    from edge_reclass.client.records import Change, Scan, Version
     from edge_reclass.verdict import Verdict
 
 T = TypeVar("T")
@@ -46,6 +46,14 @@ class AsyncClient(BaseClient):
     async def classify_pcm(self, samples: NDArray[Any], rate: int) -> Verdict:
         """See :meth:`Client.classify_pcm`."""
         return await self._call(calls.classify_pcm(samples, rate))
+
+    async def version(self) -> Version:
+        """See :meth:`Client.version`."""
+        return await self._call(calls.version())
+
+    async def ready(self) -> dict[str, Any]:
+        """See :meth:`Client.ready`."""
+        return await self._call(calls.ready())
 
     async def events(self, since: int | None = None) -> AsyncIterator[Event]:
         """See :meth:`Client.events`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from edge_reclass.client import calls
 from edge_reclass.client.address import Address, address
 from edge_reclass.client.http import Answer, request_head
-from edge_reclass.errors import EdgeReclassError, ServiceBusyError, ServiceError, UsageError
+from edge_reclass.errors import ServiceBusyError, ServiceError, Status, TrackError, UsageError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -171,7 +171,7 @@ class Upload:
         """The next piece as it is sent, ``b""`` behind the last; reads a file, which may take a while.
 
         Raises:
-            EdgeReclassError: the file has become shorter since it was measured.
+            TrackError: the file has become shorter since it was measured.
         """
         if self._left == 0:
             return b""
@@ -183,7 +183,7 @@ class Upload:
             self._left = None if piece else 0
             return _chunk(piece)
         if not piece:
-            raise EdgeReclassError(f"a file became {self._left} bytes shorter while it was sent to the service")
+            raise TrackError(Status.UNREADABLE, f"it became {self._left} bytes shorter while it was sent")
         self._left -= len(piece)
         return piece
 

@@ -13,7 +13,18 @@ import msgspec
 
 from edge_reclass.client.address import Address
 from edge_reclass.client.http import Answer
-from edge_reclass.client.records import Change, Page, Scan, change_of, page_of, plain, scan_of, verdict_of
+from edge_reclass.client.records import (
+    Change,
+    Page,
+    Scan,
+    Version,
+    change_of,
+    page_of,
+    plain,
+    scan_of,
+    verdict_of,
+    version_of,
+)
 from edge_reclass.errors import RequestRefusedError, ServiceBusyError, ServiceError, UsageError
 from edge_reclass.verdict import Verdict
 
@@ -143,6 +154,16 @@ def events(since: int | None) -> Call[None]:
     return Call("GET", "/v1/events", lambda _: None, headers=headers)
 
 
+def version() -> Call[Version]:
+    """What the service is."""
+    return Call("GET", "/v1/version", lambda content: version_of(plain(content)))
+
+
+def ready() -> Call[dict[str, Any]]:
+    """Whether tracks can be classified."""
+    return Call("GET", "/health/ready", _object)
+
+
 def verdict_page(since: int, **query: Any) -> Call[Page]:
     """What was recorded behind a cursor."""
     return Call("GET", target("/v1/verdicts", since=since, **query), lambda content: page_of(plain(content)))
@@ -201,6 +222,13 @@ def lend_state() -> Call[None]:
 def absolute(path: str | os.PathLike[str]) -> str:
     """A path as the service is told of it: links in it are the service's to judge."""
     return os.path.abspath(path)  # noqa: PTH100
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    values = plain(content)
+    if not isinstance(values, dict):
+        raise ServiceError(f"expected an object of JSON from the service, got {content[:80]!r}")
+    return values
 
 
 def _listed(values: Any, key: str) -> list[Any]:

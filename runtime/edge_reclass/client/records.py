@@ -15,6 +15,28 @@ from edge_reclass.verdict import FORMAT, Verdict
 T = TypeVar("T")
 
 
+class BundleServed(msgspec.Struct, frozen=True):
+    """The bundle that a service has open, and the stages of its policy in running order."""
+
+    name: str
+    digest: str
+    genres: tuple[str, ...]
+    stages: tuple[str, ...]
+
+
+class Version(msgspec.Struct, frozen=True):
+    """What a service is; ``workers`` is how many tracks it works on at a time.
+
+    ``device`` is None as long as the encoders have not been opened.
+    """
+
+    program: str
+    bundle: BundleServed
+    policy: str
+    device: str | None
+    workers: int
+
+
 @dataclass(frozen=True)
 class Change:
     """A verdict as it was recorded, and where it stands among all: ``cursor`` is what ``since`` takes to go on.
@@ -106,6 +128,15 @@ def page_of(values: Any) -> Page:
     """
     page = _convert(values, _Page)
     return Page(tuple(map(change_of, page.verdicts)), page.next, page.more)
+
+
+def version_of(values: Any) -> Version:
+    """The :class:`Version` that an answer says.
+
+    Raises:
+        ServiceError: a key is missing or of a wrong type.
+    """
+    return _convert(values, Version)
 
 
 def scan_of(values: Any) -> Scan:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edge_reclass.client.records import Change, Scan
+    from edge_reclass.client.records import Change, Scan, Version
     from edge_reclass.verdict import Verdict
 
 T = TypeVar("T")
@@ -63,6 +63,18 @@ class Client(BaseClient):
             ValueError: another shape or type.
         """
         return self._call(calls.classify_pcm(samples, rate))
+
+    def version(self) -> Version:
+        """What the service is: program, bundle, policy, device, workers."""
+        return self._call(calls.version())
+
+    def ready(self) -> dict[str, Any]:
+        """Wait, for as long as ``patience``, until the service is ready; what it measured of each stage.
+
+        Raises:
+            ServiceBusyError: it is not ready by then.
+        """
+        return self._call(calls.ready())
 
     def events(self, since: int | None = None) -> Iterator[Event]:
         """Events as they come, behind the cursor ``since``, without an end.

@@ -70,12 +70,14 @@ def suffix_of(name: str) -> str:
 
 def pin(path: bytes, roots: Sequence[Path]) -> int:
     """An O_PATH descriptor of a regular file below the roots; raises as :func:`handed_over`."""
-    if not path.startswith(b"/") or b"\0" in path:
-        raise Problem(400, "path", "expected an absolute path without NUL bytes")
+    if not path.startswith(b"/"):
+        raise Problem(400, "path", "expected an absolute path")
     named = os.path.normpath(path)
     real = [os.path.realpath(os.fsencode(root)) for root in roots]
     if not _below(named, [*map(os.fsencode, roots), *real]):
         raise _outside(path)
+    if b"\0" in path:
+        raise TrackError(Status.MISSING, "no path of a file: embedded null byte")
     try:
         descriptor = os.open(named, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:

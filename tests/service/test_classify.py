@@ -135,7 +135,7 @@ def test_samples_that_are_no_samples(service: Served) -> None:
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b'{"path": 1}', b'{"path": "a.wav"}', b"{}", b'{"path": "/a", "path_bytes": "L2E="}', b"\xff",
-     b'{"path": "/a", "more": 1}', b'{"path": "/a\\u0000b"}', b'{"path_bytes": "no base64!"}'],
+     b'{"path": "/a", "more": 1}', b'{"path_bytes": "no base64!"}'],
 )  # fmt: skip
 def test_a_body_that_says_nothing_is_refused(service: Served, body: bytes) -> None:
     answer = service.ask("POST", "/v1/classify", body, {"Content-Type": "application/json"})

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -33,7 +32,7 @@ _UNNAMED, _SAMPLES = "<upload>", "<samples>"
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file by its absolute path; by ``path_bytes`` where its name is not UTF-8. One of the two."""
 
-    path: Annotated[str, msgspec.Meta(pattern="^/[^\\x00]*$")] | None = None
+    path: str | None = None
     path_bytes: bytes | None = None
 
     @property
@@ -48,6 +47,35 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.path_bytes if self.path is None else self.path.encode()  # type: ignore[return-value]
 
 
+_ONE_OF_THEM = {
+    "description": "A file by its absolute path, or by path_bytes where its name is not UTF-8.",
+    "oneOf": [
+        {
+            "type": "object",
+            "properties": {"path": {"type": "string", "pattern": "^/"}},
+            "required": ["path"],
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "properties": {
+                "path_bytes": {
+                    "type": "string",
+                    "contentEncoding": "base64",
+                    "pattern": "^L[w-z0-9+/][A-Za-z0-9+/]{2}([A-Za-z0-9+/]{4})*$",
+                }
+            },
+            "required": ["path_bytes"],
+            "additionalProperties": False,
+        },
+    ],
+}
+
+
+class _Nothing(msgspec.Struct):
+    """No parameters."""
+
+
 async def classify(request: Request) -> Response:
     """The verdict of one track, 200 whatever its status; other codes are about the request."""
     ways = {JSON: _named, BYTES: _sent, PCM: _samples}
@@ -56,6 +84,8 @@ async def classify(request: Request) -> Response:
         if (way := ways.get(kind)) is None:
             raise Problem(415, "media-type", f"Content-Type: expected {', '.join(ways)}; got {kind or 'none'}")
         service = service_of(request)
+        if kind != PCM:
+            query_as(request, _Nothing)
         with service.engine.place():
             verdict = await way(request, service)
     except Problem:
@@ -139,6 +169,6 @@ ROUTES = [
         "Classify one track",
         query=Pcm,
         headers={FILE_NAME: "With application/octet-stream: the file's name, percent-encoded; its suffix may help."},
-        bodies={JSON: Wanted, BYTES: None, PCM: None},
+        bodies={JSON: _ONE_OF_THEM, BYTES: None, PCM: None},
     ),
 ]

@@ -83,6 +83,21 @@ def test_it_says_what_the_cascade_says(classify: Path, socket_path: str, tiny: P
     assert [unnamed(one) for one in sent] == [unnamed(one) for one in expected]
 
 
+def test_an_arm64_program_says_the_same(socket_path: str, tiny: Path, music: Path, tmp_path: Path) -> None:
+    """As docs/clients.md builds it for a board; run here by qemu's user mode."""
+    compiler, qemu = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64-static")
+    if compiler is None or qemu is None:
+        pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64-static")
+    program, files = tmp_path / "classify", [str(SOURCE / name) for name in ("classify.c", "edge_reclass.c")]
+    subprocess.run([compiler, *WARNINGS, "-static", *files, "-o", str(program)], check=True, timeout=300)
+    tracks = [music / "a.wav", music / "b.flac"]
+    done = call(Path(qemu), program, socket_path, "-j", *tracks)
+    assert done.returncode == 0, done.stderr
+    with Cascade.open(tiny) as cascade:
+        expected = [timeless(cascade.classify(track)) for track in tracks]
+    assert [timeless(Verdict.from_dict(json.loads(line))) for line in done.stdout.splitlines()] == expected
+
+
 def test_its_lines_are_for_people(classify: Path, socket_path: str, music: Path) -> None:
     done = call(classify, socket_path, music / "a.wav", "b.flac", cwd=music)
     assert done.returncode == 0, done.stderr

@@ -54,15 +54,23 @@ class State:
         self._lock = lock
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, write: bool = False, create: bool = False) -> State:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        write: bool = False,
+        create: bool = False,
+        socket: str | os.PathLike[str] | None = None,
+    ) -> State:
         """Open a state file; with ``create``, which implies ``write``, a new one is made where there is none.
 
-        One process at a time may write. Before it is migrated, a file of an older program is copied to
-        ``FILE.v1.backup`` (1: the version that it had).
+        One process at a time may write; a service names its ``socket``, by which others can ask it to. Before it is
+        migrated, a file of an older program is copied to ``FILE.v1.backup`` (1: the version that it had).
 
         Raises:
-            UsageError: it is not there, is no state file, is damaged, another process writes it, a newer program made
-                it, or it lies on a file system of another machine.
+            StateBusyError: another process writes it.
+            UsageError: it is not there, is no state file, is damaged, a newer program made it, or it lies on a file
+                system of another machine.
         """
         given = Path(path)
         file = Path(os.path.realpath(given))
@@ -76,7 +84,7 @@ class State:
             if not file.parent.is_dir():
                 raise UsageError(f"{given}: there is no folder {file.parent}; make it first")
         with _explained(given):
-            return cls._written(given, file, create) if write or create else cls._read(given, file)
+            return cls._written(given, file, create, socket) if write or create else cls._read(given, file)
 
     @classmethod
     def _read(cls, given: Path, file: Path) -> State:
@@ -93,13 +101,13 @@ class State:
         return state
 
     @classmethod
-    def _written(cls, given: Path, file: Path, create: bool) -> State:
+    def _written(cls, given: Path, file: Path, create: bool, socket: str | os.PathLike[str] | None) -> State:
         if kind := filesystem.network_file_system(file.parent):
             raise UsageError(
                 f"{given}: it lies on {kind}, where SQLite's journal is not safe; name a state file on a local disk"
                 " (the music may lie anywhere)"
             )
-        lock = InstanceLock(file, now())
+        lock = InstanceLock(file, now(), socket)
         try:
             state = cls(_connect(file, "mode=rwc" if create else "mode=rw"), file, lock)
         except BaseException:

@@ -8,6 +8,9 @@ from edge_reclass._lazy import lazy
 
 if TYPE_CHECKING:
     from edge_reclass.run.lanes import CascadePool, LaneRunner
+    from edge_reclass.run.notify import alive as notify_alive
+    from edge_reclass.run.notify import ready as notify_ready
+    from edge_reclass.run.notify import stopping as notify_stopping
     from edge_reclass.run.output import StdoutClosed, open_output
     from edge_reclass.run.output_file import refuse_inputs
     from edge_reclass.run.runner import Observer, Runner, run
@@ -46,6 +49,9 @@ __all__ = [
     "json_text",
     "lenient",
     "listed_paths",
+    "notify_alive",
+    "notify_ready",
+    "notify_stopping",
     "open_output",
     "printable",
     "refuse_inputs",
@@ -53,5 +59,7 @@ __all__ = [
 ]
 
 __getattr__, __dir__ = lazy(
-    __name__, {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
+    __name__,
+    {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
+    | {f"notify_{what}": f"{__name__}.notify:{what}" for what in ("alive", "ready", "stopping")},
 )

@@ -1,0 +1,11 @@
+"""All routes of the service; a new module of routes is one line here."""
+
+from __future__ import annotations
+
+from edge_reclass_service.described import Described
+from edge_reclass_service.routes import classify, health
+
+ALL: list[Described] = [
+    *classify.ROUTES,
+    *health.ROUTES,
+]

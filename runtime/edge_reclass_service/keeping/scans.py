@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from edge_reclass import CascadePool
-from edge_reclass.errors import DeviceError, EdgeReclassError
+from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError
 from edge_reclass.library import Basis, State, now
 from edge_reclass_service.keeping.running import Cancelled, Running
 from edge_reclass_service.keeping.wire import Counts, Scan, ScanRequest
@@ -23,6 +24,10 @@ _COLUMNS: Final = "id, status, request, asked, began, ended, since, counts, erro
 
 class DifferentRequestError(EdgeReclassError):
     """An Idempotency-Key came again with another request."""
+
+
+class CannotGoOn(Exception):
+    """The encoders cannot be opened: the service ends, and the scan goes on at the next start."""
 
 
 class Scans:
@@ -126,7 +131,9 @@ class Scans:
         )
         running = self._running
         if running is not None and running.id == number and status == "running":
-            scan.counts, scan.problems = running.counts, running.problems
+            scan.counts, scan.problems = replace(running.counts), list(running.problems)
+        elif status == "running":  # it was interrupted, and goes on when its turn comes
+            scan.status = "waiting"
         return scan
 
     def _later(self, number: int) -> None:
@@ -137,7 +144,7 @@ class Scans:
 
         Raises:
             Interrupted: it goes on later.
-            DeviceError: the device is lost; it goes on at the next start.
+            DeviceError, EngineError, CannotGoOn: nothing can be classified; it goes on at the next start.
         """
         row = state.connection.execute(
             "SELECT request FROM scan WHERE id = ? AND status IN ('waiting', 'running')", (number,)
@@ -154,7 +161,7 @@ class Scans:
             status, error = ("failed", running.error) if running.error else ("done", None)
         except Cancelled:
             status, error = "cancelled", None
-        except DeviceError:
+        except (DeviceError, EngineError):
             raise
         except EdgeReclassError as reason:
             status, error = "failed", str(reason)
@@ -162,7 +169,8 @@ class Scans:
             self._running = None
             self._cancelled.discard(number)
         counts = {**msgspec.to_builtins(running.counts), "problems": running.problems}
-        _note(state, number, status, error, json.dumps(counts))
+        with suppress(EdgeReclassError):  # a full disk: it counts as not ended, and goes on at the next start
+            _note(state, number, status, error, json.dumps(counts))
 
     def _between(self) -> None:
         self._writer.between()

@@ -12,6 +12,8 @@ import msgspec
 from edge_reclass.library import TrackRow
 
 Genre = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
+"""A cursor or an id: exact in any JSON."""
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 
 
@@ -53,6 +55,17 @@ class Correction(TrackName, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     """What a person says of the genre of a track."""
 
     genre: Genre
+
+
+class Said(msgspec.Struct):
+    """A track after somebody said something of it."""
+
+    path: str
+    genre: str | None
+    """What counts: what a person said, else what the verdict says."""
+    corrected: str | None
+    skipped: bool
+    cursor: int | None
 
 
 class ScanRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -8,6 +8,9 @@
     ├── EngineError                     exit 4   an engine or session failed or does not match its bundle
     │   └── WorkerError                 exit 4   a worker process cannot be started
     ├── DeviceError                     exit 5   the requested device cannot be used
+    ├── ServiceError                    exit 5   a service cannot be reached, or did not answer as it should
+    │   ├── ServiceBusyError            exit 5   its queue stayed full
+    │   └── RequestRefusedError         exit 2   it refuses the request: outside its roots, a wrong token, …
     └── TrackError                      never ends a run: it becomes the status of one track's verdict
 
 A message says what was wrong, what was expected against what was found, and the command that fixes it.
@@ -103,6 +106,38 @@ class DeviceError(EdgeReclassError):
     """The requested device cannot be used on this machine."""
 
     exit_code = 5
+
+
+class ServiceError(EdgeReclassError):
+    """A service cannot be reached, or did not answer as it should.
+
+    ``status`` is the HTTP status (None where there was no answer), ``type``, ``title`` and ``detail`` what the
+    service's problem document (RFC 9457) says.
+    """
+
+    exit_code = 5
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        type: str = "about:blank",
+        title: str = "",
+        detail: str = "",
+    ) -> None:
+        self.status, self.type, self.title, self.detail = status, type, title, detail
+        super().__init__(message)
+
+
+class ServiceBusyError(ServiceError):
+    """The service's queue is full, and stayed so for as long as the client was to wait."""
+
+
+class RequestRefusedError(ServiceError):
+    """The service understood the request and refuses it: status 400 to 499."""
+
+    exit_code = 2
 
 
 class TrackError(EdgeReclassError):

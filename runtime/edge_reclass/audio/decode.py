@@ -117,7 +117,7 @@ class Decoder:
         if not specs:
             raise ValueError("at least one ExcerptSpec is needed")
         path = os.fsdecode(path)
-        with _open_regular(path) as fd:
+        with open_regular(path) as fd:
             with _reading():
                 if os.fstat(fd).st_size == 0:
                     raise TrackError(Status.EMPTY, "the file has 0 bytes")
@@ -392,8 +392,12 @@ def _reading() -> Iterator[None]:
 
 
 @contextmanager
-def _open_regular(path: str) -> Iterator[int]:
-    """A descriptor for reading a regular file; never waits for a pipe's writer, never opens a device."""
+def open_regular(path: str) -> Iterator[int]:
+    """A descriptor for reading a regular file; never waits for a pipe's writer, never opens a device.
+
+    Raises:
+        TrackError: it is not there, no regular file, or cannot be opened.
+    """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             raise TrackError(Status.UNSUPPORTED, "not a regular file")

@@ -144,6 +144,22 @@ def classify(
     allow_random: Annotated[
         bool, typer.Option("--allow-random", help="Take stages with untrained weights too, for measurements.")
     ] = False,
+    remote: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Have a service (edge-reclass serve) classify: path of its socket, or http://host:port.",
+        ),
+    ] = None,
+    send_files: Annotated[
+        bool,
+        typer.Option(
+            "--send-files", help="With --remote: send the files. [default: send paths, and the service reads the files]"
+        ),
+    ] = False,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --remote: file with the service's token.")
+    ] = None,
 ) -> None:
     """Classify audio files and print one verdict for each.
 
@@ -152,11 +168,12 @@ def classify(
     the file, for library list, show and export.
 
     Exit codes: 0 all tracks have an answer, 2 wrong usage or no audio found, 3 some tracks failed, 4 the bundle is
-    invalid or an engine is missing, 5 the device cannot be used or was lost, 129 hung up, 130 interrupted, 143
-    terminated.
+    invalid or an engine is missing, 5 the device or the service cannot be used or was lost, 129 hung up, 130
+    interrupted, 143 terminated.
     """
     from edge_reclass.cascade.plan import DEFAULT_BATCH
     from edge_reclass.cli.library.updating import LibraryRun
+    from edge_reclass.cli.remote import RemotePool, connect
     from edge_reclass.library.basis import Again
     from edge_reclass.library.scanning import Shard
     from edge_reclass.run.lanes import CascadePool, LaneRunner
@@ -178,6 +195,21 @@ def classify(
         raise UsageError(f"--min-confidence: expected a number from 0 to 1, got {min_confidence:g}")
     if workers and jobs is not None:
         raise UsageError("--jobs is without worker processes, and --workers with; expected one of them")
+    if remote is None and (send_files or token_file is not None):
+        raise UsageError("--send-files and --token-file go with --remote")
+    if remote is not None:
+        _leave_to_the_service(
+            bundle=bundle,
+            device=None if device == "auto" else device,
+            policy=policy,
+            min_confidence=min_confidence,
+            workers=workers,
+            threads=threads,
+            batch=batch,
+            engines=engines,
+            state=state,
+            allow_random=allow_random or None,
+        )
     check_kind(progress)
     given = paths or []
     if "" in given:
@@ -213,29 +245,35 @@ def classify(
             failed = 0
         else:
             with open_output(output) as out:
-                opened: Callable[..., CascadePool] = CascadePool.open
-                if library is not None and library.work.suspects:
-                    # One of them may have killed the run before: it must not be able to kill this one.
-                    workers = workers or jobs or default_workers()
-                elif workers is None and jobs is None and len(tracks) >= FEW:
-                    workers = default_workers()
-                if workers:
-                    opened, jobs = WorkerPool.open, workers
-                pool = opened(
-                    None if jobs is None else max(1, min(jobs, len(tracks))),
-                    bundle if library is None else library.bundle,
-                    device,
-                    policy,
-                    threads=threads,
-                    batch=DEFAULT_BATCH if batch is None else batch,
-                    allow_random=allow_random,
-                    engines=engines,
-                    min_confidence=min_confidence,
-                    keep_embeddings=keep_embeddings,
-                )
-                say(_device(pool, device))
-                stages = [stage.name for stage in pool.plan.stages]
-                sink = TextSink(format, out, genres=pool.plan.genres, stages=stages, top=top, explain=explain)
+                pool: CascadePool | RemotePool
+                if remote is not None:
+                    pool = RemotePool(connect(remote, token_file), jobs, send_files)
+                    say(pool.described)
+                    genres, stages = pool.version.bundle.genres, list(pool.version.bundle.stages)
+                else:
+                    opened: Callable[..., CascadePool] = CascadePool.open
+                    if library is not None and library.work.suspects:
+                        # One of them may have killed the run before: it must not be able to kill this one.
+                        workers = workers or jobs or default_workers()
+                    elif workers is None and jobs is None and len(tracks) >= FEW:
+                        workers = default_workers()
+                    if workers:
+                        opened, jobs = WorkerPool.open, workers
+                    pool = opened(
+                        None if jobs is None else max(1, min(jobs, len(tracks))),
+                        bundle if library is None else library.bundle,
+                        device,
+                        policy,
+                        threads=threads,
+                        batch=DEFAULT_BATCH if batch is None else batch,
+                        allow_random=allow_random,
+                        engines=engines,
+                        min_confidence=min_confidence,
+                        keep_embeddings=keep_embeddings,
+                    )
+                    say(_device(pool, device))
+                    genres, stages = pool.plan.genres, [stage.name for stage in pool.plan.stages]
+                sink = TextSink(format, out, genres=genres, stages=stages, top=top, explain=explain)
                 with _Watch(Progress(progress, len(tracks), out), out) as watch:
                     if library is None:
                         run(tracks, LaneRunner(pool), sink, watch, patience=STOP_SECONDS)
@@ -250,6 +288,15 @@ def classify(
             say(left)
     if failed or search.problems:
         raise typer.Exit(SOME_FAILED)
+
+
+def _leave_to_the_service(**asked: object) -> None:
+    """Refuse what a service was started with and a request cannot change."""
+    names = [f"--{name.replace('_', '-')}" for name, value in asked.items() if value is not None]
+    if names:
+        raise UsageError(
+            f"{' and '.join(names)}: the service decides that, with --remote; see edge-reclass serve --help"
+        )
 
 
 def _nothing(given: list[str], files_from: Path | None, search: TrackSearch) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from edge_reclass.backends import Backend
 from edge_reclass.bundle import Bundle
@@ -87,6 +87,11 @@ class CascadePool:
     def plan(self) -> Plan:
         """The plan that all lanes follow."""
         return self._model.plan
+
+    @property
+    def lanes(self) -> int:
+        """How many tracks are worked on at a time."""
+        return len(self.cascades)
 
     @property
     def device(self) -> str:
@@ -203,10 +208,24 @@ def _closed() -> EngineError:
     return EngineError("this pool is closed; open a new one")
 
 
+class Pool(Protocol):
+    """What a runner needs of whatever classifies several tracks at a time."""
+
+    @property
+    def lanes(self) -> int:
+        """How many."""
+
+    def submit(self, path: str | os.PathLike[str]) -> Future[Verdict]:
+        """See :meth:`CascadePool.submit`."""
+
+    def close(self, timeout: float | None = None) -> bool:
+        """See :meth:`CascadePool.close`."""
+
+
 class LaneRunner:
     """A pool as a :class:`edge_reclass.run.Runner`."""
 
-    def __init__(self, pool: CascadePool) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._waiting: deque[Future[Verdict]] = deque()
 
@@ -217,7 +236,7 @@ class LaneRunner:
 
         Of the tracks read, one more than there are lanes have no verdict yet.
         """
-        lanes, source = len(self._pool.cascades), iter(tracks)
+        lanes, source = self._pool.lanes, iter(tracks)
         running: set[Future[Verdict]] = set()
         end: Exception | None = None
         while end is None or self._waiting:

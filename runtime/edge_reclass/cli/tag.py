@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from edge_reclass.cli.serving import writable
 from edge_reclass.cli.stopping import say
 from edge_reclass.cli.summary import counted
 from edge_reclass.errors import UsageError
@@ -117,7 +118,8 @@ def tag(
         if given and _is_sqlite(given[0]):
             if journal is not None:
                 raise UsageError(f"--journal {journal}: {given[0]} has a journal of its own; leave out --journal")
-            state = stack.enter_context(State.open(given.pop(0), write=write or undo))
+            file = given.pop(0)
+            state = stack.enter_context(writable(file) if write or undo else State.open(file))
         log: Journal | None = None
         if state is not None:
             log = Journal.of_state(state)

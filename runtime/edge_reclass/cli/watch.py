@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from edge_reclass.cli.stopping import TERMINATED, say
-from edge_reclass.errors import UsageError
+from edge_reclass.errors import StateBusyError, UsageError
 from edge_reclass.run.text import printable
 
 FORMATS = ("table", "jsonl", "csv")
@@ -87,7 +87,15 @@ def watch(
             raise UsageError(f"{given}: expected a folder, got a file; classify FILE --state STATE takes files")
     loaded = load_bundle(bundle)
     chosen = choose_policy(loaded, policy)
-    State.open(state, create=True).close()  # what is wrong with it is said now
+    try:
+        State.open(state, create=True).close()  # what is wrong with it is said now
+    except StateBusyError as busy:
+        if busy.socket is None:
+            raise
+        raise UsageError(
+            f"{state}: the service at {busy.socket} keeps it, and watches its roots if it was started with --watch:"
+            " edge-reclass serve --watch --root FOLDER; or stop it first"
+        ) from busy
     with open_output(None) as out:
         sink = TextSink(format, out, genres=loaded.manifest.genres, stages=chosen.stages)
         resident = Resident(

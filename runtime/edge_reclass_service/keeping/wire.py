@@ -129,9 +129,9 @@ class StateNews(msgspec.Struct):
     """The process that writes the state now, in words; None: the service."""
 
 
-def described(row: TrackRow) -> dict[str, Any]:
-    """A row as plain values: its verdict's JSON, a person's correction in it, and what else a reader needs."""
-    verdict = row.final_verdict
+def described(row: TrackRow, *, corrected: bool = True) -> dict[str, Any]:
+    """A row as plain values: its verdict's JSON, and what else a reader needs; a person's correction wins, or not."""
+    verdict = row.final_verdict if corrected else row.verdict
     return {
         **(verdict.to_dict() if verdict is not None else {"path": os.fsdecode(row.path)}),
         "cursor": row.change,

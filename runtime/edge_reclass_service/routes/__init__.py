@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_reclass_service.described import Described
-from edge_reclass_service.routes import classify, corrections, events, health, scans, verdicts
+from edge_reclass_service.routes import classify, corrections, events, health, lending, scans, verdicts
 
 ALL: list[Described] = [
     *classify.ROUTES,
@@ -12,4 +12,5 @@ ALL: list[Described] = [
     *verdicts.ROUTES,
     *events.ROUTES,
     *corrections.ROUTES,
+    *lending.ROUTES,
 ]

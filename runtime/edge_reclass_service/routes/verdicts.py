@@ -21,7 +21,7 @@ _ABSENT = {"any": None, "yes": True, "no": False}
 
 
 class Query(msgspec.Struct, frozen=True):
-    """Which changes: all conditions hold. ``scan``: what this scan classified."""
+    """Which changes: all conditions hold. ``scan``: what this scan classified, without what people said of it."""
 
     since: Number = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 500
@@ -74,7 +74,7 @@ async def changes(request: Request) -> Response:
 
     def page(state: State) -> Verdicts:
         rows, further, more = state.changes(query.since, wanted, query.limit)
-        return Verdicts([described(row) for row in rows], further, more)
+        return Verdicts([described(row, corrected=query.scan is None) for row in rows], further, more)
 
     return answer(await keeper_of(request).read(page))
 

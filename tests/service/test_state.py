@@ -84,12 +84,13 @@ class Stream:
                 return
 
     def close(self) -> None:
+        self.response.close()
         self._connection.close()
 
 
 def test_a_scan_and_what_came_of_it(library: Library) -> None:
     odd = os.fsdecode(b"odd \xe9.wav")
-    library.add(odd)
+    library.add(odd, seed=1)
     with serve(library) as served:
         client = Client(served.socket)
         first = served.ask("POST", "/v1/scans", {}, {"Idempotency-Key": "once"})
@@ -152,6 +153,7 @@ def test_events_go_on_where_they_were_cut_off(library: Library) -> None:
         assert served.stop() == 0  # although a stream is open
         assert again.response.read() == b""
         assert time.monotonic() - began < PATIENCE
+        again.close()
 
 
 def test_a_scan_that_a_kill_cut_off_goes_on_and_each_track_comes_once(library: Library) -> None:
@@ -164,6 +166,7 @@ def test_a_scan_that_a_kill_cut_off_goes_on_and_each_track_comes_once(library: L
         seen += stream.verdicts(3)
         served.process.send_signal(signal.SIGKILL)
         served.process.wait(PATIENCE)
+        stream.close()
     with serve(library) as served:
         client = Client(served.socket)
         scan = eventually(lambda: (now := client.scan(1)).over and now)

@@ -66,6 +66,7 @@ def watch(
     from edge_reclass.library.basis import Basis
     from edge_reclass.library.state import State, absolute
     from edge_reclass.library.tags.reading import import_mutagen
+    from edge_reclass.library.watching.access import OwnAccess
     from edge_reclass.library.watching.resident import Habits, Resident
     from edge_reclass.library.watching.tagging import write_genres
     from edge_reclass.run.output import open_output
@@ -98,15 +99,19 @@ def watch(
         ) from busy
     with open_output(None) as out:
         sink = TextSink(format, out, genres=loaded.manifest.genres, stages=chosen.stages)
+
+        def told(text: str) -> None:
+            say(printable(text))
+
+        open_pool = partial(WorkerPool.open, workers, loaded, device, policy, min_confidence=min_confidence)
         resident = Resident(
             paths,
-            state,
+            OwnAccess(state, open_pool, idle=idle * 60, say=told),
             Basis.of(loaded, chosen, min_confidence),
-            partial(WorkerPool.open, workers, loaded, device, policy, min_confidence=min_confidence),
             sink,
-            habits=Habits(settle, rescan * 3600, poll * 60, idle * 60),
+            habits=Habits(settle, rescan * 3600, poll * 60),
             then=None if then is None else write_genres,
-            say=lambda text: say(printable(text)),
+            say=told,
         )
         say(f"watching {', '.join(map(printable, paths))}; Ctrl-C ends it")
         try:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edge_reclass.library.scanning import Shard, Work
     from edge_reclass.library.state import State, absolute, now
     from edge_reclass.library.update import Updater
+    from edge_reclass.library.watching.resident import Habits, Resident
 
 _HOMES = {
     "basis": ["Again", "Basis"],
@@ -19,9 +20,23 @@ _HOMES = {
     "scanning": ["Shard", "Work"],
     "state": ["State", "absolute", "now"],
     "update": ["Updater"],
+    "watching.resident": ["Habits", "Resident"],
 }
 
-__all__ = ["Again", "Basis", "Shard", "State", "TrackRow", "Updater", "Wanted", "Work", "absolute", "now"]
+__all__ = [
+    "Again",
+    "Basis",
+    "Habits",
+    "Resident",
+    "Shard",
+    "State",
+    "TrackRow",
+    "Updater",
+    "Wanted",
+    "Work",
+    "absolute",
+    "now",
+]
 
 __getattr__, __dir__ = lazy(
     __name__, {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}

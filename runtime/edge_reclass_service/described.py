@@ -33,7 +33,7 @@ class Described:
     """A struct whose fields are the query's parameters."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers that the handler reads, and what each says."""
-    bodies: Mapping[str, type | None] = field(default_factory=dict)
-    """A body by its media type: a struct for JSON, None for bytes."""
+    bodies: Mapping[str, Any] = field(default_factory=dict)
+    """A body by its media type: a struct, a JSON Schema, or None for bytes."""
     answers: str = JSON
     """The media type of what is answered when all is well."""

@@ -11,6 +11,7 @@ import soundfile
 
 from edge_reclass import WorkerPool
 from edge_reclass.errors import EngineError
+from edge_reclass_service.files import linked
 
 _RATE = 22_050
 _MOST_SECONDS = 60.0
@@ -46,10 +47,11 @@ def probe(pool: WorkerPool, folder: Path, open_seconds: float) -> Probed:
     """
     plan = pool.plan
     seconds = min(_MOST_SECONDS, max(plan.decode_seconds, plan.min_seconds))
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="probe-", suffix=".wav") as file:
+    with tempfile.TemporaryFile(dir=folder) as file:  # and as audio that is received, it goes to a worker by a link
         soundfile.write(file, _sound(seconds), _RATE, format="WAV", subtype="PCM_16")
         file.flush()
-        decoding, said = pool.cascades[0].step_answers(file.name)
+        with linked(file.fileno(), ".wav", folder) as link:
+            decoding, said = pool.cascades[0].step_answers(link)
     took: dict[str, float] = {}
     for step in said:
         if step.probabilities is not None:

@@ -16,9 +16,7 @@ from edge_reclass_service.described import Described
 from edge_reclass_service.probe import Probed
 from edge_reclass_service.problems import Problem, ProblemBody
 from edge_reclass_service.service import service_of
-
-DISK_FREE = 256 << 20
-"""Bytes that have to be free where the state and what is received lie."""
+from edge_reclass_service.uploads import DISK_FREE
 
 
 class Live(msgspec.Struct, frozen=True):

@@ -1,0 +1,110 @@
+"""Which files a request may name, and how a worker gets exactly the file that was looked at.
+
+A path has to lie below a root as it is named and as it really is. The file is opened without being read (O_PATH), and
+what is checked is that open file. The worker gets a link to it, not the path: whoever exchanges a folder for a link in
+between changes nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from edge_reclass.errors import Status, TrackError
+from edge_reclass_service.problems import Problem
+
+_LINK = "asked-"
+
+
+def _outside(path: bytes) -> Problem:
+    name = os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
+    return Problem(403, "outside-roots", f"{name} is not below a folder that the service was started with (--root)")
+
+
+@contextmanager
+def handed_over(path: bytes, roots: Sequence[Path], spool: Path) -> Iterator[Path]:
+    """A link in ``spool`` that leads to the very file that ``path`` names now; its suffix is that of ``path``.
+
+    Raises:
+        Problem: 403, it is outside of the roots, or neither a file nor a folder; 400, no absolute path, or a folder.
+        TrackError: it cannot be opened; what the core would say of it.
+    """
+    descriptor = pin(path, roots)
+    try:
+        with linked(descriptor, suffix_of(os.fsdecode(path)), spool) as link:
+            yield link
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def linked(descriptor: int, suffix: str, spool: Path) -> Iterator[Path]:
+    """A link in ``spool`` through which another process of ours opens what ``descriptor`` is."""
+    link = spool / f"{_LINK}{secrets.token_hex(8)}{suffix}"
+    link.symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
+    try:
+        yield link
+    finally:
+        with suppress(FileNotFoundError):
+            link.unlink()
+
+
+def tidy(spool: Path) -> None:
+    """Remove the links of a service that was killed; what it received had no name and is gone with it."""
+    for left in spool.glob(f"{_LINK}*"):
+        if left.is_symlink():
+            left.unlink()
+
+
+def suffix_of(name: str) -> str:
+    """A name's suffix with its dot, as far as it can be one of an audio file's; else nothing."""
+    suffix = os.path.splitext(name)[1]  # noqa: PTH122
+    return suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", suffix) else ""
+
+
+def pin(path: bytes, roots: Sequence[Path]) -> int:
+    """An O_PATH descriptor of a regular file below the roots; raises as :func:`handed_over`."""
+    if not path.startswith(b"/"):
+        raise Problem(400, "path", "expected an absolute path")
+    named = os.path.normpath(path)
+    real = [os.path.realpath(os.fsencode(root)) for root in roots]
+    if not _below(named, [*map(os.fsencode, roots), *real]):
+        raise _outside(path)
+    if b"\0" in path:
+        raise TrackError(Status.MISSING, "no path of a file: embedded null byte")
+    try:
+        descriptor = os.open(named, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        if not _below(os.path.realpath(named), real):  # nobody learns what there is elsewhere
+            raise _outside(path) from error
+        raise _not_opened(named, error) from error
+    try:
+        if not _below(os.readlink(b"/proc/self/fd/%d" % descriptor), real):  # noqa: PTH115 - as bytes
+            raise _outside(path)
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise Problem(400, "not-a-file", "expected a file, got a folder; POST /v1/scans takes folders")
+        if not stat.S_ISREG(mode):
+            raise Problem(403, "not-a-file", "expected a regular file, got a pipe, a socket or a device")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _below(path: bytes, roots: Sequence[bytes]) -> bool:
+    return any(path.startswith(root.rstrip(b"/") + b"/") for root in roots)
+
+
+def _not_opened(path: bytes, error: OSError) -> TrackError:
+    """In the words of :mod:`edge_reclass.audio`."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return TrackError(Status.MISSING, "a dangling link" if os.path.islink(path) else "no such file")  # noqa: PTH114
+    status = Status.MISSING if error.errno == errno.ENAMETOOLONG else Status.UNREADABLE
+    return TrackError(status, f"cannot be opened: {error.strerror or error}")

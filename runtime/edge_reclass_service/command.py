@@ -88,6 +88,14 @@ def serve(
     watch: Annotated[
         bool, typer.Option("--watch", help="Classify what is new or changed below the roots, as watch does.")
     ] = False,
+    write_tags: Annotated[
+        bool,
+        typer.Option(
+            "--write-tags",
+            help="Carry out tag plans that were approved. Without it no track is opened for writing, and"
+            " edge-reclass tag STATE --apply-approved does that.",
+        ),
+    ] = False,
     settle: Annotated[
         float, typer.Option(metavar="SECONDS", help="With --watch: a file is finished when it has not changed so long.")
     ] = 10,
@@ -120,6 +128,8 @@ def serve(
     for name, value in (("idle", idle), ("settle", settle), ("rescan", rescan), ("poll", poll)):
         if not 0 < value < float("inf"):
             raise UsageError(f"--{name}: expected a number above 0, got {value:g}")
+    if write_tags and state is None:
+        raise UsageError("--write-tags: expected --state FILE, too")
     if watch and (state is None or not root):
         raise UsageError("--watch: expected --state FILE and --root DIR, too")
     token = None if token_file is None else _token(token_file)
@@ -149,6 +159,7 @@ def serve(
             max_upload_mb << 20,
             idle * 60,
             Habits(settle, rescan * 3600, poll * 60) if watch else None,
+            write_tags,
         )
         code = serving.serve(settings, sockets)
     raise typer.Exit(code)

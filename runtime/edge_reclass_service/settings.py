@@ -37,3 +37,5 @@ class Settings:
     """Seconds without anything to do after which the encoders are closed; they are opened again when needed."""
     watch: Habits | None = None
     """How the roots are watched; None: not at all."""
+    write_tags: bool = False
+    """Whether tag plans that were approved are carried out by the service; else it opens no track for writing."""

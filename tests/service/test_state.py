@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+import pytest
+
 from command import Done, run
 from edge_reclass.client import Client
 from edge_reclass.library import State, Wanted
@@ -90,7 +92,7 @@ class Stream:
 
 def test_a_scan_and_what_came_of_it(library: Library) -> None:
     odd = os.fsdecode(b"odd \xe9.wav")
-    library.add(odd, seed=1)
+    library.add("odd.wav").rename(library.music / odd)
     with serve(library) as served:
         client = Client(served.socket)
         first = served.ask("POST", "/v1/scans", {}, {"Idempotency-Key": "once"})
@@ -308,3 +310,64 @@ def test_many_readers_see_each_change_once_while_a_scan_runs(library: Library) -
             reader.join(PATIENCE)
         assert [len(own) for own in found] == [15] * 3
         assert all(len(set(own)) == 15 for own in found)
+
+
+def test_a_service_that_watches_classifies_what_comes_and_lends_the_state(library: Library) -> None:
+    pytest.importorskip("watchdog", reason="--watch needs the extra [watch]")
+    with serve(library, "--watch", "--settle", 0.2) as served:
+        client = Client(served.socket)
+
+        def known() -> set[str]:
+            return set(names(library, [change.verdict.path for change in client.verdicts()]))
+
+        eventually(lambda: len(known()) == 3)
+        library.add("album/new.wav")
+        eventually(lambda: "album/new.wav" in known())
+        assert run("library", "forget", library.file, library.music / "three.wav").returncode == 0
+        library.add("album/newer.wav")
+        eventually(lambda: "album/newer.wav" in known())
+        assert scanned(client).counts["done"] == 1  # what was forgotten
+        library.music.rename(library.root / "away")
+        eventually(lambda: "waiting for it" in served.said())
+        assert all(change.absent_since is None for change in client.verdicts())
+        (library.root / "away").rename(library.music)
+        library.add("album/newest.wav")
+        eventually(lambda: "album/newest.wav" in known())
+        assert served.stop() == 0
+    assert "Traceback" not in served.said()
+
+
+def test_a_tag_plan_is_approved_over_http_and_carried_out_by_the_command(library: Library) -> None:
+    pytest.importorskip("mutagen", reason="tags need the extra [tags]")
+    before = {file: file.read_bytes() for file in library.music.rglob("*.*")}
+    with serve(library) as served:
+        client = Client(served.socket)
+        scanned(client)
+        asked = served.ask("POST", "/v1/tag-plans", {"paths": [str(library.music / "album")]})
+        assert (asked.status, asked.headers["location"]) == (202, "/v1/tag-plans/1")
+        seen = eventually(lambda: (now := served.get("/v1/tag-plans/1").json)["plan"]["status"] == "ready" and now)
+        assert [(step["before"], step["genres"], step["outcome"]) for step in seen["steps"]] == [
+            ([], ["Alpha"], None)
+        ] * 2
+        assert "no tag plan is approved" in run("tag", library.file, "--apply-approved").stderr
+        assert served.ask("POST", "/v1/tag-plans/1/approve").json["status"] == "approved"
+        assert served.ask("POST", "/v1/tag-plans/1/approve").kind == "plan"
+        assert served.ask("POST", "/v1/tag-plans/9/approve").kind == "unknown-plan"
+        assert {file: file.read_bytes() for file in before} == before  # the service has written nothing
+        client.correct(library.music / "album/two.flac", "Beta")  # not what was approved
+        done = run("tag", library.file, "--apply-approved")
+        assert done.returncode == 3 and "1 file written, 1 left as they were" in done.stderr
+        assert "it would get Beta now, and Alpha was approved" in done.stderr
+        assert (library.music / "album/one.flac").read_bytes() != before[library.music / "album/one.flac"]
+        plan = served.get("/v1/tag-plans").json["plans"][0]
+        assert (plan["status"], plan["run"]) == ("applied", 1)
+        assert scanned(client).counts["to_do"] == 0  # our own writing is no reason to classify again
+        undone = run("tag", library.file, "--undo", "--run", plan["run"])
+        assert undone.returncode == 0 and "waits until this is done" in undone.stderr
+    assert {file: file.read_bytes() for file in before} == before
+    with serve(library, "--write-tags") as served:
+        served.ask("POST", "/v1/tag-plans", {})
+        eventually(lambda: served.get("/v1/tag-plans/2").json["plan"]["status"] == "ready")
+        served.ask("POST", "/v1/tag-plans/2/approve")
+        seen = eventually(lambda: (now := served.get("/v1/tag-plans/2").json)["plan"]["status"] == "applied" and now)
+        assert {step["outcome"] for step in seen["steps"]} == {"written"} and len(seen["steps"]) == 3

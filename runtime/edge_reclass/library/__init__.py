@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from edge_reclass.library.rows import TrackRow, Wanted
     from edge_reclass.library.scanning import Shard, Work
     from edge_reclass.library.state import State, absolute, now
+    from edge_reclass.library.tags.approved import PlanRequest, PlanStep, TagPlan, TagPlans
     from edge_reclass.library.update import Updater
     from edge_reclass.library.watching.resident import Habits, Resident
 
@@ -19,6 +20,7 @@ _HOMES = {
     "rows": ["TrackRow", "Wanted"],
     "scanning": ["Shard", "Work"],
     "state": ["State", "absolute", "now"],
+    "tags.approved": ["PlanRequest", "PlanStep", "TagPlan", "TagPlans"],
     "update": ["Updater"],
     "watching.resident": ["Habits", "Resident"],
 }
@@ -27,9 +29,13 @@ __all__ = [
     "Again",
     "Basis",
     "Habits",
+    "PlanRequest",
+    "PlanStep",
     "Resident",
     "Shard",
     "State",
+    "TagPlan",
+    "TagPlans",
     "TrackRow",
     "Updater",
     "Wanted",

@@ -13,6 +13,7 @@ from edge_reclass import WorkerPool
 from edge_reclass.errors import EdgeReclassError
 from edge_reclass.library import Basis, State
 from edge_reclass_service.engine import Engine
+from edge_reclass_service.keeping.plans import Plans
 from edge_reclass_service.keeping.scans import Scans
 from edge_reclass_service.keeping.watching import Watching
 from edge_reclass_service.keeping.writer import Loan, Writer
@@ -47,6 +48,7 @@ class Keeper:
         self.writer = Writer(state, socket, engine.fail)
         basis = Basis.of(settings.bundle, settings.policy, settings.min_confidence)
         self.scans = Scans(self.writer, basis, settings.roots, self._pool)
+        self.plans = Plans(state, self.writer, settings.roots, write_tags=settings.write_tags, say=say)
         self._watching: Watching | None = None
         if settings.watch is not None:
             self._watching = Watching(
@@ -64,11 +66,13 @@ class Keeper:
         """
         self.writer.start()
         self.writer.do(self.scans.resume).result()
+        self.writer.do(self.plans.resume).result()
         if self._watching is not None:
             self._watching.start()
 
     def stop(self, timeout: float = STOP_SECONDS) -> bool:
         """End in good order; False where that takes longer."""
+        self.plans.stop()
         stopped = self.writer.stop(timeout)
         return (self._watching is None or self._watching.stop(_TICK_OF_WATCHING)) and stopped
 

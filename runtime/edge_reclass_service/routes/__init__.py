@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_reclass_service.described import Described
-from edge_reclass_service.routes import classify, corrections, events, health, lending, scans, verdicts
+from edge_reclass_service.routes import classify, corrections, events, health, lending, scans, tag_plans, verdicts
 
 ALL: list[Described] = [
     *classify.ROUTES,
@@ -13,4 +13,5 @@ ALL: list[Described] = [
     *events.ROUTES,
     *corrections.ROUTES,
     *lending.ROUTES,
+    *tag_plans.ROUTES,
 ]

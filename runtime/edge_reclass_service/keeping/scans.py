@@ -22,7 +22,7 @@ from edge_reclass_service.keeping.writer import Writer
 _COLUMNS: Final = "id, status, request, asked, began, ended, since, counts, error"
 
 
-class DifferentRequestError(EdgeReclassError):
+class DifferentRequestError(Exception):
     """An Idempotency-Key came again with another request."""
 
 

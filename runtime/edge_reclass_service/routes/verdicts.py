@@ -44,20 +44,6 @@ class Verdicts(msgspec.Struct, frozen=True):
     more: bool
 
 
-class TrackSeen(msgspec.Struct, frozen=True):
-    """One track; ``verdict`` as in :class:`Verdicts`, without a correction."""
-
-    path: str
-    genre: str | None
-    corrected: str | None
-    verdict: dict[str, Any] | None
-    size: int | None
-    mtime_ns: int | None
-    first_seen: str
-    last_seen: str
-    absent_since: str | None
-
-
 async def changes(request: Request) -> Response:
     """What changed since a cursor."""
     query = query_as(request, Query)
@@ -80,27 +66,17 @@ async def changes(request: Request) -> Response:
 
 
 async def track(request: Request) -> Response:
-    """One track, as the state knows it."""
+    """One track, as /v1/verdicts has it, with ``first_seen`` and ``last_seen``; only these keys where it has no verdict."""
     name = query_as(request, TrackName)
 
-    def seen(state: State) -> TrackSeen:
+    def seen(state: State) -> dict[str, Any]:
         row = known(state, name.file)
-        return TrackSeen(
-            os.fsdecode(row.path),
-            row.final_genre,
-            row.corrected,
-            None if row.verdict is None else row.verdict.to_dict(),
-            row.size,
-            row.mtime_ns,
-            row.first_seen,
-            row.last_seen,
-            row.absent_since,
-        )
+        return {**described(row), "first_seen": row.first_seen, "last_seen": row.last_seen}
 
     return answer(await keeper_of(request).read(seen))
 
 
 ROUTES = [
     Described("GET", "/v1/verdicts", changes, None, {200: Verdicts}, "What changed since a cursor", query=Query),
-    Described("GET", "/v1/tracks", track, None, {200: TrackSeen, 404: ProblemBody}, "One track", query=TrackName),
+    Described("GET", "/v1/tracks", track, None, {200: dict[str, Any], 404: ProblemBody}, "One track", query=TrackName),
 ]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,15 +92,22 @@ class Served:
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_until_ready(self) -> None:
-        until = time.monotonic() + 2 * PATIENCE
-        while time.monotonic() < until:
+    def wait_for(self, came: Callable[[], object], patience: float = PATIENCE) -> None:
+        """Wait until ``came`` says so."""
+        until = time.monotonic() + patience
+        while not came():
             assert self.process.poll() is None, self.said()
-            with suppress(OSError, http.client.HTTPException):
-                if self.get("/health/ready").status == 200:
-                    return
-            time.sleep(0.05)
-        raise AssertionError(f"not ready: {self.said()}")
+            assert time.monotonic() < until, f"it did not come within {patience:.0f} s: {self.said()}"
+            time.sleep(0.02)
+
+    def wait_until_ready(self) -> None:
+        def ready() -> bool:
+            try:
+                return self.get("/health/ready").status == 200
+            except (OSError, http.client.HTTPException):
+                return False
+
+        self.wait_for(ready, 2 * PATIENCE)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop it with a signal; its exit code."""

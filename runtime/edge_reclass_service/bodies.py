@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,9 +16,6 @@ from edge_reclass_service.problems import Problem
 from edge_reclass_service.service import service_of
 
 T = TypeVar("T")
-
-_DRAINED = 16 << 20
-_DRAIN_SECONDS = 3.0
 
 MOST_JSON = 1 << 20
 """Bytes of a JSON body."""
@@ -66,26 +62,12 @@ async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
             stopped.cancel()
             coming.cancel()
         if chunk is None:
-            request.state.whole = True  # to receive more would be to wait for the client to go
             return
         received += len(chunk)
         if received > limit:
             raise too_large
         if chunk:
             yield chunk
-
-
-async def drain(request: Request) -> None:
-    """Read on a little after a refusal: most clients send all of a body before they look for an answer."""
-    if request.headers.get("expect") or getattr(request.state, "whole", False):  # it waits to be told to send
-        return
-    left, until = _DRAINED, asyncio.get_running_loop().time() + _DRAIN_SECONDS
-    with suppress(asyncio.TimeoutError, ClientDisconnect):
-        while left > 0 and (seconds := until - asyncio.get_running_loop().time()) > 0:
-            message = await asyncio.wait_for(request.receive(), seconds)
-            left -= len(message.get("body", b""))
-            if message["type"] != "http.request" or not message.get("more_body"):
-                return
 
 
 async def body_as(request: Request, kind: type[T]) -> T:

@@ -1,8 +1,12 @@
-"""uvicorn's HTTP connection, with what it lacks: a limit of connections, a time for a request's head, our errors."""
+"""uvicorn's HTTP connection, with what it lacks.
+
+That is a limit of connections, a time for a request's head, an end to bodies that nobody reads, and our errors.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -11,20 +15,24 @@ from edge_reclass_service.problems import MEDIA_TYPE, Problem
 
 MOST_CONNECTIONS = 512
 HEAD_SECONDS = 30.0
+UNREAD_BYTES, UNREAD_SECONDS = 16 << 20, 5.0
+"""So much is read, and thrown away, of a body that is not wanted: most clients look for the answer only after it."""
 
 
 class Connection(H11Protocol):
     """One connection."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _then: Callable[[], None] | None = None
+    _unread = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come."""
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(HEAD_SECONDS, self._no_head)
         if len(self.connections) > MOST_CONNECTIONS:
             detail = f"there are {MOST_CONNECTIONS} connections, as many as there may be"
             self._refuse(Problem(503, "busy", detail, {"Retry-After": "5"}))
+        self._set_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
@@ -34,23 +42,54 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Something came."""
         if self.transport.is_closing():
-            return
+            return None
+        if self._is_unwanted():
+            self._unread += len(data)
+            if self._unread > UNREAD_BYTES:
+                return self.transport.close()
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:  # the head is there
-            self._stop_clock()
-        elif self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_SECONDS, self._no_head)
+        self._set_clock()
+        return None
+
+    def on_response_complete(self) -> None:
+        """A request was answered, maybe before all of its body came."""
+        super().on_response_complete()
+        self._unread = 0
+        self._set_clock()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
         """What came is no HTTP, or has too large a head."""
         self._refuse(Problem(400, "request", "this is no HTTP request, or its head is too large"))
 
+    def _is_unwanted(self) -> bool:
+        return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
+
+    def _set_clock(self) -> None:
+        """The time for what is to come next."""
+        if self.transport.is_closing():
+            return self._stop_clock()
+        if self._is_unwanted():
+            return self._end_after(UNREAD_SECONDS, self.transport.close)
+        if self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
+            return self._end_after(HEAD_SECONDS, self._no_head)
+        return self._stop_clock()
+
+    def _end_after(self, seconds: float, then: Callable[[], None]) -> None:
+        if self._deadline is None or self._then != then:
+            self._stop_clock()
+            self._deadline, self._then = self.loop.call_later(seconds, then), then
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
     def _no_head(self) -> None:
-        if not self.transport.is_closing():
-            self._refuse(Problem(408, "too-slow", f"no request came within {HEAD_SECONDS:.0f} s"))
+        self._refuse(Problem(408, "too-slow", f"no request came within {HEAD_SECONDS:.0f} s"))
 
     def _refuse(self, problem: Problem) -> None:
-        self._stop_clock()
+        if self.transport.is_closing():
+            return
         headers = [("Content-Type", MEDIA_TYPE), ("Connection", "close"), ("Content-Length", str(len(problem.body)))]
         headers += problem.headers.items()
         try:
@@ -63,8 +102,3 @@ class Connection(H11Protocol):
         except h11.LocalProtocolError:
             pass  # an answer has begun already
         self.transport.close()
-
-    def _stop_clock(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,3 +45,10 @@ def service(tiny_bundle: Path, library: Path, tmp_path_factory: pytest.TempPathF
     options = ("--root", library, "--state", folder / "music.state", "--bundle", tiny_bundle, "--workers", 1)
     with serving(folder, *options) as served:
         yield served
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short path, as the names of sockets need it."""
+    with tempfile.TemporaryDirectory(prefix="er-") as folder:
+        yield Path(folder)

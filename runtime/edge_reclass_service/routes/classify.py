@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from edge_reclass import Verdict, __version__
 from edge_reclass.errors import TrackError
-from edge_reclass_service.bodies import body_as, drain, media_type, query_as
+from edge_reclass_service.bodies import body_as, media_type, query_as
 from edge_reclass_service.described import JSON, Described
 from edge_reclass_service.files import handed_over, linked, suffix_of
 from edge_reclass_service.pcm import HEAD_SIZE, MOST_BYTES, Pcm
@@ -80,17 +80,13 @@ async def classify(request: Request) -> Response:
     """The verdict of one track, 200 whatever its status; other codes are about the request."""
     ways = {JSON: _named, BYTES: _sent, PCM: _samples}
     kind = media_type(request)
-    try:
-        if (way := ways.get(kind)) is None:
-            raise Problem(415, "media-type", f"Content-Type: expected {', '.join(ways)}; got {kind or 'none'}")
-        service = service_of(request)
-        if kind != PCM:
-            query_as(request, _Nothing)
-        with service.engine.place():
-            verdict = await way(request, service)
-    except Problem:
-        await drain(request)
-        raise
+    if (way := ways.get(kind)) is None:
+        raise Problem(415, "media-type", f"Content-Type: expected {', '.join(ways)}; got {kind or 'none'}")
+    service = service_of(request)
+    if kind != PCM:
+        query_as(request, _Nothing)
+    with service.engine.place():
+        verdict = await way(request, service)
     return Response(verdict.to_json(), 200, {"Cache-Control": "no-store"}, JSON)
 
 

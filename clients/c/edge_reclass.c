@@ -158,6 +158,22 @@ static int say_path(struct text *json, const char *path, struct edge_reclass_ans
     return 0;
 }
 
+/* The last part of a path, each byte that is no letter, digit, - . _ or ~ as %XX. */
+static void say_name(struct text *head, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    for (const char *at = slash == NULL ? path : slash + 1; *at != '\0'; at++) {
+        unsigned char c = (unsigned char)*at;
+        if ((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || strchr("-._~", c) != NULL) {
+            add(head, at, 1);
+        } else {
+            char code[4];
+            snprintf(code, sizeof code, "%%%02X", (unsigned)c);
+            say(head, code);
+        }
+    }
+}
+
 /* ---- one exchange ---- */
 
 static double now(void)
@@ -341,6 +357,7 @@ struct body {
     const char *bytes;
     int file; /* -1: bytes */
     size_t length;
+    const char *path; /* of the file, else NULL */
 };
 
 static int exchange(const struct edge_reclass *service, const char *request, const struct body *body, double *again,
@@ -354,6 +371,11 @@ static int exchange(const struct edge_reclass *service, const char *request, con
     if (service->token != NULL) {
         say(&head, "Authorization: Bearer ");
         say(&head, service->token);
+        say(&head, "\r\n");
+    }
+    if (body->path != NULL) {
+        say(&head, "X-File-Name: ");
+        say_name(&head, body->path);
         say(&head, "\r\n");
     }
     if (body->type != NULL) {
@@ -416,7 +438,7 @@ int edge_reclass_classify(const struct edge_reclass *service, const char *path, 
     if (result == 0 && json.failed)
         result = fail(answer, "out of memory");
     if (result == 0) {
-        struct body body = {"application/json", json.bytes, -1, json.length};
+        struct body body = {"application/json", json.bytes, -1, json.length, NULL};
         result = ask(service, "POST /v1/classify", &body, answer);
     }
     free(json.bytes);
@@ -437,7 +459,7 @@ int edge_reclass_classify_content(const struct edge_reclass *service, const char
     }
     int result;
     if (S_ISREG(status.st_mode)) {
-        struct body body = {"application/octet-stream", NULL, file, (size_t)status.st_size};
+        struct body body = {"application/octet-stream", NULL, file, (size_t)status.st_size, path};
         result = ask(service, "POST /v1/classify", &body, answer);
     } else {
         result = fail(answer, "%s: not a file with a content", path);
@@ -454,14 +476,14 @@ int edge_reclass_classify_pcm(const struct edge_reclass *service, const void *sa
     if (strcmp(format, "s16le") != 0 && strcmp(format, "f32le") != 0)
         return fail(answer, "expected the format s16le or f32le, got %s", format);
     snprintf(request, sizeof request, "POST /v1/classify?rate=%d&channels=%d&format=%s", rate, channels, format);
-    struct body body = {"audio/pcm", samples, -1, bytes};
+    struct body body = {"audio/pcm", samples, -1, bytes, NULL};
     return ask(service, request, &body, answer);
 }
 
 int edge_reclass_get(const struct edge_reclass *service, const char *target, struct edge_reclass_answer *answer)
 {
     struct text request = {0};
-    struct body body = {NULL, NULL, -1, 0};
+    struct body body = {NULL, NULL, -1, 0, NULL};
     memset(answer, 0, sizeof *answer);
     for (const char *at = target; *at != '\0'; at++)
         if (*at <= ' ' || *at == '\x7f')

@@ -9,8 +9,8 @@ usage() {
 usage: tests/arm64/run.sh [--folder DIR] [--archive FILE] [--mirror URL] [--verify]
 
 Installs edge-reclass in an arm64 Debian 12 user space, without a network, from the debian12 wheelhouse; classifies
-real clips there (wav, mp3, flac, ogg, m4a) and here; prints verdicts and embeddings side by side. Linux on x86-64,
-as root; installs qemu-user-static and debootstrap with apt-get where they are missing.
+real clips there (wav, mp3, flac, ogg, m4a) and here; prints verdicts and embeddings side by side. Then the arm64
+program classifies the same clips through the socket of a service that runs here. Linux on x86-64, as root; installs qemu-user-static and debootstrap with apt-get where they are missing.
 
   --folder DIR    keeps the user space for the next run [default: /tmp/edge-reclass-arm64]
   --archive FILE  a wheelhouse [default: made with jetson/make_wheelhouse.sh debian12]
@@ -55,8 +55,8 @@ python="${PYTHON:-}"
 if [ -z "$python" ]; then
   if [ -x "$checkout/.venv/bin/python" ]; then python="$checkout/.venv/bin/python"; else python=python3; fi
 fi
-"$python" -c 'import av, msgspec, numpy, onnxruntime, soundfile, soxr, typer, yaml' ||
-  fail "$python lacks what edge-reclass needs (see above); set PYTHON to one that has edge-reclass[cpu,codecs]"
+"$python" -c 'import av, msgspec, numpy, onnxruntime, soundfile, soxr, typer, uvicorn, yaml' ||
+  fail "$python lacks what edge-reclass needs (see above); set PYTHON to one that has edge-reclass[cpu,codecs,service]"
 
 missing=()
 command -v debootstrap > /dev/null || missing+=(debootstrap)
@@ -73,12 +73,12 @@ unshare --net --mount true || fail "no namespaces here, so no network cannot be 
 mkdir -p "$folder"
 root="$folder/bookworm-arm64"
 work="$(mktemp -d "$folder/run.XXXXXX")"
-embeddings=""
+embeddings="" service=""
 clean_up() {
-  if [ -n "$embeddings" ]; then
-    kill "$embeddings" 2> /dev/null || true
-    wait "$embeddings" || true
-  fi
+  for background in $embeddings $service; do
+    kill "$background" 2> /dev/null || true
+    wait "$background" || true
+  done
   rm -rf "$work"
 }
 trap clean_up EXIT
@@ -165,4 +165,23 @@ export PYTHONPATH="$work/here/package" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 step "comparing"
 "$python" "$here/compare.py" "$work/here" "$work/run/out"
+
+# A Unix socket is a file: the process without a network reaches the service through it.
+step "arm64: classify through the socket of a service here, sending the files"
+"$python" -m edge_reclass serve --socket "$work/run/service" --device cpu --workers 1 > "$work/service.log" 2>&1 &
+service=$!
+for _ in $(seq 600); do
+  if [ -S "$work/run/service" ] || ! kill -0 "$service" 2> /dev/null; then break; fi
+  sleep 0.2
+done
+if [ ! -S "$work/run/service" ]; then cat "$work/service.log" >&2; fail "the service did not start (see above)"; fi
+arm64 "$venv" "$guest/venv/bin/edge-reclass" classify --remote "$guest/service" --send-files --format json \
+  --output "$guest/out/remote.json" /mnt/clips
+kill "$service"
+wait "$service" || { cat "$work/service.log" >&2; fail "the service did not end well (see above)"; }
+service=""
+mkdir "$work/remote"
+cp "$work/run/out/remote.json" "$work/remote/verdicts.json"
+cp "$work/here/embeddings.npz" "$work/remote/"
+"$python" "$here/compare.py" "$work/here" "$work/remote"
 step "done"

@@ -10,7 +10,7 @@ import typer
 
 from edge_reclass.errors import UsageError
 
-TASKS = ("features", "encoders", "files")
+TASKS = ("features", "encoders", "files", "service")
 RATES = (44_100, 22_050)
 WORKER = "edge_reclass_bench.peers.worker"
 
@@ -20,7 +20,9 @@ def peers(
         list[str], typer.Argument(help="Audio files, and folders that are searched for them.", metavar="PATH...")
     ],
     bundle: Annotated[Path | None, typer.Option(help="Bundle directory. [default: the starter bundle]")] = None,
-    tasks: Annotated[str, typer.Option(help="Some of features,encoders,files, comma-separated; or all.")] = "all",
+    tasks: Annotated[
+        str, typer.Option(help="Some of features,encoders,files,service; or all.")
+    ] = "all",
     encoders: Annotated[
         str | None, typer.Option(help="Stages whose encoders are compared, comma-separated. [default: all]")
     ] = None,
@@ -38,8 +40,9 @@ def peers(
 
     features: the 518 features by librosa, one thread. encoders: MERT and OpenJMLA with a bundle's untrained weights in
     transformers and torch, eager, sdpa and bfloat16, on as many threads as ours. files: a loop over files with
-    librosa.load, librosa's features and new ONNX Runtime sessions. Everybody's answers have to agree. Set
-    OMP_NUM_THREADS=1 to hold numpy's products on one thread too.
+    librosa.load, librosa's features and new ONNX Runtime sessions. service: edge-reclass serve and a new process for
+    each track, beside the loop in one process; one track at a time, and as many as there are threads. Everybody's
+    answers have to agree. Set OMP_NUM_THREADS=1 to hold numpy's products on one thread too.
 
     Exit codes: 0 measured, 1 answers differ, 2 wrong usage or no audio found, 4 the bundle is invalid.
     """

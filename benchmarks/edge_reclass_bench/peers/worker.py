@@ -12,6 +12,7 @@ from edge_reclass.cascade import load_bundle
 from edge_reclass.errors import UsageError
 from edge_reclass_bench.peers.clips import decoded
 from edge_reclass_bench.peers.contest import hold
+from edge_reclass_bench.peers.served import service_tasks
 from edge_reclass_bench.peers.tasks import encoder_tasks, features_task, file_task
 from edge_reclass_bench.record import Peer
 from edge_reclass_bench.scenarios.context import Event, Heard, Joined, Opened
@@ -61,6 +62,13 @@ def measure(task: PeersTask) -> Iterator[Event]:
         with ExitStack() as resources:
             contest = file_task(bundle, clips, task.threads, resources)
             yield from hold(contest, warm_up=task.warm_up, repeats=task.repeats)
+    if "service" in task.tasks:
+        with ExitStack() as resources:
+            for found in service_tasks(bundle, clips, task.threads, task.threads, resources):
+                if isinstance(found, Peer):
+                    yield Joined(found)
+                else:
+                    yield from hold(found, warm_up=task.warm_up, repeats=task.repeats)
 
 
 if __name__ == "__main__":

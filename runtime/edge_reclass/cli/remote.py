@@ -72,7 +72,10 @@ class RemotePool:
     def close(self, timeout: float | None = None) -> bool:
         """See :meth:`edge_reclass.CascadePool.close`."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        return not wait(list(self._unfinished), timeout).not_done
+        if wait(list(self._unfinished), timeout).not_done:
+            return False
+        self._threads.shutdown(wait=True)
+        return True
 
     def _classify(self, path: str | os.PathLike[str]) -> Verdict:
         try:

@@ -2,7 +2,8 @@
 
     EdgeReclassError                    exit 1
     ├── UsageError                      exit 2   the command or the call was wrong
-    │   └── MissingExtraError           exit 2   an optional dependency is needed; the message has the pip line
+    │   ├── MissingExtraError           exit 2   an optional dependency is needed; the message has the pip line
+    │   └── StateBusyError              exit 2   another process writes the state file
     ├── BundleError                     exit 4   a bundle cannot be used
     ├── EngineError                     exit 4   an engine or session failed or does not match its bundle
     │   └── WorkerError                 exit 4   a worker process cannot be started
@@ -75,6 +76,14 @@ class MissingExtraError(UsageError):
     def __init__(self, what: str, extra: str) -> None:
         self.extra = extra
         super().__init__(f"{what}: install it with  pip install 'edge-reclass[{extra}]'")
+
+
+class StateBusyError(UsageError):
+    """Another process writes the state file; ``socket`` is the service's that does, None where it is none."""
+
+    def __init__(self, message: str, socket: str | None = None) -> None:
+        self.socket = socket
+        super().__init__(message)
 
 
 class BundleError(EdgeReclassError):

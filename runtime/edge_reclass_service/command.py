@@ -85,6 +85,25 @@ def serve(
     group: Annotated[
         str | None, typer.Option(metavar="NAME", help="Group of the Unix socket: its members may ask.")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Classify what is new or changed below the roots, as watch does.")
+    ] = False,
+    write_tags: Annotated[
+        bool,
+        typer.Option(
+            "--write-tags",
+            help="Carry out tag plans that were approved. Without it no track is opened for writing, and"
+            " edge-reclass tag STATE --apply-approved does that.",
+        ),
+    ] = False,
+    settle: Annotated[
+        float, typer.Option(metavar="SECONDS", help="With --watch: a file is finished when it has not changed so long.")
+    ] = 10,
+    rescan: Annotated[float, typer.Option(metavar="HOURS", help="With --watch: search the roots so often, too.")] = 24,
+    poll: Annotated[
+        float,
+        typer.Option(metavar="MINUTES", help="With --watch: search a root so often where no events come (network)."),
+    ] = 15,
     idle: Annotated[
         float, typer.Option(metavar="MINUTES", help="Close the encoders after so long without anything to do.")
     ] = 5,
@@ -99,14 +118,20 @@ def serve(
     """
     _need_extra()
     from edge_reclass.cascade import choose_policy, load_bundle
+    from edge_reclass.library import Habits
     from edge_reclass.run import default_workers
     from edge_reclass_service import listening, serving
     from edge_reclass_service.settings import Settings
 
     if min_confidence is not None and not 0 <= min_confidence <= 1:
         raise UsageError(f"--min-confidence: expected a number from 0 to 1, got {min_confidence:g}")
-    if not 0 < idle < float("inf"):
-        raise UsageError(f"--idle: expected a number above 0, got {idle:g}")
+    for name, value in (("idle", idle), ("settle", settle), ("rescan", rescan), ("poll", poll)):
+        if not 0 < value < float("inf"):
+            raise UsageError(f"--{name}: expected a number above 0, got {value:g}")
+    if write_tags and state is None:
+        raise UsageError("--write-tags: expected --state FILE, too")
+    if watch and (state is None or not root):
+        raise UsageError("--watch: expected --state FILE and --root DIR, too")
     token = None if token_file is None else _token(token_file)
     roots = tuple(_root(given) for given in root or ())
     loaded = load_bundle(bundle)
@@ -133,6 +158,8 @@ def serve(
             frozenset(name.lower() for name in allow_host or ()),
             max_upload_mb << 20,
             idle * 60,
+            Habits(settle, rescan * 3600, poll * 60) if watch else None,
+            write_tags,
         )
         code = serving.serve(settings, sockets)
     raise typer.Exit(code)

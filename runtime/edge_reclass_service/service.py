@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from edge_reclass_service.engine import Engine
+from edge_reclass_service.keeping.keeper import Keeper
 from edge_reclass_service.metrics import Metrics
 from edge_reclass_service.settings import Settings
 
@@ -19,6 +20,8 @@ class Service:
     settings: Settings
     engine: Engine
     metrics: Metrics
+    keeper: Keeper | None = None
+    """Of the state, if there is one."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service is to end: streams end, bodies that still come are given up."""
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -19,6 +20,7 @@ from edge_reclass.errors import EdgeReclassError
 from edge_reclass.run import notify_alive, notify_ready, notify_stopping, printable
 from edge_reclass_service.app import create_app
 from edge_reclass_service.engine import Engine
+from edge_reclass_service.keeping.keeper import Keeper
 from edge_reclass_service.listening import named
 from edge_reclass_service.metrics import Metrics
 from edge_reclass_service.protocol import Connection
@@ -84,7 +86,8 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> int:
     metrics.watch("queue_length", "Requests that are worked on or wait.", lambda: engine.placed)
     metrics.watch("queue_room", "Requests that may be worked on or wait.", lambda: engine.room)
     metrics.watch("encoders_open", "1 while the encoders are open.", lambda: engine.is_open)
-    service = Service(settings, engine, metrics)
+    keeper = None if settings.state is None else Keeper(settings.state, settings, engine, _unix_path(sockets), say)
+    service = Service(settings, engine, metrics, keeper)
     codes: list[int] = []
 
     def stop(code: int) -> None:
@@ -110,6 +113,8 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> int:
             timeout_graceful_shutdown=_REST_SECONDS,
         )
     )
+    if keeper is not None:
+        keeper.start()
     serving = asyncio.create_task(server.serve(sockets))
     for one in sockets:
         say(f"listening on {named(one)}")
@@ -125,7 +130,10 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> int:
         idling.cancel()
         for task in waiting:
             task.cancel()
-        clean = await asyncio.to_thread(engine.close, STOP_SECONDS)
+        began = loop.time()
+        if keeper is not None:
+            await asyncio.to_thread(keeper.stop)
+        clean = await asyncio.to_thread(engine.close, max(1.0, STOP_SECONDS - (loop.time() - began)))
         server.should_exit = True
         await serving
     if not clean:
@@ -133,6 +141,12 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> int:
     if engine.failure is not None:
         _raise(engine.failure)
     return codes[0] if codes else 0
+
+
+def _unix_path(sockets: Sequence[socket.socket]) -> Path | None:
+    """Where other processes of this machine find the service."""
+    names = (one.getsockname() for one in sockets if one.family == socket.AF_UNIX)
+    return next((Path(name) for name in names if isinstance(name, str) and name.startswith("/")), None)
 
 
 def _raise(error: BaseException) -> None:

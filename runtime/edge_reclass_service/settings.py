@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import Policy
+from edge_reclass.library import Habits
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,7 @@ class Settings:
     """Bytes of one request's body."""
     idle: float = 300.0
     """Seconds without anything to do after which the encoders are closed; they are opened again when needed."""
+    watch: Habits | None = None
+    """How the roots are watched; None: not at all."""
+    write_tags: bool = False
+    """Whether tag plans that were approved are carried out by the service; else it opens no track for writing."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -197,7 +198,9 @@ def test_verdicts_are_on_the_disk_within_a_second(six: Library, monkeypatch: pyt
         runner.read_ahead = 0
         classify_work(state, work, BASIS, runner, written, written)
     unsynced, most, synced = 0, 0, True
-    for statement in said:
+    for before, statement in pairwise(["", *said]):
+        if statement == before:  # a trigger: it is told again
+            continue
         if statement.startswith("PRAGMA synchronous"):
             synced = statement.endswith("FULL")
         elif "INSERT INTO track" in statement and "first_seen" in statement and "audio_hash" in statement:

@@ -15,6 +15,7 @@ import pytest
 from edge_reclass.errors import EdgeReclassError
 from edge_reclass.host import filesystem, network_file_system
 from edge_reclass.library import state as state_module
+from edge_reclass.library.rows import Wanted
 from edge_reclass.library.schema import APPLICATION_ID, MIGRATIONS
 from edge_reclass.library.state import State, now
 
@@ -150,10 +151,11 @@ def test_migrations_are_numbered_and_copy_before(file: Path, monkeypatch: pytest
     monkeypatch.setattr(state_module, "MIGRATIONS", (*MIGRATIONS, second, third))
     assert "an older program made it" in refusal(file)
     assert "power cut" in refusal(file, write=True)
-    with sqlite3.connect(file) as db:  # the second is done, the third is taken back
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    now = len(MIGRATIONS)
+    with sqlite3.connect(file) as db:  # the first of them is done, the second is taken back
+        assert db.execute("PRAGMA user_version").fetchone() == (now + 1,)
         assert db.execute("SELECT path, mood FROM track").fetchall() == [(b"/a", None)]
-    for number, columns in ((1, 0), (2, 1)):
+    for number, columns in ((now, 0), (now + 1, 1)):
         with sqlite3.connect(f"{file}.v{number}.backup") as db:
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             found = db.execute("SELECT count(*) FROM pragma_table_info('track') WHERE name = 'mood'").fetchone()
@@ -178,7 +180,69 @@ def test_an_odd_name_of_the_state(tmp_path: Path) -> None:
     State.open(odd, create=True).close()
     with State.open(odd) as state:
         assert not list(state.tracks())
+    assert not list(tmp_path.glob("*.backup"))  # it was new
     link = tmp_path / "link"
     link.symlink_to(odd)
     with State.open(link, write=True):
         assert "is at work" in refusal(odd, write=True)  # one lock, whatever the file is called
+
+
+def test_a_file_of_version_one_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = tmp_path / os.fsdecode(b"old \xe9?.state")
+    monkeypatch.setattr(state_module, "MIGRATIONS", MIGRATIONS[:1])
+    with State.open(odd, create=True) as state, state.transaction():
+        for path, verdict in (("/a", "{}"), ("/b", None), ("/c", "{}")):
+            state.connection.execute(
+                "INSERT INTO track (path, verdict, first_seen, last_seen) VALUES (?, ?, ?, ?)",
+                (path.encode(), verdict, now(), now()),
+            )
+    monkeypatch.undo()
+    with State.open(odd, write=True) as state:
+        assert [row.path for row in state.changes(0, Wanted(), 9)[0]] == [b"/a", b"/c"]
+        assert state.changes(0, Wanted(), 9)[1:] == (3, False)
+    assert len(list(tmp_path.glob("*.v1.backup"))) == 1
+
+
+def test_each_change_has_a_number_of_its_own_and_rows_come_by_it(tmp_path: Path) -> None:
+    with State.open(tmp_path / "s", create=True) as state:
+        seen, after = [], 0
+
+        def write(statement: str, *values: object) -> None:
+            nonlocal after
+            with state.transaction():
+                state.connection.execute(statement, values)
+            rows, after, more = state.changes(after, Wanted(absent=None), 9)
+            assert not more
+            seen.append([os.fsdecode(row.path) for row in rows])
+
+        insert = "INSERT INTO track (id, path, verdict, first_seen, last_seen) VALUES (?, ?, ?, '', '')"
+        write(insert, 1, b"/a", "{}")
+        write(insert, 2, b"/b", None)  # marked, not classified
+        write("UPDATE track SET verdict = '{}' WHERE id = 2")
+        write("UPDATE track SET last_seen = 'x', size = 5, running_pid = 7")  # no change of what is known
+        write("UPDATE track SET verdict = verdict")
+        write("UPDATE track SET absent_since = 'x' WHERE id = 1")
+        write("UPDATE track SET path = CAST('/c' AS BLOB) WHERE id = 1")
+        write("INSERT INTO correction VALUES (2, 'Rock', 'x')")
+        write("DELETE FROM correction")
+        assert seen == [["/a"], [], ["/b"], [], [], ["/a"], ["/c"], ["/b"], ["/b"]]
+        assert state.last_change() == after
+        write("DELETE FROM track WHERE id = 2")
+        first, further, more = state.changes(0, Wanted(absent=None), 1)
+        assert ([row.path for row in first], further, more) == ([b"/c"], after, False)
+
+
+def test_changes_come_in_pages_without_a_gap(tmp_path: Path) -> None:
+    with State.open(tmp_path / "s", create=True) as state:
+        with state.transaction():
+            state.connection.executemany(
+                "INSERT INTO track (path, genre, verdict, first_seen, last_seen) VALUES (?, ?, '{}', '', '')",
+                [(f"/{number:03}".encode(), "Rock" if number % 3 else "Jazz") for number in range(100)],
+            )
+        for wanted, expected in ((Wanted(), 100), (Wanted(genre="Jazz"), 34), (Wanted(below_path=b"/00"), 10)):
+            found, after, more = [], 0, True
+            while more:
+                rows, after, more = state.changes(after, wanted, 7)
+                found += [row.path for row in rows]
+            assert len(found) == len(set(found)) == expected and found == sorted(found)
+            assert after == 100

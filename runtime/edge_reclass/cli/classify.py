@@ -12,7 +12,7 @@ import typer
 from edge_reclass.cli.progress import KINDS, Progress, check_kind
 from edge_reclass.cli.stopping import say
 from edge_reclass.cli.summary import counted, skipped
-from edge_reclass.errors import UsageError
+from edge_reclass.errors import StateBusyError, UsageError
 from edge_reclass.run import notify
 from edge_reclass.run.formatters import FORMATS
 from edge_reclass.run.output import Output, descriptor_of, open_output
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from edge_reclass.library.basis import Again
     from edge_reclass.run.lanes import CascadePool
     from edge_reclass.run.sources import Track, TrackSearch
     from edge_reclass.verdict import Verdict
@@ -199,6 +200,7 @@ def classify(
         raise UsageError("--send-files and --token-file go with --remote")
     if remote is not None:
         _leave_to_the_service(
+            "with --remote; see edge-reclass serve --help",
             bundle=bundle,
             device=None if device == "auto" else device,
             policy=policy,
@@ -222,11 +224,33 @@ def classify(
     with ExitStack() as resources:
         library = None
         if state is not None:
-            library = LibraryRun.open(
-                *(state, bundle, policy, min_confidence),
-                again=Again(redo, retry_failed, keep_embeddings),
-                shard=part,
-            )
+            try:
+                library = LibraryRun.open(
+                    *(state, bundle, policy, min_confidence),
+                    again=Again(redo, retry_failed, keep_embeddings),
+                    shard=part,
+                )
+            except StateBusyError as busy:
+                if busy.socket is None:
+                    raise
+                _leave_to_the_service(
+                    f"while the service at {busy.socket} holds {state}; leave it out, or stop the service",
+                    bundle=bundle,
+                    device=None if device == "auto" else device,
+                    policy=policy,
+                    min_confidence=min_confidence,
+                    jobs=jobs,
+                    workers=workers,
+                    threads=threads,
+                    batch=batch,
+                    engines=engines,
+                    keep_embeddings=keep_embeddings or None,
+                    shard=shard,
+                    allow_random=allow_random or None,
+                )
+                again = Again(redo, retry_failed)
+                _by_service(busy.socket, wanted, again, state, format, top, explain, progress)
+                return
             resources.enter_context(library)
             search = library.look(wanted)
             tracks = library.work.all_tracks
@@ -290,13 +314,44 @@ def classify(
         raise typer.Exit(SOME_FAILED)
 
 
-def _leave_to_the_service(**asked: object) -> None:
+def _by_service(
+    socket: str, wanted: list[str], again: Again, state: Path, format: str, top: int, explain: bool, progress: str
+) -> None:
+    """What ``classify --state`` does where a service holds the state: the service scans."""
+    from edge_reclass.cli.library.served import ServedScan
+    from edge_reclass.client import Client
+    from edge_reclass.run.sinks import TextSink
+
+    client = Client(socket)
+    bundle = client.version().bundle
+    with open_output(None) as out:
+        sink = TextSink(format, out, genres=bundle.genres, stages=bundle.stages, top=top, explain=explain)
+        scan = ServedScan(client, wanted, redo=again.everything, retry_failed=again.failed)
+        say(printable(f"{state}: the service at {socket} holds it, and scans"))
+        with _Watch(Progress(progress, None, out), out) as watch:
+            scan.follow(sink, watch.progress, watch.wrote)
+            if watch.progress.summary.total or format != "table":  # a program expects an empty list, people nothing
+                sink.finish()
+    search, summary = scan.search, watch.progress.summary
+    for folder, reason in search.problems:
+        say(f"warning: {printable(str(folder))}: cannot be searched: {reason}")
+    if summary.total:
+        for line in summary.lines(search):
+            say(line)
+    if left := scan.left_alone(state):
+        say(left)
+    scan.check()
+    if not scan.found:
+        raise UsageError(_nothing(wanted, None, search))
+    if summary.failed or search.problems:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _leave_to_the_service(when: str, **asked: object) -> None:
     """Refuse what a service was started with and a request cannot change."""
     names = [f"--{name.replace('_', '-')}" for name, value in asked.items() if value is not None]
     if names:
-        raise UsageError(
-            f"{' and '.join(names)}: the service decides that, with --remote; see edge-reclass serve --help"
-        )
+        raise UsageError(f"{' and '.join(names)}: the service decides that, {when}")
 
 
 def _nothing(given: list[str], files_from: Path | None, search: TrackSearch) -> str:

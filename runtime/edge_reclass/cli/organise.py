@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_reclass.cli.serving import writable
 from edge_reclass.cli.stopping import say
 from edge_reclass.cli.summary import counted
 from edge_reclass.errors import UsageError
@@ -76,7 +77,7 @@ def organise(
     if undo:
         if target is not None or write:
             raise UsageError("--undo takes no TARGET and no --write: it takes back at once what the journal holds")
-        with State.open(state, write=True) as opened:
+        with writable(state) as opened:
             settled = _settle(opened)
             _report_undone(carry_out.undo(opened, run), settled)
         return
@@ -90,7 +91,7 @@ def organise(
         raise UsageError(f"--min-confidence: expected a number from 0 to 1, got {min_confidence:g}")
     wishes = Wishes(By(by), Template(DEFAULT if template is None else template), unsure, min_confidence)
     root = _root(target)
-    with State.open(state, write=write) as opened:
+    with writable(state) if write else State.open(state) as opened:
         settled = True
         if write:
             settled = _settle(opened)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from edge_reclass.cli.serving import writable
 from edge_reclass.cli.stopping import say
 from edge_reclass.cli.summary import counted
 from edge_reclass.errors import UsageError
@@ -72,6 +73,10 @@ def tag(
     undo: Annotated[bool, typer.Option("--undo", help="Take back what was written, byte for byte.")] = False,
     run: Annotated[int | None, typer.Option(metavar="ID", help="With --undo: only this run; see --runs.")] = None,
     runs: Annotated[bool, typer.Option("--runs", help="List the runs that were written.")] = False,
+    apply_approved: Annotated[
+        bool,
+        typer.Option("--apply-approved", help="Write the tag plans that were approved over the service, as they were."),
+    ] = False,
     bundle: Annotated[
         Path | None, typer.Option(metavar="DIR", help="To classify with. [default: the starter bundle]")
     ] = None,
@@ -107,6 +112,13 @@ def tag(
         raise UsageError("--run ID goes with --undo")
     if join is not None and not join.isprintable():
         raise UsageError(f"--join: expected printable text, got {join!r}")
+    if apply_approved:
+        if len(given) != 1 or not _is_sqlite(given[0]) or write or undo or runs or fill or replace or append:
+            raise UsageError("--apply-approved: expected one STATE, and no other option; a plan has its own")
+        import_mutagen()
+        if code := _apply_approved(given[0]):
+            raise typer.Exit(code)
+        return
     import_mutagen()
     names = {} if map is None else read_map(map)
     if (warning := separators_in(names)) is not None:
@@ -117,7 +129,8 @@ def tag(
         if given and _is_sqlite(given[0]):
             if journal is not None:
                 raise UsageError(f"--journal {journal}: {given[0]} has a journal of its own; leave out --journal")
-            state = stack.enter_context(State.open(given.pop(0), write=write or undo))
+            file = given.pop(0)
+            state = stack.enter_context(writable(file) if write or undo else State.open(file))
         log: Journal | None = None
         if state is not None:
             log = Journal.of_state(state)
@@ -307,6 +320,30 @@ def _undo(log: Journal, run: int | None, out: Output) -> int:
             out(printable(f"{step.path}: as before run {step.run}") + "\n")
     log.tidy(COMMAND)
     say(f"{counted(undone, 'file')} taken back" + (f", {refused} refused" if refused else ""))
+    return SOME_REFUSED if refused else 0
+
+
+def _apply_approved(file: Path) -> int:
+    """Carry out the plans of a state that were approved, oldest first; the exit code."""
+    from edge_reclass.library.tags.approved import TagPlans
+
+    refused = 0
+    with writable(file) as state:
+        plans = TagPlans(state)
+        approved = plans.plans(status="approved")
+        if not approved:
+            say(printable(f"{file}: no tag plan is approved"))
+        for plan in reversed(approved):
+            done = plans.carry_out(plan.id)
+            refused += len(done.left)
+            for path, reason in done.left.items():
+                say(printable(f"{path}: left as it is: {reason}"))
+            said = f"plan {plan.id}: {counted(done.written, 'file')} written"
+            if done.left:
+                said += f", {len(done.left)} left as they were"
+            if (run := plans.plans(number=plan.id)[0].run) is not None:
+                said += f"; to take it back: edge-reclass tag {file} --undo --run {run}"
+            say(printable(said))
     return SOME_REFUSED if refused else 0
 
 

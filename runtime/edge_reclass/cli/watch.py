@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from edge_reclass.cli.stopping import TERMINATED, say
-from edge_reclass.errors import UsageError
+from edge_reclass.errors import StateBusyError, UsageError
 from edge_reclass.run.text import printable
 
 FORMATS = ("table", "jsonl", "csv")
@@ -66,6 +66,7 @@ def watch(
     from edge_reclass.library.basis import Basis
     from edge_reclass.library.state import State, absolute
     from edge_reclass.library.tags.reading import import_mutagen
+    from edge_reclass.library.watching.access import OwnAccess
     from edge_reclass.library.watching.resident import Habits, Resident
     from edge_reclass.library.watching.tagging import write_genres
     from edge_reclass.run.output import open_output
@@ -87,18 +88,30 @@ def watch(
             raise UsageError(f"{given}: expected a folder, got a file; classify FILE --state STATE takes files")
     loaded = load_bundle(bundle)
     chosen = choose_policy(loaded, policy)
-    State.open(state, create=True).close()  # what is wrong with it is said now
+    try:
+        State.open(state, create=True).close()  # what is wrong with it is said now
+    except StateBusyError as busy:
+        if busy.socket is None:
+            raise
+        raise UsageError(
+            f"{state}: the service at {busy.socket} keeps it, and watches its roots if it was started with --watch:"
+            " edge-reclass serve --watch --root FOLDER; or stop it first"
+        ) from busy
     with open_output(None) as out:
         sink = TextSink(format, out, genres=loaded.manifest.genres, stages=chosen.stages)
+
+        def told(text: str) -> None:
+            say(printable(text))
+
+        open_pool = partial(WorkerPool.open, workers, loaded, device, policy, min_confidence=min_confidence)
         resident = Resident(
             paths,
-            state,
+            OwnAccess(state, open_pool, idle=idle * 60, say=told),
             Basis.of(loaded, chosen, min_confidence),
-            partial(WorkerPool.open, workers, loaded, device, policy, min_confidence=min_confidence),
             sink,
-            habits=Habits(settle, rescan * 3600, poll * 60, idle * 60),
+            habits=Habits(settle, rescan * 3600, poll * 60),
             then=None if then is None else write_genres,
-            say=lambda text: say(printable(text)),
+            say=told,
         )
         say(f"watching {', '.join(map(printable, paths))}; Ctrl-C ends it")
         try:

@@ -214,9 +214,14 @@ def uncorrect(path: str | os.PathLike[str]) -> Call[None]:
     return send_json("DELETE", "/v1/corrections", path_fields(path), lambda _: None)
 
 
+def skip(path: str | os.PathLike[str], skipped: bool) -> Call[None]:
+    """Say that a track is left for later, or is not any more."""
+    return send_json("PUT" if skipped else "DELETE", "/v1/skipped", path_fields(path), lambda _: None)
+
+
 def lend_state() -> Call[None]:
     """Ask the service to stop writing for as long as the connection is open."""
-    return Call("POST", "/v1/state/lend", lambda _: None)
+    return Call("POST", "/v1/state/lend", lambda _: None, headers={"X-Borrower": f"process {os.getpid()}"})
 
 
 def absolute(path: str | os.PathLike[str]) -> str:

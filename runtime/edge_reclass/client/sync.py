@@ -155,6 +155,10 @@ class Client(BaseClient):
         """Take a correction back."""
         self._call(calls.uncorrect(path))
 
+    def skip(self, path: str | os.PathLike[str], skipped: bool = True) -> None:
+        """Say that a track is left for later in review, or is not any more."""
+        self._call(calls.skip(path, skipped))
+
     @contextmanager
     def borrow_state(self) -> Iterator[None]:
         """The service does not write its state file as long as this context lasts; only over its Unix socket."""

@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 from typing import Final
 
-from edge_reclass.errors import UsageError
+from edge_reclass.errors import StateBusyError, UsageError
 
 _SECONDS: Final = 1.0
 """A process that died while it started another one: that has the lock too, until it is a program of its own."""
+
+_SOCKET: Final = b"socket "
 
 
 class InstanceLock:
@@ -19,11 +21,16 @@ class InstanceLock:
 
     The file stays when the lock is given back: if it were removed, two could hold locks of one name.
 
+    Args:
+        since: the time, for those who find it locked.
+        socket: of the service that holds it: others ask it to write for them.
+
     Raises:
-        UsageError: another process holds it, or it cannot be made.
+        StateBusyError: another process holds it.
+        UsageError: it cannot be made.
     """
 
-    def __init__(self, file: Path, since: str) -> None:
+    def __init__(self, file: Path, since: str, socket: str | os.PathLike[str] | None = None) -> None:
         path = file.with_name(file.name + ".lock")
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -32,18 +39,22 @@ class InstanceLock:
         try:
             self._lock(time.monotonic() + _SECONDS)
         except BlockingIOError:
-            holder = os.pread(self._descriptor, 200, 0).decode(errors="replace").strip()
+            holder, _, address = os.pread(self._descriptor, 4096, 0).partition(b"\n")
             os.close(self._descriptor)
-            raise UsageError(
-                f"{file}: {holder or 'another process'} is at work on it; wait for it, or stop it first"
+            service = address.rstrip(b"\n").removeprefix(_SOCKET) if address.startswith(_SOCKET) else None
+            raise StateBusyError(
+                f"{file}: {holder.decode(errors='replace') or 'another process'} is at work on it; wait for it, or stop"
+                " it first",
+                None if service is None else os.fsdecode(service),
             ) from None
         except OSError as error:
             os.close(self._descriptor)
             raise UsageError(
                 f"{path}: cannot be locked ({error.strerror}); name a state file on a local disk"
             ) from error
+        name = b"" if socket is None else _SOCKET + os.fsencode(os.path.abspath(socket)) + b"\n"  # noqa: PTH100
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"process {os.getpid()} (since {since})\n".encode(), 0)
+        os.pwrite(self._descriptor, f"process {os.getpid()} (since {since})\n".encode() + name, 0)
 
     def _lock(self, until: float) -> None:
         while True:

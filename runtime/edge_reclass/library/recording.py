@@ -52,10 +52,10 @@ def find_suspects(state: State) -> int:
 class Recorder:
     """Writes marks and verdicts of one run into a state, from one thread."""
 
-    def __init__(self, state: State, basis: Basis, again: Again) -> None:
-        """``again.embeddings``: what verdicts hold of embeddings is kept."""
+    def __init__(self, state: State, basis: Basis, again: Again, scan: int | None = None) -> None:
+        """``again.embeddings``: what verdicts hold of embeddings is kept. ``scan``: of the service, that this is."""
         self._state, self._db, self._basis, self._again = state, state.connection, basis, again
-        self._program = program()
+        self._program, self._scan = program(), scan
         self._pending: list[tuple[Track, Verdict, int]] = []
         self._committed = self._synced = time.monotonic()
         self._unsynced, self._unsynced_work = 0, 0.0
@@ -190,6 +190,7 @@ class Recorder:
             "program": self._program,
             "options": self._basis.options,
             "milliseconds": _milliseconds(verdict),
+            "scan": self._scan,
             "running_pid": None,
             "running_since": None,
             "attempts": attempts,

@@ -32,6 +32,10 @@ class TrackRow:
     first_seen: str
     last_seen: str
     absent_since: str | None
+    change: int | None = None
+    """The number of the change that made the row what it is; they rise. None where there is no verdict yet."""
+    scan: int | None = None
+    """Of the service, which gave it its verdict."""
 
     @property
     def file(self) -> Path:
@@ -89,3 +93,7 @@ class Wanted:
     since: str | None = None
     absent: bool | None = False
     """True: only what was not there when last looked for; False: only what was; None: both."""
+    below_path: bytes | None = None
+    """What the path begins with."""
+    scan: int | None = None
+    """What this scan of the service classified."""

@@ -131,8 +131,11 @@ def look(
     basis: Basis,
     again: Again = Again(),  # noqa: B008 - it cannot be changed
     shard: Shard | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> Work:
     """Search files and folders, note in the state what moved, was retagged or went, and say what is to be done.
+
+    ``between`` is called after each track, never within a transaction; what it raises ends the look.
 
     Raises:
         UsageError: a disk seems not to be mounted; nothing was noted.
@@ -141,16 +144,23 @@ def look(
     try:
         with state.explained():
             given = [absolute(path) for path in paths]
-            return _Look(state, given, basis, again, shard, sound).work()
+            return _Look(state, given, basis, again, shard, sound, between).work()
     finally:
         give_back(sound)
 
 
 class _Look:
     def __init__(
-        self, state: State, paths: list[str], basis: Basis, again: Again, shard: Shard | None, sound: SoundHasher
+        self,
+        state: State,
+        paths: list[str],
+        basis: Basis,
+        again: Again,
+        shard: Shard | None,
+        sound: SoundHasher,
+        between: Callable[[], None],
     ) -> None:
-        self._sound = sound
+        self._sound, self._between = sound, between
         self._state, self._db, self._shard = state, state.connection, shard
         self._stale, self._stale_values = stale(basis, again)
         self._given = paths
@@ -193,10 +203,12 @@ class _Look:
             self._refuse_gone(path)
         for place, track in enumerate(self._work.search):
             self._sort(place, track)
+            self._between()
         self._vanished = self._find_vanished()
         self._refuse_unmounted()
         self._place_new()
         for place, track, row in self._changed:
+            self._pause()
             if not row.again and self._is_retagged(track, row.id):
                 self._seen_as(track, row.id)
                 self._work.retagged += 1
@@ -314,6 +326,7 @@ class _Look:
         """What is new: another name of a file that is known, moved here, or to be done."""
         sizes = {row.size for row in self._unseen.values() if row.size is not None} if self._new else set()
         for place, track in self._new:
+            self._pause()
             if track.size is None:
                 self._to_do.append((place, track, 0))
             elif (twin := self._twin(track)) is not None:
@@ -396,6 +409,10 @@ class _Look:
         if time.monotonic() - self._begun > 1:
             self._commit()
         return cursor
+
+    def _pause(self) -> None:
+        if not self._db.in_transaction:
+            self._between()
 
     def _commit(self) -> None:
         if self._db.in_transaction:

@@ -105,5 +105,71 @@ def _first(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_first,)
+_SECOND = """
+CREATE TABLE sequence (             -- one row: the number of the last change of what is known of a track
+    value INTEGER NOT NULL
+) STRICT;
+-- By the number of the change that made a track what it is, readers ask for what came since.
+ALTER TABLE track ADD COLUMN change INTEGER;
+-- The scan of the service that gave it its verdict.
+ALTER TABLE track ADD COLUMN scan INTEGER;
+UPDATE track SET change = id WHERE verdict IS NOT NULL;
+INSERT INTO sequence SELECT coalesce(max(id), 0) FROM track;
+CREATE UNIQUE INDEX track_change ON track (change);
+
+CREATE TABLE scan (                 -- what the service was asked to look at
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    idempotency_key TEXT UNIQUE,
+    request TEXT NOT NULL,          -- JSON
+    status TEXT NOT NULL,           -- waiting, running, done, failed, cancelled
+    asked TEXT NOT NULL, began TEXT, ended TEXT,
+    since INTEGER NOT NULL,         -- the number of the last change before it
+    counts TEXT,                    -- JSON: what was found and done
+    error TEXT
+) STRICT;
+
+CREATE TABLE tag_plan (             -- genres that may be written into files, once a person approved
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    request TEXT NOT NULL,          -- JSON
+    status TEXT NOT NULL,           -- preparing, ready, failed, approved, applied
+    asked TEXT NOT NULL, approved TEXT, applied TEXT,
+    run INTEGER,                    -- of the journal: what takes it back
+    error TEXT
+) STRICT;
+CREATE TABLE tag_plan_step (
+    plan INTEGER NOT NULL REFERENCES tag_plan ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    path BLOB NOT NULL,
+    before TEXT NOT NULL, genres TEXT NOT NULL,  -- JSON: the genres that the file has, and is to have
+    outcome TEXT,                   -- once it was applied: written, or why not
+    PRIMARY KEY (plan, number)
+) STRICT, WITHOUT ROWID;
+"""
+
+_NUMBERED = (
+    ("track_added", "AFTER INSERT ON track WHEN NEW.verdict IS NOT NULL", "NEW.id"),
+    (
+        "track_changed",
+        "AFTER UPDATE OF path, verdict, absent_since ON track WHEN NEW.verdict IS NOT NULL AND (NEW.verdict IS NOT"
+        " OLD.verdict OR NEW.path IS NOT OLD.path OR NEW.absent_since IS NOT OLD.absent_since)",
+        "NEW.id",
+    ),
+    ("correction_added", "AFTER INSERT ON correction", "NEW.track"),
+    ("correction_changed", "AFTER UPDATE ON correction", "NEW.track"),
+    ("correction_removed", "AFTER DELETE ON correction", "OLD.track"),
+)
+"""Triggers: whoever writes, each change of what is known of a track gets the next number."""
+
+
+def _second(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_SECOND):
+        connection.execute(statement)
+    for name, when, track in _NUMBERED:
+        connection.execute(
+            f"CREATE TRIGGER {name} {when} BEGIN UPDATE sequence SET value = value + 1;"
+            f" UPDATE track SET change = (SELECT value FROM sequence) WHERE id = {track}; END"
+        )
+
+
+MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_first, _second)
 """Number i takes a file from ``user_version`` i to i + 1; what was released is never changed."""

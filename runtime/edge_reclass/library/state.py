@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _JOINED = "track LEFT JOIN correction ON correction.track = id"
 _SELECT = f"""SELECT id, path, size, mtime_ns, status, track.genre, correction.genre, confidence, decided_by, verdict,
-bundle_digest, policy, first_seen, last_seen, absent_since
+bundle_digest, policy, first_seen, last_seen, absent_since, change, scan
 FROM {_JOINED}"""
 
 
@@ -54,15 +54,23 @@ class State:
         self._lock = lock
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, write: bool = False, create: bool = False) -> State:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        write: bool = False,
+        create: bool = False,
+        socket: str | os.PathLike[str] | None = None,
+    ) -> State:
         """Open a state file; with ``create``, which implies ``write``, a new one is made where there is none.
 
-        One process at a time may write. Before it is migrated, a file of an older program is copied to
-        ``FILE.v1.backup`` (1: the version that it had).
+        One process at a time may write; a service names its ``socket``, by which others can ask it to. Before it is
+        migrated, a file of an older program is copied to ``FILE.v1.backup`` (1: the version that it had).
 
         Raises:
-            UsageError: it is not there, is no state file, is damaged, another process writes it, a newer program made
-                it, or it lies on a file system of another machine.
+            StateBusyError: another process writes it.
+            UsageError: it is not there, is no state file, is damaged, a newer program made it, or it lies on a file
+                system of another machine.
         """
         given = Path(path)
         file = Path(os.path.realpath(given))
@@ -76,7 +84,7 @@ class State:
             if not file.parent.is_dir():
                 raise UsageError(f"{given}: there is no folder {file.parent}; make it first")
         with _explained(given):
-            return cls._written(given, file, create) if write or create else cls._read(given, file)
+            return cls._written(given, file, create, socket) if write or create else cls._read(given, file)
 
     @classmethod
     def _read(cls, given: Path, file: Path) -> State:
@@ -93,13 +101,13 @@ class State:
         return state
 
     @classmethod
-    def _written(cls, given: Path, file: Path, create: bool) -> State:
+    def _written(cls, given: Path, file: Path, create: bool, socket: str | os.PathLike[str] | None) -> State:
         if kind := filesystem.network_file_system(file.parent):
             raise UsageError(
                 f"{given}: it lies on {kind}, where SQLite's journal is not safe; name a state file on a local disk"
                 " (the music may lie anywhere)"
             )
-        lock = InstanceLock(file, now())
+        lock = InstanceLock(file, now(), socket)
         try:
             state = cls(_connect(file, "mode=rwc" if create else "mode=rw"), file, lock)
         except BaseException:
@@ -138,7 +146,7 @@ class State:
 
     def _migrate(self, version: int) -> None:
         for number in range(version, len(MIGRATIONS)):
-            if number:
+            if version:  # nothing is lost of a file that was made now
                 self._back_up(self.path.with_name(f"{self.path.name}.v{number}.backup"))
             with self.transaction():
                 MIGRATIONS[number](self.connection)
@@ -149,7 +157,7 @@ class State:
         part = target.with_name(target.name + ".part")
         part.unlink(missing_ok=True)
         try:
-            self.connection.execute("VACUUM INTO ?", (os.fspath(part),))
+            self.connection.execute("VACUUM INTO ?", (part.as_uri(),))
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -183,21 +191,39 @@ class State:
 
     def tracks(self, wanted: Wanted | None = None) -> Iterator[TrackRow]:
         """The tracks that are wanted (by default all that are there), by path."""
-        wanted = wanted or Wanted()
-        clauses: list[str] = ["1"]
-        values: list[object] = []
-        for clause, value in (
-            ("coalesce(correction.genre, track.genre) = ?", wanted.genre),
-            ("CASE WHEN correction.genre IS NULL THEN status ELSE 'corrected' END = ?", wanted.status),
-            ("correction.genre IS NULL AND confidence < ?", wanted.below),
-            ("max(coalesce(json_extract(verdict, '$.at'), ''), coalesce(correction.at, '')) >= ?", wanted.since),
-        ):
-            if value is not None:
-                clauses.append(clause)
-                values.append(value)
-        if wanted.absent is not None:
-            clauses.append(f"absent_since IS {'NOT ' if wanted.absent else ''}NULL")
-        yield from self._rows(f"WHERE {' AND '.join(clauses)} ORDER BY path", values)
+        where, values = _condition(wanted or Wanted())
+        yield from self._rows(f"WHERE {where} ORDER BY path", values)
+
+    def changes(self, after: int, wanted: Wanted, limit: int) -> tuple[list[TrackRow], int, bool]:
+        """What has changed of what is known of tracks since change number ``after``, in order, at most ``limit`` rows.
+
+        A verdict, a correction, a new place or an absence is a change. Each track comes once, as it is now. Tracks
+        that were forgotten do not come.
+
+        Returns:
+            The rows; the number to ask from next time, beyond which nothing was left out; and whether more is there
+            already.
+        """
+        where, values = _condition(wanted)
+        with self.explained():
+            self.connection.execute("BEGIN")  # of one moment
+            try:
+                last = self.last_change()
+                rows = list(
+                    self._rows(
+                        f"WHERE {where} AND verdict IS NOT NULL AND change > ? ORDER BY change LIMIT ?",
+                        [*values, after, limit + 1],
+                    )
+                )
+            finally:
+                self.connection.execute("COMMIT")
+        if len(rows) > limit:
+            return rows[:limit], rows[limit - 1].change or after, True
+        return rows, max(after, last), False
+
+    def last_change(self) -> int:
+        """The number of the last change; 0 before the first."""
+        return int(self._fetch("SELECT value FROM sequence")[0][0])
 
     def track(self, path: str | os.PathLike[str]) -> TrackRow | None:
         """The track at this path, None where it is not known."""
@@ -392,6 +418,28 @@ def _connect(file: Path, mode: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _condition(wanted: Wanted) -> tuple[str, list[object]]:
+    """An SQL condition on a row of ``track`` joined with its correction, and its values."""
+    clauses: list[str] = ["1"]
+    values: list[object] = []
+    for clause, value in (
+        ("coalesce(correction.genre, track.genre) = ?", wanted.genre),
+        ("CASE WHEN correction.genre IS NULL THEN status ELSE 'corrected' END = ?", wanted.status),
+        ("correction.genre IS NULL AND confidence < ?", wanted.below),
+        ("max(coalesce(json_extract(verdict, '$.at'), ''), coalesce(correction.at, '')) >= ?", wanted.since),
+        ("track.scan = ?", wanted.scan),
+    ):
+        if value is not None:
+            clauses.append(clause)
+            values.append(value)
+    if (begin := wanted.below_path) is not None:
+        clauses.append("substr(path, 1, ?) = ?")
+        values += [len(begin), begin]
+    if wanted.absent is not None:
+        clauses.append(f"absent_since IS {'NOT ' if wanted.absent else ''}NULL")
+    return " AND ".join(clauses), values
 
 
 def absolute(path: str | os.PathLike[str]) -> str:

@@ -21,6 +21,7 @@ from command import run
 from edge_reclass.library.basis import Basis
 from edge_reclass.library.journal import Journal
 from edge_reclass.library.state import State
+from edge_reclass.library.watching.access import OwnAccess
 from edge_reclass.library.watching.resident import Habits, Resident
 from libraries import Library, library, small_bundle
 
@@ -260,9 +261,8 @@ def test_looks_at_a_large_state_do_not_follow_each_other_at_once(
 
     basis = Basis("digest", "policy", "options")
     unused: Any = None
-    resident = Resident(
-        [str(library.music)], library.file, basis, unused, unused, habits=Habits(settle=0.3), say=lambda text: None
-    )
+    access = OwnAccess(library.file, unused, idle=300, say=lambda text: None)
+    resident = Resident([str(library.music)], access, basis, unused, habits=Habits(settle=0.3), say=lambda text: None)
     monkeypatch.setattr(resident, "_update", look)
     monkeypatch.setattr(resident._settling, "due", lambda: [str(library.music / "three.wav")])
     monkeypatch.setattr(resident._settling, "next_in", lambda: 0.0)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edge_reclass.cli.library.looking import STATE
+from edge_reclass.cli.serving import writable
 from edge_reclass.cli.stopping import say
 from edge_reclass.cli.summary import counted
 from edge_reclass.errors import UsageError
@@ -25,11 +26,10 @@ def forget(
 ) -> None:
     """Forget tracks: verdicts, corrections and embeddings. Files are not touched."""
     from edge_reclass.library import tending
-    from edge_reclass.library.state import State
 
     if not paths and not absent:
         raise UsageError("expected tracks or folders to forget, or --absent")
-    with State.open(state, write=True) as opened:
+    with writable(state) as opened:
         number = tending.forget(opened, paths or [], absent=absent)
     if not number and not absent:
         places = ", ".join(printable(str(path)) for path in paths or [])
@@ -39,9 +39,7 @@ def forget(
 
 def vacuum(state: Annotated[Path, STATE]) -> None:
     """Give back the room of what was forgotten; brings a state file of an older program up to date, too."""
-    from edge_reclass.library.state import State
-
-    with State.open(state, write=True) as opened:
+    with writable(state) as opened:
         before = opened.path.stat().st_size
         opened.vacuum()
     after = opened.path.stat().st_size
@@ -61,7 +59,7 @@ def merge(
 
     for other in others:
         State.open(other).close()  # before anything is made or changed
-    with State.open(state, create=True) as opened:
+    with writable(state, create=True) as opened:
         for other in others:
             merged = tending.merge(opened, other)
             say(

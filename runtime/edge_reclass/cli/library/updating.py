@@ -100,16 +100,15 @@ class LibraryRun:
     def left_alone(self) -> str:
         """What was found and needed no verdict, in one line; empty if nothing."""
         work = self.work
-        parts = [
-            (work.unchanged, "unchanged"),
-            (work.moved, "moved"),
-            (work.retagged, "with new tags only"),
-            (work.linked, "of files known by another name"),
-            (work.elsewhere, "of other shards"),
-            (work.absent, f"not there any more (library list {printable(str(self._state.path))} --absent)"),
-        ]
-        said = ", ".join(f"{number} {what}" for number, what in parts if number)
-        return f"verdicts kept: {said}" if said else ""
+        return left_alone(
+            self._state.path,
+            unchanged=work.unchanged,
+            moved=work.moved,
+            retagged=work.retagged,
+            linked=work.linked,
+            elsewhere=work.elsewhere,
+            absent=work.absent,
+        )
 
     def __enter__(self) -> LibraryRun:
         return self
@@ -118,3 +117,19 @@ class LibraryRun:
         if kind is not None and self._is_new:
             self._state.discard()
         self._state.close()
+
+
+def left_alone(
+    state: Path, *, unchanged: int, moved: int, retagged: int, linked: int, absent: int, elsewhere: int = 0
+) -> str:
+    """What needed no verdict, in one line; empty if nothing."""
+    parts = [
+        (unchanged, "unchanged"),
+        (moved, "moved"),
+        (retagged, "with new tags only"),
+        (linked, "of files known by another name"),
+        (elsewhere, "of other shards"),
+        (absent, f"not there any more (library list {printable(str(state))} --absent)"),
+    ]
+    said = ", ".join(f"{number} {what}" for number, what in parts if number)
+    return f"verdicts kept: {said}" if said else ""

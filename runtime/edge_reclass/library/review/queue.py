@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Protocol
 
 from edge_reclass.errors import Status
 from edge_reclass.library.rows import TrackRow, Wanted
@@ -18,6 +19,16 @@ class _Step:
     track: int
     corrected: str | None
     skipped: bool
+
+
+class Answers(Protocol):
+    """Keeps what a person says; a state that is open for writing is one."""
+
+    def correct(self, track: int, genre: str | None) -> None:
+        """See :meth:`edge_reclass.library.State.correct`."""
+
+    def skip(self, track: int, skipped: bool) -> None:
+        """See :meth:`edge_reclass.library.State.skip`."""
 
 
 class Queue:
@@ -35,8 +46,11 @@ class Queue:
         genre: str | None = None,
         surest_first: bool = False,
         again: bool = False,
+        answers: Answers | None = None,
     ) -> None:
+        """``answers``: keeps what is decided; by default ``state``, which is then open for writing."""
         self._state = state
+        self._answers: Answers = state if answers is None else answers
         self.genres = sorted(state.all_genres(), key=str.casefold)
         self.position = 0
         self.decided = self.skipped = 0
@@ -69,15 +83,15 @@ class Queue:
     def correct(self, genre: str) -> None:
         """Keep that the present track is of ``genre``, and go on."""
         track = self._remember()
-        self._state.correct(track.id, genre)
-        self._state.skip(track.id, False)
+        self._answers.correct(track.id, genre)
+        self._answers.skip(track.id, False)
         self.decided += 1
         if genre not in self.genres:
             self.genres = [*self.genres, genre]
 
     def skip(self) -> None:
         """Leave the present track for later, and go on."""
-        self._state.skip(self._remember().id, True)
+        self._answers.skip(self._remember().id, True)
         self.skipped += 1
 
     def back(self) -> TrackRow | None:
@@ -86,8 +100,8 @@ class Queue:
             return None
         step = self._steps.pop()
         was_skipped = step.track in self._state.skipped()
-        self._state.correct(step.track, step.corrected)
-        self._state.skip(step.track, step.skipped)
+        self._answers.correct(step.track, step.corrected)
+        self._answers.skip(step.track, step.skipped)
         self.position = step.position
         if was_skipped:
             self.skipped -= 1

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edge_reclass.errors import EdgeReclassError, UsageError
-from edge_reclass.library.hashing import close_idle
+from edge_reclass.errors import UsageError
 from edge_reclass.library.journal import Journal
 from edge_reclass.library.rows import Wanted
 from edge_reclass.library.state import State
 from edge_reclass.library.update import Updater
+from edge_reclass.library.watching.access import Access, BusyError
 from edge_reclass.library.watching.roots import Roots
 from edge_reclass.library.watching.settling import Settling
-from edge_reclass.run import notify
 
 if TYPE_CHECKING:
     from edge_reclass.library.basis import Basis
@@ -48,8 +44,6 @@ class Habits:
     rescan: float = 86_400.0
     poll: float = 900.0
     """Between searches of a folder from which events do not come."""
-    idle: float = 300.0
-    """The encoders are closed when there was nothing to do for so long."""
 
 
 class Resident:
@@ -58,9 +52,8 @@ class Resident:
     def __init__(
         self,
         paths: list[str],
-        state: Path,
+        access: Access,
         basis: Basis,
-        open_pool: Callable[[], CascadePool],
         sink: Sink,
         *,
         habits: Habits = Habits(),
@@ -72,44 +65,45 @@ class Resident:
         Raises:
             MissingExtraError: watchdog is not installed.
         """
-        self._state, self._basis, self._open_pool, self._habits = state, basis, open_pool, habits
+        self._access, self._basis, self._habits = access, basis, habits
         self._sink, self._then, self._say = sink, then, say
         self._woken = threading.Event()
         self._settling = Settling(habits.settle)
         self._roots = Roots(
             paths, self._settling, rescan=habits.rescan, poll=habits.poll, say=say, wake=self._woken.set
         )
-        self._pool: CascadePool | None = None
-        self._used = time.monotonic()
         self._busy_until = self._rest_until = 0.0
         self._waiting: list[str] = []
         """Finished files of a round for which the state was busy."""
         self._classified = 0
         self._run: int | None = None
 
-    def run(self) -> None:
-        """Until a signal ends it, which comes as KeyboardInterrupt or SystemExit.
+    def run(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Until ``stopped`` says so, or a signal ends it, which comes as KeyboardInterrupt or SystemExit.
 
         Raises:
             DeviceError: the device is lost.
             EdgeReclassError: the state cannot be written, or the bundle not be opened.
         """
         try:
-            notify.ready("watching")
-            while True:
+            self._access.ready()
+            while not stopped():
                 self._roots.look()
                 if (began := time.monotonic()) >= max(self._busy_until, self._rest_until):
                     self._round()
                     ended = time.monotonic()
                     self._rest_until = ended + min(_REST * (ended - began), self._habits.settle)
-                self._release_when_idle()
-                notify.alive(f"watching; {self._classified} classified, {len(self._settling)} settling")
+                self._access.tend()
+                self._access.alive(f"watching; {self._classified} classified, {len(self._settling)} settling")
                 self._woken.wait(self._pause())
                 self._woken.clear()
         finally:
-            notify.stopping()
             self._roots.close()
-            self._release(timeout=10)
+            self._access.close()
+
+    def wake(self) -> None:
+        """Look at once whether it is stopped; from any thread."""
+        self._woken.set()
 
     def _round(self) -> None:
         """Everything whose time has come."""
@@ -118,7 +112,7 @@ class Resident:
                 self._update([root.path])
             except _NotMountedError as error:
                 self._roots.lost(root, str(error))
-            except _BusyError:
+            except BusyError:
                 return
             else:
                 self._roots.searched(root)
@@ -128,7 +122,7 @@ class Resident:
         if self._waiting:
             try:
                 self._update(self._waiting)
-            except _BusyError:
+            except BusyError:
                 return
             except _NotMountedError as error:
                 for root in self._roots.roots:
@@ -137,34 +131,38 @@ class Resident:
             self._waiting = []
 
     def _update(self, paths: list[str]) -> None:
+        def act(state: State, pool: Callable[[], CascadePool], between: Callable[[], None]) -> None:
+            self._updated(state, paths, pool, between)
+
         try:
-            state = State.open(self._state, create=True)
-        except UsageError as error:
+            self._access.use(act)
+        except BusyError as error:
             if time.monotonic() - self._busy_until > 2 * _BUSY:
                 self._say(f"{error}; waiting")
             self._busy_until = time.monotonic() + _BUSY
-            raise _BusyError from error
-        with state:
-            verdicts = _Collected(self._sink, self._alive, keep=self._then is not None)
-            log = Journal.of_state(state)
+            raise
 
-            def opened() -> CascadePool:
-                pool = self._pool_opened()
-                if self._then is not None:
-                    self._run = log.begin(_COMMAND)
-                return pool
+    def _updated(
+        self, state: State, paths: list[str], pool: Callable[[], CascadePool], between: Callable[[], None]
+    ) -> None:
+        verdicts = _Collected(self._sink, self._alive, keep=self._then is not None)
+        log = Journal.of_state(state)
 
-            updater = Updater(state, opened, self._basis)
-            known = [path for path in paths if Path(path).exists() or state.track(path) is not None]
-            try:
-                work = updater.update(known, verdicts, ready=self._settling.is_ready)
-            except UsageError as error:
-                raise _NotMountedError(str(error)) from error
-            self._tell(work, verdicts.total)
+        def opened() -> CascadePool:
+            given = pool()
             if self._then is not None:
-                self._finish(self._then, state, log, verdicts.paths)
-        if verdicts.total:
-            self._used = time.monotonic()
+                self._run = log.begin(_COMMAND)
+            return given
+
+        updater = Updater(state, opened, self._basis, between=between)
+        known = [path for path in paths if Path(path).exists() or state.track(path) is not None]
+        try:
+            work = updater.update(known, verdicts, ready=self._settling.is_ready)
+        except UsageError as error:
+            raise _NotMountedError(str(error)) from error
+        self._tell(work, verdicts.total)
+        if self._then is not None:
+            self._finish(self._then, state, log, verdicts.paths)
 
     def _finish(
         self,
@@ -197,30 +195,7 @@ class Resident:
 
     def _alive(self) -> None:
         self._classified += 1
-        notify.alive(f"classifying; {self._classified} by now")
-
-    def _pool_opened(self) -> CascadePool:
-        if self._pool is None:
-            try:
-                self._pool = self._open_pool()
-            except UsageError as error:  # which would look like a disk that is not there
-                raise EdgeReclassError(str(error)) from error
-        return self._pool
-
-    def _release_when_idle(self) -> None:
-        if self._pool is not None and time.monotonic() - self._used >= self._habits.idle:
-            self._release()
-            self._say("nothing to do: the encoders are closed")
-
-    def _release(self, timeout: float | None = None) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close(timeout)
-            close_idle()
-            del pool
-            gc.collect()
-            with suppress(OSError, AttributeError):  # not glibc
-                ctypes.CDLL(None).malloc_trim(0)
+        self._access.alive(f"classifying; {self._classified} by now")
 
     def _pause(self) -> float:
         """Seconds to sleep."""
@@ -232,10 +207,6 @@ class Resident:
 
 class _NotMountedError(Exception):
     """A root is not as it should be; nothing was marked."""
-
-
-class _BusyError(Exception):
-    """Another process writes the state."""
 
 
 class _Collected:

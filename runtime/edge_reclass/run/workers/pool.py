@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,7 +119,15 @@ class WorkerPool(CascadePool):
             EngineError: the pool is closed; or, as WorkerError, a worker does not start.
             DeviceError: the device is lost; no further track can be classified.
         """
-        return result(self._submit(self._in_own_worker, path))
+        return result(self.submit_alone(path))
+
+    def submit_alone(self, path: str | os.PathLike[str]) -> Future[Verdict]:
+        """As :meth:`classify_alone`, without waiting for the verdict.
+
+        Raises:
+            EngineError: the pool is closed.
+        """
+        return self._submit(self._in_own_worker, path)
 
     def _in_own_worker(self, path: str | os.PathLike[str]) -> Verdict:
         cascade = self._free.get()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jetson.unit_file import JETSON
+from appliance.unit_file import JETSON
 
 WHEELHOUSE = os.environ.get("EDGE_RECLASS_WHEELHOUSE", "")
 

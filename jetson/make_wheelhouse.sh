@@ -11,7 +11,7 @@ Downloads the wheels of jetson/wheelhouse/TARGET.lock, builds edge-reclass from 
 edge-reclass-VERSION-TARGET.tar and its .sha256 into DIR. Needs a network and Python 3.10 or newer ($PYTHON,
 by default python3); the machine need not be the target's kind.
 
-  TARGET        jetpack6, jetpack7, debian12, or all
+  TARGET        jetpack6, jetpack7, debian12, debian12-amd64, or all
   --output DIR  where the archives go [default: dist/ of the checkout]
   --update      resolve pyproject.toml anew and rewrite the lock; without it, exactly the lock is downloaded
   -h, --help    this text
@@ -49,7 +49,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-if [ -z "$wanted" ]; then fail "no target: expected jetpack6, jetpack7, debian12 or all; see --help" 2; fi
+if [ -z "$wanted" ]; then fail "no target: expected jetpack6, jetpack7, debian12, debian12-amd64 or all; see --help" 2; fi
 
 command -v "$python" > /dev/null || fail "no $python; set PYTHON to a Python 3.10 or newer"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .contents import PROJECT, Wheel
 from .lock import requirement_line
-from .targets import MACHINE, Target
+from .targets import Target
 
 FORMAT = 1
 
@@ -53,7 +53,7 @@ def manifest(target: Target, wheels: list[Wheel], source: Source) -> dict[str, o
             "python": target.python_version,
             "implementation": "cp",
             "abi": target.abi,
-            "machine": MACHINE,
+            "machine": target.machine,
             "glibc": target.glibc_version,
             "extras": list(target.extras),
         },
@@ -79,7 +79,7 @@ def install_text(target: Target, wheels: list[Wheel]) -> str:
     system = " --system-site-packages" if "tensorrt" in target.extras else ""
     name = archive_name(target, wheels)
     return f"""\
-{name}: everything that edge-reclass needs on {target.system} ({MACHINE}, Python {target.python_version}).
+{name}: everything that edge-reclass needs on {target.system} ({target.machine}, Python {target.python_version}).
 For a service that runs by itself, use jetson/provision.sh of the project. By hand, in this folder, without a network
 (pip runs out of its own wheel, so python3-venv is not needed):
 

@@ -115,6 +115,16 @@ def test_a_wheel_for_another_system(wheels: list[Wheel], tmp_path: Path) -> None
         assert fault == f"numpy-2.2.6-{tag}.whl does not install on debian12 (cp311, glibc 2.36)"
 
 
+def test_each_processor_has_wheels_of_its_own(wheels: list[Wheel], tmp_path: Path) -> None:
+    pc = TARGETS["debian12-amd64"]
+    (numpy,) = (wheel for wheel in wheels if wheel.name == "numpy")
+    (fault,) = faults(pc, wheels, lock_of(wheels))
+    assert fault == f"{numpy.file.name} does not install on debian12-amd64 (cp311, glibc 2.36)"
+    fitting = read_wheel(make_wheel(tmp_path, "numpy", "2.2.6", tag="cp311-cp311-manylinux2014_x86_64"))
+    its_own = [*without(wheels, "numpy"), fitting]
+    assert list(faults(pc, its_own, lock_of(its_own))) == []
+
+
 def test_a_wheel_for_a_newer_python(wheels: list[Wheel], tmp_path: Path) -> None:
     other = read_wheel(make_wheel(tmp_path, "numpy", "3.0", "Requires-Python: >=3.12"))
     assert found([*without(wheels, "numpy"), other]) == [
@@ -175,7 +185,7 @@ def test_the_archive_is_what_the_readme_says(wheels: list[Wheel], tmp_path: Path
         "abi": "cp311",
         "machine": "aarch64",
         "glibc": "2.36",
-        "extras": ["cpu", "codecs"],
+        "extras": ["cpu", "codecs", "tags", "watch"],
     }
     assert manifest["source"] == {"commit": "c" * 40, "modified": False, "date": SOURCE.date}
     assert manifest["bytes"] == sum(wheel.bytes for wheel in wheels)
@@ -184,7 +194,7 @@ def test_the_archive_is_what_the_readme_says(wheels: list[Wheel], tmp_path: Path
     assert lines == [
         f"{name}=={wheel.version} --hash=sha256:{wheel.sha256}"
         for wheel in wheels
-        for name in ["edge-reclass[cpu,codecs]" if wheel.name == "edge-reclass" else wheel.name]
+        for name in ["edge-reclass[cpu,codecs,tags,watch]" if wheel.name == "edge-reclass" else wheel.name]
     ]
     assert "--no-index --find-links wheels --require-hashes -r requirements.lock" in install
     assert "--system-site-packages" not in install

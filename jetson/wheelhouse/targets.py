@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from packaging.tags import Tag
 
-# PEP 600's first glibc, and its older name. No aarch64 wheel was ever built for less; what x86_64 had before is too old.
+# PEP 600's first glibc, and its older name. No aarch64 wheel was ever built for less; an x86_64 one is too old for us.
 OLDEST_GLIBC = 17
 LEGACY = "manylinux2014"
 

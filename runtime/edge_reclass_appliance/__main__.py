@@ -35,6 +35,7 @@ def parser(program: str) -> argparse.ArgumentParser:
         module = command(name)
         one = commands.add_parser(
             name,
+            prog=program if program == "provision.sh" else f"{program} {name}",
             help=module.HELP,
             description=module.HELP,
             epilog=EXIT_CODES,

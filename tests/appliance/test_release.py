@@ -68,7 +68,9 @@ def test_what_was_hashed_is_what_is_unpacked(folder: Path, trust: Trust, tmp_pat
     data = (folder / "program.tar").read_bytes()
     with opened(folder / "program.tar", trust, tmp_path) as checked:
         (folder / "program.tar").write_bytes(b"evil")  # into the same file, by whoever owns it
-        assert checked.stream.read() == data
+        assert checked.path.read_bytes() == data
+        assert checked.path.name == "program.tar"
+        assert checked.path.parent.stat().st_mode & 0o077 == 0
         assert checked.release is not None
         assert checked.said == f"program.tar: signed by the key {OURS.id}, edge-reclass 1.0 (sequence 10)"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["release", "root"]
@@ -83,7 +85,7 @@ def test_an_altered_file(folder: Path, trust: Trust, tmp_path: Path, data: bytes
     assert "was altered" in str(refused(lambda: check_folder(folder, signed_release(folder, trust))))
     # The other one is as it was.
     with opened(folder / "bundle.tar", trust, tmp_path) as checked:
-        assert checked.stream.read() == b"bundle"
+        assert checked.path.read_bytes() == b"bundle"
 
 
 def test_a_file_that_grows_while_it_is_read_is_not_read_for_ever(tmp_path: Path) -> None:
@@ -164,14 +166,14 @@ def test_no_room_for_the_copy(folder: Path, trust: Trust) -> None:
 
 
 def test_a_scratch_folder_that_is_not_there(folder: Path, trust: Trust, tmp_path: Path) -> None:
-    with pytest.raises(ApplianceError, match="no file can be made there"):
+    with pytest.raises(ApplianceError, match="no folder can be made there"):
         opened(folder / "bundle.tar", trust, tmp_path / "none").__enter__()
 
 
 def test_unchecked_in_words(tmp_path: Path, root: Path) -> None:
     (tmp_path / "own.tar").write_bytes(b"mine")
     with opened(tmp_path / "own.tar", Trust(insecure=True, root=root), tmp_path) as checked:
-        assert checked.stream.read() == b"mine"
+        assert checked.path == tmp_path / "own.tar"
     assert checked.release is None
     assert checked.said == "own.tar: NOT CHECKED (--insecure): nothing says who made it, or whether it was altered"
 

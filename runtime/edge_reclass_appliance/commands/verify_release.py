@@ -15,6 +15,7 @@ HELP = "Check the signature and the files of a release, before anything of it is
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``verify-release``."""
     parser.add_argument("release", type=Path, metavar="FOLDER|FILE", help="a release, or one file of it")
+    parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
     add_trust(parser)
 
 
@@ -27,7 +28,6 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow-downgrade", action="store_true", help="take a release older than the installed one")
     parser.add_argument("--insecure", action="store_true", help="check nothing: anybody may have made the files")
-    parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR", help="use DIR as if it were / (tests)")
 
 
 def trust_of(options: argparse.Namespace) -> Trust:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -23,14 +24,15 @@ from .trust import Trust
 NOT_CHECKED = "NOT CHECKED (--insecure): nothing says who made it, or whether it was altered"
 
 _BLOCK = 1024 * 1024
+_OWN = ".checked."
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A file to unpack: a copy that was made while it was hashed, and that no other program can reach."""
+    """A file to unpack."""
 
-    stream: BinaryIO
-    """At its begin."""
+    path: Path
+    """A copy that was made while it was hashed, which no other user can reach; the file itself with ``--insecure``."""
     release: Release | None
     """None with ``--insecure``. After it is installed: ``trust.remember(release)``."""
     said: str
@@ -39,22 +41,25 @@ class Opened:
 
 @contextlib.contextmanager
 def opened(file: Path, trust: Trust, scratch: Path) -> Iterator[Opened]:
-    """A wheelhouse or bundle, checked by the signed ``release.json`` beside it, to be unpacked from ``stream``.
+    """A wheelhouse or bundle, checked by the signed ``release.json`` beside it, to be unpacked from ``path``.
 
-    The file is read once, into a copy without a name in the folder ``scratch``. What was hashed is what is unpacked,
-    even if somebody writes into the file meanwhile.
+    The file is read once, into a copy below the folder ``scratch``, which is only the caller's to change. What was
+    hashed is what is unpacked, even if somebody writes into the file meanwhile. The copy is gone afterwards.
 
     Raises:
         SignatureError: it is not signed by the trusted key, or was altered, or is older than what was installed.
         ApplianceError: it cannot be read, or there is no room for the copy.
     """
-    release = None if trust.insecure else signed_release(file.parent, trust)
-    entry = None if release is None else release.entry(file.name)
-    with _opened(file) as source, _copy_without_a_name(scratch) as copy:
-        _check(file, source, entry, copy)
-        copy.seek(0)
-        said = NOT_CHECKED if release is None else f"signed by the key {trust.public_key().id}, {release.title}"
-        yield Opened(copy, release, f"{file.name}: {said}")
+    if trust.insecure:
+        yield Opened(file, None, f"{file.name}: {NOT_CHECKED}")
+        return
+    release = signed_release(file.parent, trust)
+    entry = release.entry(file.name)
+    with _opened(file) as source, _own_folder(scratch) as folder:
+        path = folder / entry.name
+        with path.open("xb") as copy:
+            _check(file, source, entry, copy)
+        yield Opened(path, release, f"{file.name}: signed by the key {trust.public_key().id}, {release.title}")
 
 
 def signed_release(folder: Path, trust: Trust) -> Release:
@@ -136,12 +141,12 @@ def made_release(folder: Path, name: str, version: str, sequence: int) -> Releas
         raise usage(str(error)) from None
 
 
-def _check(file: Path, source: BinaryIO, entry: Entry | None, copy: BinaryIO | None) -> None:
-    """Read ``source`` to its end, into ``copy`` where there is one, and compare with ``entry`` where there is one."""
-    if entry is not None and (size := os.fstat(source.fileno()).st_size) != entry.bytes:
+def _check(file: Path, source: BinaryIO, entry: Entry, copy: BinaryIO | None) -> None:
+    """Read ``source`` to its end, into ``copy`` where there is one, and compare it with ``entry``."""
+    if (size := os.fstat(source.fileno()).st_size) != entry.bytes:
         raise SignatureError(f"{file} was altered: expected {entry.bytes} bytes, got {size}", "copy it again")
-    digest, size = _read(source, copy, None if entry is None else entry.bytes)
-    if entry is not None and (digest, size) != (entry.sha256, entry.bytes):
+    digest, size = _read(source, copy, entry.bytes)
+    if (digest, size) != (entry.sha256, entry.bytes):
         raise SignatureError(f"{file} was altered: expected sha256 {entry.sha256}, got {digest}", "copy it again")
 
 
@@ -179,13 +184,19 @@ def _no_room() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _copy_without_a_name(scratch: Path) -> Iterator[BinaryIO]:
+def _own_folder(scratch: Path) -> Iterator[Path]:
+    ours = f"{_OWN}{os.getpid()}."
+    for left in scratch.glob(f"{_OWN}*"):
+        if not left.name.startswith(ours):  # of a run that a power cut ended; one runs at a time
+            shutil.rmtree(left, ignore_errors=True)
     try:
-        copy = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 (closed below)
+        folder = Path(tempfile.mkdtemp(prefix=ours, dir=scratch))  # mode 0700
     except OSError as error:
-        raise ApplianceError(f"{scratch}: no file can be made there: {error.strerror}", f"df -h {scratch}") from None
-    with copy:
-        yield copy
+        raise ApplianceError(f"{scratch}: no folder can be made there: {error.strerror}", f"df -h {scratch}") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jetson.unit_file import Unit, last, words
+from appliance.unit_file import Unit, last, words
 
 _ELSEWHERE = {
     # What starts, stops, restarts and describes it, not what it may do.

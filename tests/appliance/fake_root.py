@@ -1,8 +1,8 @@
 """A folder that looks like a Jetson's or a Raspberry Pi's root, with fake tools on the PATH, for provision.sh.
 
-Real: provision.sh with all its libraries, bundles' files, links, units, tar, flock. Fake: the
-Python of the device (this one says it is another version), its virtual environments, pip (it writes a fake
-``edge-reclass``), useradd, systemctl and uname. Every call of a fake is a line in ``calls``.
+Real: provision.sh and edge_reclass_appliance, bundles' files, links, units, tar, locks. Fake: the Python of the device
+(this one says it is another version), its virtual environments, pip (it writes a fake ``edge-reclass``), useradd,
+systemctl and uname. Every call of a fake is a line in ``calls``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Kind:
     cores: int = 4
     nodes: tuple[str, ...] = ()
     machine: str = "aarch64"
+    drivers: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ("root:x:0:", "video:x:44:", "audio:x:29:")
 
 
 JETPACK6 = Kind(
@@ -78,6 +80,8 @@ JETPACK7 = Kind(
         "dri/renderD128",
         "dri/card1",
     ),
+    drivers=("nvidia", "nvidia-modeset", "nvidiactl", "drm"),
+    groups=("root:x:0:", "video:x:44:", "render:x:104:"),
 )
 DEBIAN12 = Kind(
     target="debian12",
@@ -105,15 +109,24 @@ class Device:
         return self.root / "var/lib/edge-reclass"
 
     def provision(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """``provision.sh``; the wheelhouses and bundles of these tests are not signed, but for test_signed.py's."""
+        return self.run_provision("--insecure", *arguments, **environ)
+
+    def run_provision(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return self._run([str(JETSON / "provision.sh"), "--root", str(self.root), *arguments], environ)
 
     def install(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return self.provision("--yes", "--wheelhouse", str(self.wheelhouse), *arguments, **environ)
 
     def bundle(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """The installed command, not the checkout's."""
-        command = self.root / "opt/edge-reclass/bin/edge-reclass-bundle"
-        return self._run([str(command), "--root", str(self.root), *arguments], environ)
+        """``bundle``, of the installed copy, not the checkout's."""
+        unsigned = ("--insecure",) if arguments[:1] == ("install",) else ()
+        return self.appliance("bundle", "--root", str(self.root), *arguments, *unsigned, **environ)
+
+    def appliance(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """The installed command."""
+        tool = self.root / "opt/edge-reclass/bin/edge-reclass-appliance"
+        return self._run([sys.executable, "-IB", str(tool), *arguments], environ)
 
     def _run(self, command: Sequence[str], environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
         given = {
@@ -156,7 +169,7 @@ class Device:
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
             else:
                 content = None
-            if path.name != ".lock":
+            if path.name not in {".lock", "bundles"}:  # an incoming bundle comes and goes in there
                 found[str(path.relative_to(self.root))] = (info.st_mode, content, info.st_mtime_ns)
         return found
 
@@ -195,8 +208,10 @@ def write_system(root: Path, kind: Kind) -> None:
     ):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "etc/os-release").write_text(kind.os_release)
-    for name in ("passwd", "group"):
-        (root / "etc" / name).touch()
+    (root / "etc/passwd").touch()
+    (root / "etc/group").write_text("".join(f"{line}\n" for line in kind.groups))
+    drivers = "".join(f"{number:3} {name}\n" for number, name in enumerate(("mem", *kind.drivers), 1))
+    (root / "proc/devices").write_text(f"Character devices:\n{drivers}\nBlock devices:\n  7 loop\n259 drm\n")
     (root / "proc/meminfo").write_text(f"MemTotal:       {kind.memory_kib} kB\nMemFree:         1000 kB\n")
     (root / "proc/cpuinfo").write_text("".join(f"processor\t: {i}\n\n" for i in range(kind.cores)))
     (root / "proc/device-tree/model").write_bytes(kind.model.encode() + b"\0")
@@ -223,6 +238,7 @@ def write_system(root: Path, kind: Kind) -> None:
 _LOG = 'printf "%s\\n" "$(basename "$0") $*" >> "$FAKE_CALLS"\n'
 
 _TOOLS = {
+    "python3": 'exec "$FAKE_PYTHON" "$@"\n',
     "uname": 'echo "@MACHINE@"\n',
     # The device's Python: it says its own version, makes fake environments, and runs everything else with the test's.
     "python@PYTHON@": """case "$1 ${2:-}" in
@@ -241,7 +257,6 @@ END
 esac
 exec "$FAKE_PYTHON" -S "$@"
 """,
-    "sync": _LOG,
     "useradd": _LOG
     + """name="${*: -1}"
 echo "$name:x:990:990::/var/lib/edge-reclass:/usr/sbin/nologin" >> "$FAKE_ROOT/etc/passwd"
@@ -256,7 +271,7 @@ case ${arguments[0]} in
   enable)
     [ -e "$FAKE_ROOT/etc/systemd/system/${arguments[1]}" ] || { echo "no unit ${arguments[1]}" >&2; exit 1; }
     touch "$mark" ;;
-  disable) rm -f "$mark" ;;
+  disable) rm -f "$FAKE_ROOT/etc/systemd/system/.enabled-${arguments[-1]}" ;;
 esac
 printf '%s\\n' "systemctl ${arguments[*]}" >> "$FAKE_CALLS"
 """,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from jetson import fake_root
-from jetson.fake_root import JETPACK6, Device
+from appliance import fake_root
+from appliance.fake_root import JETPACK6, Device
 
 
 def with_the_real_program(tmp_path: Path) -> tuple[Device, Path]:

@@ -1,4 +1,4 @@
-"""Stands for the installed ``edge-reclass`` in tests of provision.sh: the same commands, options, answers, exit codes.
+"""Stands for the installed ``edge-reclass`` in tests of the appliance: the same commands, options, answers, exit codes.
 
 ``FAKE_FAIL`` makes one command fail: ``verify`` (a mismatch), ``build``, ``classify``, ``verify-killed`` (the whole
 provisioning is killed meanwhile). ``FAKE_NODE`` is a device node that ``classify`` opens, as a driver does.
@@ -47,11 +47,12 @@ def main() -> int:
     verify.add_argument("--stage", action="append")
     classify.add_argument("path", type=Path)
     classify.add_argument("--bundle", type=Path)
-    classify.add_argument("--jobs", type=int)
-    classify.add_argument("--batch", type=int)
+    classify.add_argument("--workers", type=int)
+    classify.add_argument("--state", type=Path)
+    classify.add_argument("--progress")
     given = parser.parse_args()
     if given.command == FAIL:
-        print(f"error: {given.command} failed, as the test wanted", file=sys.stderr)
+        print(f"error: {given.command} failed, as the test wanted", os.environ.get("FAKE_SAYS", ""), file=sys.stderr)
         return 4
     return {"inspect": show, "build": compile_, "verify": compare, "classify": answer}[given.command](given)
 
@@ -104,6 +105,7 @@ def answer(given: argparse.Namespace) -> int:
     load(given.bundle)
     if not given.path.is_file():
         return 2
+    given.state.write_text("a state")
     if node := os.environ.get("FAKE_NODE"):
         os.close(os.open(node, os.O_RDWR))
     print(json.dumps([{"status": "ok", "genre": "Rock", "confidence": 0.9, "decided_by": "one"}]))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jetson import fake_root
-from jetson.fake_root import JETPACK6, Device
+from appliance import fake_root
+from appliance.fake_root import JETPACK6, Device
 
 
 @pytest.fixture(scope="session")

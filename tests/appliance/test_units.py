@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jetson.unit_file import JETSON, last, parse, render, words
+from appliance.unit_file import JETSON, last, parse, render, words
 
 UNITS = ("edge-reclass.service", "edge-reclass.timer")
 EXPOSURE = {"edge-reclass.service": 0.4, "edge-reclass.service with a GPU": 0.8}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jetson.unit_file import JETSON
+from appliance.unit_file import JETSON
 
 DOCUMENT = JETSON.parent / "docs" / "jetson.md"
 COMMANDS = [JETSON / "provision.sh", JETSON / "bin/edge-reclass-bundle"]

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from jetson import sandbox
-from jetson.unit_file import JETSON, Unit, last, parse, render
+from appliance import sandbox
+from appliance.unit_file import JETSON, Unit, last, parse, render
 
 REASON = sandbox.unavailable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no sandbox here: {REASON}")

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jetson import fake_root, sandbox
-from jetson.fake_root import DEBIAN12, JETPACK6, JETSON, Device, Kind
+from appliance import fake_root, sandbox
+from appliance.fake_root import DEBIAN12, JETPACK6, JETSON, Device, Kind
 
 _REASON = sandbox.unavailable() or (None if os.geteuid() == 0 else "needs root, to make a user")
 pytestmark = pytest.mark.skipif(_REASON is not None, reason=f"no root of its own here: {_REASON}")

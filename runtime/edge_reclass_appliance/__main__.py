@@ -61,5 +61,13 @@ def main(arguments: Sequence[str] | None = None, program: str = "python3 -m edge
         return 130
 
 
+def mounted() -> None:
+    """Install and tend edge-reclass as a service on this machine: provision, bundle, report."""
+    sys.exit(main(sys.argv[sys.argv.index("appliance") + 1 :], "edge-reclass appliance"))
+
+
+mounted.takes_all_arguments = True  # type: ignore[attr-defined]  # its own parser reads them, --help included
+
+
 if __name__ == "__main__":
     sys.exit(main())

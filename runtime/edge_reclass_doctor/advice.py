@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edge_reclass_appliance.releases import RELEASES
 from edge_reclass_doctor.engines import Command
 from edge_reclass_doctor.machine import Jetson, Machine
 from edge_reclass_doctor.report import EnginesState, Problem
@@ -17,7 +18,7 @@ _HOT_CELSIUS = 95.0
 _ENGINE_PER_ONNX = 3
 """Room for a build: the engine beside its temporary copy and the timing cache, by the size of the ONNX files."""
 
-_TESTED_L4T = ("36.4", "36.5", "39.2")
+_SUPPORTED_L4T = tuple(sorted({one.l4t.rpartition(".")[0] for one in RELEASES if one.target is not None}))
 
 
 def advise(machine: Machine, engines: EnginesState, builds: bool, command: Command) -> Iterator[Problem]:
@@ -79,11 +80,11 @@ def _heat(machine: Machine) -> Iterator[Problem]:
 
 
 def _jetson(jetson: Jetson) -> Iterator[Problem]:
-    if jetson.l4t is None or not jetson.l4t.startswith(_TESTED_L4T):
+    if jetson.l4t is None or not jetson.l4t.startswith(_SUPPORTED_L4T):
         yield Problem(
             "l4t-untested",
             f"L4T {jetson.l4t or 'unknown'} is none of those that this version was made for"
-            f" ({', '.join(f'{one}.x' for one in _TESTED_L4T)}: JetPack 6.1 to 6.2.2 and 7.2)",
+            f" ({', '.join(f'{one}.x' for one in _SUPPORTED_L4T)}: JetPack 6.1 to 6.2.2 and 7.2)",
             "cat /etc/nv_tegra_release; docs/jetson.md has the releases",
         )
     fastest = next((mode for mode in jetson.power_modes if mode.name.startswith("MAXN")), None)

@@ -10,24 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge_reclass.host import l4t_release, read_text
+from edge_reclass_appliance.releases import RELEASES
 from edge_reclass_doctor.machine.host import Host
 from edge_reclass_doctor.machine.power import overcurrent_counters, overcurrent_events
 from edge_reclass_doctor.machine.reading import scaled, subfolders
 from edge_reclass_doctor.machine.records import ClockRange, Jetson, PowerMode
 
-# JetPack of an L4T release (NVIDIA's release notes).
-_JETPACKS = {
-    "36.4.0": "6.1",
-    "36.4.3": "6.2",
-    "36.4.4": "6.2.1",
-    "36.4.7": "6.2.1",
-    "36.5.0": "6.2.2",
-    "38.2.0": "7.0",
-    "38.2.1": "7.0",
-    "38.4.0": "7.1",
-    "39.2.0": "7.2",
-    "39.2.1": "7.2.1",
-}
+_JETPACKS = {release.l4t: release.jetpack for release in RELEASES}
 _EMC = "sys/kernel/debug/bpmp/debug/clk/emc/rate"
 
 

@@ -1,0 +1,165 @@
+"""The owner's report: what is new, what changed, what failed and why, since the report before."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_reclass_appliance import files, places
+from edge_reclass_appliance.errors import ApplianceError
+from edge_reclass_appliance.places import Settings
+
+_SHOWN = 20
+_FINE = ("ok", "unsure")
+
+Seen = dict[str, list[str]]
+"""Path → status, genre (or what kept it from having one)."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs between two looks at the library."""
+
+    new: list[str]
+    changed: list[str]
+    """Tracks that have another genre, or got one."""
+    failed: list[str]
+    """Tracks that failed now, and had not failed so before."""
+    gone: int
+
+
+def read_library(program: str, state: Path) -> Seen:
+    """Every track of a state file that is there, by ``edge-reclass library export``.
+
+    Raises:
+        ApplianceError: the state cannot be read.
+    """
+    command = [program, "library", "export", str(state), "--present", "--format", "jsonl"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise ApplianceError(f"{program} cannot be started ({error.strerror})", "provision.sh --yes") from error
+    if done.returncode != 0:
+        raise ApplianceError(f"{state} cannot be read: {done.stderr.strip()}", f"edge-reclass library status {state}")
+    seen: Seen = {}
+    for line in done.stdout.splitlines():
+        verdict = json.loads(line)
+        what = verdict.get("genre") or verdict.get("error") or ""
+        seen[verdict["path"]] = [str(verdict["status"]), str(what)]
+    return seen
+
+
+def compare(before: Mapping[str, list[str]], now: Mapping[str, list[str]]) -> Changes:
+    """What happened from one look to the next."""
+    fine = {path for path, (status, _) in now.items() if status in _FINE}
+    failed = [path for path in now if path not in fine and before.get(path) != now[path]]
+    new = [path for path in now if path in fine and path not in before]
+    changed = [path for path in now if path in fine and path in before and before[path] != now[path]]
+    return Changes(new, changed, failed, sum(path not in now for path in before))
+
+
+def page(changes: Changes, now: Mapping[str, list[str]], service: str, at: str) -> str:
+    """The report as text."""
+    counts = Counter(status for status, _ in now.values())
+    genres = Counter(what for status, what in now.values() if status in _FINE and what)
+    lines = [f"edge-reclass, {at}", f"service: {service}"]
+    lines.append(f"library: {len(now)} tracks: {_counted(counts.most_common()) or 'none yet'}")
+    lines.append(f"genres:  {_counted(genres.most_common()) or 'none yet'}")
+    lines.append(
+        f"since the last report: {len(changes.new)} new, {len(changes.changed)} changed, {len(changes.failed)} failed,"
+        f" {changes.gone} not there any more"
+    )
+    for title, paths in (("new", changes.new), ("changed", changes.changed), ("failed", changes.failed)):
+        if paths:
+            lines += ["", f"{title}:", *(f"  {' '.join(now[path]):24}  {path}" for path in paths[:_SHOWN])]
+            lines += [f"  … and {len(paths) - _SHOWN} more"] if len(paths) > _SHOWN else []
+    return "\n".join(_printable(line) for line in lines) + "\n"
+
+
+def service_state(resident: bool) -> str:
+    """How the service does, as systemd says."""
+    properties = "ActiveState,SubState,Result,ExecMainStatus,NRestarts"
+    command = ["systemctl", "show", "edge-reclass.service", f"--property={properties}"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except OSError:
+        return "not known: there is no systemctl"
+    values = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    if not values.get("ActiveState"):
+        return f"not known: {done.stderr.strip() or 'systemd does not answer'}"
+    state, result = values["ActiveState"], values.get("Result", "")
+    if state == "failed" or result not in ("success", ""):
+        code = values.get("ExecMainStatus", "")
+        return f"FAILED ({result}, exit code {code}); journalctl -u edge-reclass -n 30 says why"
+    restarts = values.get("NRestarts", "0")
+    again = "" if restarts in ("0", "") else f", restarted {restarts} times"
+    return f"{'runs' if state == 'active' else 'waits for its next run' if not resident else state}{again}"
+
+
+def write(root: Path, settings: Settings, *, failed: bool) -> str:
+    """Write the report and the page of the library into the reports' folder; gives the report's text.
+
+    Args:
+        root: ``/``, or a folder in tests.
+        settings: the machine's.
+        failed: the service has failed: what is known is said, even where the library cannot be read.
+
+    Raises:
+        ApplianceError: the library cannot be read, or the report not be written.
+    """
+    folder, state = root / places.REPORTS[1:], root / places.LIBRARY[1:]
+    program = str(root / settings.venv[1:] / "bin/edge-reclass")
+    service, at = service_state(settings.resident), time.strftime("%Y-%m-%d %H:%M")
+    try:
+        now = read_library(program, state) if state.exists() else {}
+    except ApplianceError as error:
+        if not failed:
+            raise
+        text = f"edge-reclass, {at}\nservice: {service}\nlibrary: {_printable(str(error))}\n"
+        _keep(folder / "latest.txt", text)
+        return text
+    text = page(compare(_before(folder), now), now, service, at)
+    if state.exists():
+        html = [program, "library", "report", str(state), "--no-tags", "--output", str(folder / "library.html")]
+        subprocess.run(html, stdin=subprocess.DEVNULL, check=False)
+    _keep(folder / "latest.txt", text)
+    _keep(folder / f"{time.strftime('%Y-%m-%d')}.txt", text)
+    if not failed:  # what is new now is told again by the next report
+        _keep(folder / "seen.json", json.dumps(now))
+    _forget_old(folder)
+    return text
+
+
+def _before(folder: Path) -> Seen:
+    try:
+        before = json.loads((folder / "seen.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return before if isinstance(before, dict) else {}
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write a file that the folder's owner can read, also where root writes it."""
+    files.write(path, text, 0o640)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _forget_old(folder: Path, most: int = 30) -> None:
+    for old in sorted(folder.glob("20??-??-??.txt"))[:-most]:
+        old.unlink(missing_ok=True)
+
+
+def _counted(counts: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "�" for character in text)

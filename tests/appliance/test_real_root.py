@@ -1,0 +1,175 @@
+"""provision.sh without --root, as on a device: under bubblewrap, with a root of its own and this machine's /usr.
+
+Real beyond what test_provision.py has: getent, useradd, runuser, owners and modes, the smoke test as the service's
+user, and everything that provision.sh does only where no --root was given. systemctl and pip stay fakes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from appliance import fake_root, sandbox
+from appliance.fake_root import DEBIAN12, JETPACK6, JETSON, Device, Kind
+
+_REASON = sandbox.unavailable() or (None if os.geteuid() == 0 else "needs root, to make a user")
+pytestmark = pytest.mark.skipif(_REASON is not None, reason=f"no root of its own here: {_REASON}")
+
+_FROM_HERE = ("nsswitch.conf", "ld.so.cache", "login.defs", "pam.d", "security", "alternatives")
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    return real(tmp_path, DEBIAN12)
+
+
+def real(tmp_path: Path, kind: Kind) -> Device:
+    device = fake_root.make(tmp_path / "device", dataclasses.replace(kind, machine=platform.machine()))
+    root = device.root
+    for name in ("dev", "proc"):
+        shutil.rmtree(root / name)
+    for name in (
+        "dev",
+        "proc",
+        "tmp",
+        "usr",
+        "opt",
+        "home",
+        "run",
+        "srv/python",
+        "srv/yaml",
+        "srv/checkout",
+        "srv/base",
+    ):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    (root / _CHECKOUT.relative_to("/")).mkdir(parents=True)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    for name in _FROM_HERE:
+        if Path("/etc", name).is_dir():
+            shutil.copytree(f"/etc/{name}", root / "etc" / name, symlinks=True)
+        elif Path("/etc", name).exists():
+            shutil.copy(f"/etc/{name}", root / "etc" / name)
+    for name, line in (
+        ("passwd", "root:x:0:0:root:/root:/bin/bash"),
+        ("group", "root:x:0:"),
+        ("shadow", "root:*:1::::::"),
+    ):
+        (root / "etc" / name).write_text(f"{line}\n")
+    (root / "etc/gshadow").write_text("root:*::\n")
+    for name in ("uname", "useradd"):
+        (device.base / "bin" / name).unlink()
+    (device.base / "calls").touch()
+    (device.base / "calls").chmod(0o666)
+    return device
+
+
+def run(
+    device: Device, *command: str, bind: dict[Path, str] | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    python = Path(sys.executable).resolve()
+    environ = {
+        "PATH": "/srv/base/bin:/usr/sbin:/usr/bin",
+        "FAKE_ROOT": "/",
+        "FAKE_CALLS": "/srv/base/calls",
+        "FAKE_PYTHON": f"/srv/python/bin/{python.name}",
+        "FAKE_YAML": "/srv/yaml",
+        "LC_ALL": "C.UTF-8",
+        **more,
+    }
+    line = ["bwrap", "--cap-add", "ALL", "--unshare-pid", "--unshare-net", "--clearenv", "--chdir", "/"]
+    line += ["--bind", str(device.root), "/", "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--proc", "/proc"]
+    line += ["--perms", "1777", "--tmpfs", "/tmp", "--ro-bind", str(python.parents[1]), "/srv/python"]
+    line += [
+        "--ro-bind",
+        str(Path(yaml.__file__).parents[1]),
+        "/srv/yaml",
+        "--ro-bind",
+        str(_CHECKOUT),
+        "/srv/checkout",
+    ]
+    # The fake program is named by its path in the checkout, which the service's user has to reach: bwrap would give the
+    # folders above it the modes that they have here, such as 0700 of mktemp.
+    for parent in reversed(_CHECKOUT.parents[:-1]):
+        line += ["--perms", "0755", "--dir", str(parent)]
+    line += ["--ro-bind", str(_CHECKOUT), str(_CHECKOUT), "--bind", str(device.base), "/srv/base"]
+    for source, target in (bind or {}).items():
+        line += ["--bind", str(source), target]
+    for name, value in environ.items():
+        line += ["--setenv", name, value]
+    return subprocess.run(
+        [*line, "--", *command], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120, check=False
+    )
+
+
+def test_the_whole_way(device: Device) -> None:
+    fake_root.write_bundle(device.base / "bundle", "one")
+    provision = f"/srv/checkout/{JETSON.name}/provision.sh"
+    options = ("--wheelhouse", f"/srv/base/{device.wheelhouse.name}", "--bundle", "/srv/base/bundle")
+
+    before = device.tree()
+    checked = run(device, provision, "--check", *options)
+    assert checked.returncode == 3, checked.stderr
+    assert "10 to do" in checked.stderr
+    assert device.tree() == before
+
+    done = run(device, provision, "--yes", *options)
+    assert done.returncode == 0, done.stderr
+    assert "systemctl restart edge-reclass.timer" in device.calls("systemctl")
+    after = device.tree()
+    again = run(device, provision, "--yes")
+    assert again.returncode == 0 and "nothing was changed" in again.stderr, again.stderr
+    assert device.tree() == after
+    checked = run(device, "setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", provision, "--check")
+    assert checked.returncode == 0, checked.stderr
+    device.forget()
+    (device.base / "calls").touch()
+    reloaded = run(device, provision, "--yes", FAKE_RELOAD="yes")  # as after a power cut before daemon-reload
+    assert "done       units" in reloaded.stderr and "systemctl daemon-reload" in device.calls("systemctl")
+    refused = run(device, "setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", provision, "--yes")
+    assert refused.returncode == 2 and "needs root" in refused.stderr
+
+    line = (device.root / "etc/passwd").read_text().splitlines()[-1].split(":")
+    assert line[0] == "edge-reclass" and line[6] == "/usr/sbin/nologin"
+    owners = {path: path.lstat().st_uid for path in (device.root / "var/lib/edge-reclass").rglob("*")}
+    assert [path.name for path, owner in owners.items() if owner != 0] == ["results"]
+    assert owners[device.state / "results"] == int(line[2])
+    assert not [
+        path
+        for path in (device.root / "opt").rglob("*")
+        if path.lstat().st_uid or (path.lstat().st_mode & 0o22 and not path.is_symlink())
+    ]
+
+
+_TENSORRT = "/usr/lib/python3/dist-packages"
+
+
+@pytest.mark.skipif(not Path(_TENSORRT).is_dir(), reason=f"no {_TENSORRT} to put a fake tensorrt over")
+def test_the_smoke_test_opens_what_only_the_units_groups_may(tmp_path: Path) -> None:
+    """On a Jetson, /dev/nvmap belongs to root:video with 0660; without the group, the driver does not start."""
+    device = real(tmp_path, JETPACK6)
+    (device.root / "etc/group").write_text("root:x:0:\nvideo:x:44:\nmusic:x:1044:edge-reclass\n")
+    node = device.base / "nvmap"
+    node.touch()
+    os.chown(node, 0, 44)
+    node.chmod(0o660)
+    fake_root.write_bundle(device.base / "bundle", "one")
+    done = run(
+        device,
+        f"/srv/checkout/{JETSON.name}/provision.sh",
+        *("--yes", "--wheelhouse", f"/srv/base/{device.wheelhouse.name}", "--bundle", "/srv/base/bundle"),
+        bind={node: "/dev/nvmap", device.root / _TENSORRT[1:]: _TENSORRT},
+        FAKE_NODE="/dev/nvmap",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "done       smoke" in done.stderr
+    assert "SupplementaryGroups=video\n" in device.unit("edge-reclass.service.d/10-gpu.conf")

@@ -1,0 +1,227 @@
+"""edge-reclass.service's sandbox: its own command classifies in it, and nothing else is possible."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from appliance import sandbox
+from appliance.unit_file import JETSON, Unit, last, parse, render
+
+REASON = sandbox.unavailable()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no sandbox here: {REASON}")
+
+PROGRAM = Path(sys.prefix) / "bin" / "edge-reclass"
+
+
+@dataclass(frozen=True)
+class Appliance:
+    """A device in a folder: what provision.sh would have made."""
+
+    unit: Unit
+    music: Path
+    results: Path
+    state: Path
+    cache: Path
+
+    def run(self, program: list[str], environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        line = sandbox.command(self.unit, program, outside=self._outside(), cache=self.cache, environ=environ or {})
+        return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+
+    def _outside(self) -> list[Path]:
+        """Where a test keeps what a device has in /opt and /var: the Python, the checkout, the state."""
+        checkout = Path(__file__).resolve().parents[2]
+        return [Path(sys.base_prefix).resolve(), Path(sys.prefix), checkout, self.state]
+
+    @property
+    def service(self) -> list[str]:
+        return shlex.split(last(self.unit, "Service", "ExecStart"))
+
+
+@pytest.fixture
+def appliance(tmp_path: Path) -> Appliance:
+    from edge_reclass.bundle.loading import starter_path
+
+    folders = {name: tmp_path / name for name in ("the music", "results", "state", "cache")}
+    for folder in folders.values():
+        folder.mkdir()
+    bundles = folders["state"] / "bundles"
+    bundles.mkdir()
+    (bundles / "current").symlink_to(starter_path())
+    text = render(
+        "edge-reclass.service",
+        {
+            "MUSIC": str(folders["the music"]),
+            "RESULTS": str(folders["results"]),
+            "STATE": str(folders["state"]),
+            "BUNDLES": str(bundles),
+            "ENGINES": str(folders["state"] / "engines"),
+            "PREFIX": str(tmp_path / "opt"),
+        },
+    ).replace(str(tmp_path / "opt" / "venv"), sys.prefix)
+    return Appliance(parse(text), folders["the music"], folders["results"], folders["state"], folders["cache"])
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    """A TCP server on this machine, which takes every connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        over = threading.Event()
+
+        def serve() -> None:
+            while not over.is_set():
+                try:
+                    server.accept()[0].close()
+                except TimeoutError:
+                    continue
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        over.set()
+        thread.join()
+
+
+def write_tone(path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("smoke", JETSON / "bin" / "smoke.py")
+    assert spec is not None and spec.loader is not None
+    smoke = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(smoke)
+    smoke.write_tone(path)
+
+
+needs_program = pytest.mark.skipif(not PROGRAM.is_file(), reason=f"edge-reclass is not installed: no {PROGRAM}")
+
+
+@needs_program
+def test_the_units_own_command_classifies(appliance: Appliance) -> None:
+    write_tone(appliance.music / "a tone.wav")
+    done = appliance.run(appliance.service)
+    assert done.returncode == 0, done.stderr
+    (line,) = (appliance.results / "verdicts.jsonl").read_text().splitlines()
+    verdict = json.loads(line)
+    assert verdict["status"] == "unsure"  # a tone is no music
+    assert verdict["bundle"] == "starter"
+    assert [path.name for path in appliance.music.iterdir()] == ["a tone.wav"]
+
+
+@needs_program
+def test_real_audio_has_the_same_verdict_as_outside(appliance: Appliance, data: Path) -> None:
+    import soundfile
+
+    for clip in (sorted((data / "gtzan").rglob("*.ogg"))[0], *sorted((data / "audio").rglob("*.mp3"))[:2]):
+        (appliance.music / clip.name).write_bytes(clip.read_bytes())
+        samples, rate = soundfile.read(clip, dtype="float32")
+        soundfile.write(appliance.music / f"{clip.stem}.wav", samples, rate, subtype="PCM_16")
+    done = appliance.run(appliance.service)
+    assert done.returncode == 0, done.stderr
+    inside = [json.loads(line) for line in (appliance.results / "verdicts.jsonl").read_text().splitlines()]
+    outside = subprocess.run(
+        [str(PROGRAM), "classify", str(appliance.music), "--format", "jsonl"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    expected = [json.loads(line) for line in outside.stdout.splitlines()]
+    keys = ("path", "status", "genre", "confidence", "decided_by")
+    assert [[one[key] for key in keys] for one in inside] == [[one[key] for key in keys] for one in expected]
+    assert {one["status"] for one in inside} == {"ok"}
+    # The neural stage ran in there too: no code was made at run time, no forbidden system call was needed.
+    assert "musicnn" in {stage["name"] for one in inside for stage in one["stages"]}
+
+
+def test_nothing_else_is_possible(appliance: Appliance, listening: int) -> None:
+    forbidden = [
+        "/etc",
+        "/var/lib",
+        "/opt",
+        "/usr/lib",
+        str(appliance.music),
+        str(appliance.state),
+        str(Path(sys.prefix)),
+    ]
+    probe = [
+        sys.executable,
+        str(Path(__file__).with_name("probe.py")),
+        str(listening),
+        str(appliance.results),
+        *forbidden,
+    ]
+    outside = json.loads(subprocess.run(probe, capture_output=True, text=True, check=True, timeout=60).stdout)
+    done = appliance.run(probe)
+    assert done.returncode == 0, done.stderr
+    inside = json.loads(done.stdout)
+
+    assert inside["tcp connection"] != "yes" and outside["tcp connection"] == "yes"
+    assert inside["internet socket"] != "yes" and outside["internet socket"] == "yes"
+    assert inside["netlink socket"] != "yes" and outside["netlink socket"] == "yes"
+    assert inside["write and execute"] != "yes" and outside["write and execute"] == "yes"
+    assert inside["user namespace"] != "yes"
+    for path in forbidden:
+        assert inside[f"write {path}"] != "yes", path
+    assert outside[f"write {appliance.music}"] == "yes"
+    assert inside["capabilities"].strip("0") == ""
+    assert inside["more than the usual devices"] == ""
+    assert int(inside["processes"]) <= 3 < int(outside["processes"])
+    # What it needs is there.
+    assert inside["unix socket"] == "yes"
+    assert inside["write results"] == "yes"
+    assert inside["write /tmp"] == "yes"
+    assert int(outside["files of /tmp"]) >= 1
+
+
+def test_without_the_sandbox_the_same_network_would_be_reached(appliance: Appliance, listening: int) -> None:
+    """The probe sees a hole where the unit has one: each line taken out opens what it closed."""
+    service = appliance.unit["Service"]
+    service["PrivateNetwork"] = ["no"]
+    service["RestrictAddressFamilies"] = ["AF_UNIX AF_INET"]
+    service["MemoryDenyWriteExecute"] = ["no"]
+    service["ReadWritePaths"].append(shlex.quote(str(appliance.music)))
+    probe = [sys.executable, str(Path(__file__).with_name("probe.py")), str(listening), str(appliance.results)]
+    done = appliance.run([*probe, str(appliance.music), str(appliance.state)])
+    assert done.returncode == 0, done.stderr
+    inside = json.loads(done.stdout)
+    assert inside["tcp connection"] == "yes"
+    assert inside["write and execute"] == "yes"
+    assert inside[f"write {appliance.music}"] == "yes"
+    assert inside["netlink socket"] != "yes"
+    assert inside[f"write {appliance.state}"] != "yes"
+
+
+def test_a_directive_that_is_not_translated_is_an_error(appliance: Appliance) -> None:
+    appliance.unit["Service"]["ProtectEverything"] = ["yes"]
+    with pytest.raises(ValueError, match="ProtectEverything"):
+        appliance.run(["true"])
+
+
+@needs_program
+def test_the_watchdog_is_told(appliance: Appliance, tmp_path: Path) -> None:
+    for name in ("one.wav", "two.wav"):
+        write_tone(appliance.music / name)
+    address = appliance.results / "notify"  # a path that is visible in there, as /run/systemd/notify is on a device
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(address))
+        channel.settimeout(5)
+        done = appliance.run(appliance.service, {"NOTIFY_SOCKET": str(address)})
+        assert done.returncode == 0, done.stderr
+        messages = []
+        channel.setblocking(False)
+        while True:
+            try:
+                messages.append(channel.recv(4096).decode())
+            except BlockingIOError:
+                break
+    assert messages[0].startswith("READY=1")
+    assert sum("WATCHDOG=1" in message.split("\n") for message in messages) >= 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edge_reclass_appliance import releases
 from edge_reclass_doctor.engines import Command
 from edge_reclass_doctor.machine import Jetson, Machine
 from edge_reclass_doctor.report import EnginesState, Problem
@@ -17,10 +18,8 @@ _HOT_CELSIUS = 95.0
 _ENGINE_PER_ONNX = 3
 """Room for a build: the engine beside its temporary copy and the timing cache, by the size of the ONNX files."""
 
-_TESTED_L4T = ("36.4", "36.5", "39.2")
 
-
-def advise(machine: Machine, engines: EnginesState, builds: bool, command: Command) -> Iterator[Problem]:
+def advise(machine: Machine, engines: EnginesState, builds: bool, command: Command, bench: bool) -> Iterator[Problem]:
     """Yield advice; nothing here keeps a device from running.
 
     Args:
@@ -28,12 +27,13 @@ def advise(machine: Machine, engines: EnginesState, builds: bool, command: Comma
         engines: the engine store.
         builds: whether engines have to be built.
         command: gives the command that builds them.
+        bench: also say what makes measurements vary.
     """
     yield from _memory(machine)
     yield from _space(machine, engines, builds, command)
     yield from _heat(machine)
     if machine.jetson is not None:
-        yield from _jetson(machine.jetson)
+        yield from _jetson(machine.jetson, builds, bench)
 
 
 def _memory(machine: Machine) -> Iterator[Problem]:
@@ -78,22 +78,29 @@ def _heat(machine: Machine) -> Iterator[Problem]:
         yield Problem("throttled", message, "nvidia-smi -q -d PERFORMANCE")
 
 
-def _jetson(jetson: Jetson) -> Iterator[Problem]:
-    if jetson.l4t is None or not jetson.l4t.startswith(_TESTED_L4T):
+def _jetson(jetson: Jetson, builds: bool, bench: bool) -> Iterator[Problem]:
+    release = None if jetson.l4t is None else releases.release_of(jetson.l4t)
+    if release is None or release.target is None:
         yield Problem(
             "l4t-untested",
-            f"L4T {jetson.l4t or 'unknown'} is none of those that this version was made for"
-            f" ({', '.join(f'{one}.x' for one in _TESTED_L4T)}: JetPack 6.1 to 6.2.2 and 7.2)",
-            "cat /etc/nv_tegra_release; docs/jetson.md has the releases",
+            f"L4T {jetson.l4t or 'unknown'} is none of those that this version was made for; {releases.known()}",
+            "cat /etc/nv_tegra_release",
+        )
+    elif release.large_allocations_fail and builds:
+        yield Problem(
+            "large-allocations",
+            f"L4T {jetson.l4t}: building an engine may fail with {releases.LARGE_ALLOCATION_FAILED} although enough"
+            " memory is free, where it is in pieces",
+            releases.LARGE_ALLOCATION_CURE,
         )
     fastest = next((mode for mode in jetson.power_modes if mode.name.startswith("MAXN")), None)
-    if jetson.power_mode is not None and fastest is not None and jetson.power_mode.id != fastest.id:
+    if bench and jetson.power_mode is not None and fastest is not None and jetson.power_mode.id != fastest.id:
         yield Problem(
             "power-mode",
             f"power mode {jetson.power_mode.name}: {fastest.name} has higher clocks, if supply and cooling allow",
             f"sudo nvpmodel -m {fastest.id}",
         )
-    if jetson.clocks_locked is False:
+    if bench and jetson.clocks_locked is False:
         yield Problem(
             "clocks-vary",
             "clocks follow the load: measurements vary, and the first tracks are slower",

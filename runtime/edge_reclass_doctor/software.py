@@ -96,7 +96,7 @@ def _onnxruntime(machine: Machine) -> Iterator[Problem]:
 
 
 def _instead_of(installed: list[str], extra: str) -> str:
-    """Installs the extra after what is ``installed`` was removed; an appliance's environment is made anew as a whole."""
+    """Installs the extra instead of what is ``installed``; the environment of an appliance is made anew as a whole."""
     if not installed or provisioned():
         return install_command(extra)
     return f"{pip_command()} uninstall -y {' '.join(installed)} && {install_command(extra)}"

@@ -5,14 +5,16 @@ shopt -s inherit_errexit
 
 usage() {
   cat <<'TEXT'
-usage: jetson/make_wheelhouse.sh TARGET|all [--output DIR] [--update]
+usage: jetson/make_wheelhouse.sh TARGET|all [--output DIR] [--deb] [--update]
 
 Downloads the wheels of jetson/wheelhouse/TARGET.lock, builds edge-reclass from this checkout, and writes
-edge-reclass-VERSION-TARGET.tar and its .sha256 into DIR. Needs a network and Python 3.10 or newer ($PYTHON,
-by default python3); the machine need not be the target's kind.
+edge-reclass-VERSION-TARGET.tar, its .sha256 and its bill of materials .cdx.json into DIR. Needs a network and
+Python 3.10 or newer ($PYTHON, by default python3); the machine need not be the target's kind. To sign them:
+python3 -m edge_reclass_appliance make-release DIR (in the folder runtime/; docs/releases.md).
 
-  TARGET        jetpack6, jetpack7, debian12, or all
+  TARGET        jetpack6, jetpack7, debian12, debian12-amd64, or all
   --output DIR  where the archives go [default: dist/ of the checkout]
+  --deb         make a Debian package as well: edge-reclass_VERSION+SYSTEM_ARCHITECTURE.deb
   --update      resolve pyproject.toml anew and rewrite the lock; without it, exactly the lock is downloaded
   -h, --help    this text
 
@@ -31,10 +33,12 @@ locks="$here/wheelhouse"
 wanted=""
 output="$root/dist"
 update=""
+deb=()
 while [ $# -gt 0 ]; do
   case "$1" in
     -h | --help) usage; exit 0 ;;
     --update) update=yes ;;
+    --deb) deb=(--deb) ;;
     --output)
       if [ $# -lt 2 ] || [ -z "$2" ]; then fail "--output: expected a folder; see --help" 2; fi
       output="$2"
@@ -49,7 +53,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-if [ -z "$wanted" ]; then fail "no target: expected jetpack6, jetpack7, debian12 or all; see --help" 2; fi
+if [ -z "$wanted" ]; then fail "no target: expected jetpack6, jetpack7, debian12, debian12-amd64 or all; see --help" 2; fi
 
 command -v "$python" > /dev/null || fail "no $python; set PYTHON to a Python 3.10 or newer"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
@@ -145,7 +149,7 @@ make() {
     --requirement "$requirements" || fail "$target: a wheel could not be downloaded as locked (see above)"
   cp "$work/own"/*.whl "$wheels/"
   helper "$tools" pack "$target" --wheels "$wheels" --output "$work/$target/out" --commit "$commit" \
-    "${modified[@]}" --date "$SOURCE_DATE_EPOCH" "${lock_options[@]}" || fail "$target: no archive was made (see above)"
+    "${modified[@]}" --date "$SOURCE_DATE_EPOCH" "${deb[@]}" "${lock_options[@]}" || fail "$target: no archive was made (see above)"
   if [ -n "$update" ]; then
     mv -f "$new_lock" "$locks/$target.lock"
     new_lock=""
@@ -154,7 +158,7 @@ make() {
   # An archive never stands beside another one's checksum.
   rm -f "$output/$name.sha256"
   mv -f "$work/$target/out/$name" "$output/$name"
-  mv -f "$work/$target/out/$name.sha256" "$output/$name.sha256"
+  mv -f "$work/$target/out"/* "$output"
   made_output=""
   rm -rf "${work:?}/$target"
   printf '%s\n' "$output/$name"

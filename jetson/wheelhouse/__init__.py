@@ -4,6 +4,8 @@
     lock.py      the committed lock files
     contents.py  what a folder of wheels holds, and what is wrong with it
     archive.py   manifest and reproducible tar
+    sbom.py      CycloneDX bill of materials
+    deb.py       Debian package
 
 Run by jetson/make_wheelhouse.sh; needs ``packaging`` beyond the standard library, but for the target table.
 """

@@ -29,6 +29,7 @@ def main() -> int:
     pack.add_argument("--commit", default="", help="of the project's own wheel; empty where unknown")
     pack.add_argument("--modified", action="store_true", help="the checkout differs from the commit")
     pack.add_argument("--date", type=int, required=True, help="seconds since 1970")
+    pack.add_argument("--deb", action="store_true", help="make a Debian package too")
     pack.add_argument("--new-lock", type=Path, help="write this lock from the wheels, instead of reading the committed")
     arguments = parser.parse_args()
     if arguments.step == "targets":
@@ -60,6 +61,7 @@ def bounds(target: Target) -> list[str]:
 def _pack(target: Target, arguments: argparse.Namespace) -> int:
     from .archive import Source, pack
     from .contents import PROJECT, faults, read_wheels
+    from .deb import pack_deb
     from .lock import LockError, lock_text, read_lock
 
     try:
@@ -81,6 +83,9 @@ def _pack(target: Target, arguments: argparse.Namespace) -> int:
         arguments.new_lock.write_text(lock_text(target, locked), encoding="utf-8")
     source = Source(arguments.commit or None, arguments.modified, arguments.date)
     archive = pack(target, wheels, source, arguments.output)
+    if arguments.deb:
+        package = pack_deb(target, wheels, source, arguments.output)
+        print(f"{package.name}: {package.stat().st_size / 1e6:.1f} MB")
     for wheel in wheels:
         print(f"  {wheel.name:<18} {wheel.version:<12} {wheel.bytes / 1e6:8.2f} MB  {wheel.licence or 'not stated'}")
     print(f"{archive.name}: {len(wheels)} wheels, {archive.stat().st_size / 1e6:.1f} MB")

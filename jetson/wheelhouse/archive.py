@@ -11,7 +11,8 @@ from pathlib import Path
 
 from .contents import PROJECT, Wheel
 from .lock import requirement_line
-from .targets import MACHINE, Target
+from .sbom import sbom_text
+from .targets import Target
 
 FORMAT = 1
 
@@ -53,7 +54,7 @@ def manifest(target: Target, wheels: list[Wheel], source: Source) -> dict[str, o
             "python": target.python_version,
             "implementation": "cp",
             "abi": target.abi,
-            "machine": MACHINE,
+            "machine": target.machine,
             "glibc": target.glibc_version,
             "extras": list(target.extras),
         },
@@ -73,13 +74,23 @@ def manifest(target: Target, wheels: list[Wheel], source: Source) -> dict[str, o
     }
 
 
+def member_texts(target: Target, wheels: list[Wheel], source: Source) -> dict[str, str]:
+    """What lies beside the folder of wheels: a text for each name."""
+    return {
+        "INSTALL.txt": install_text(target, wheels),
+        "manifest.json": json.dumps(manifest(target, wheels, source), indent=2, ensure_ascii=False) + "\n",
+        "requirements.lock": requirements_text(target, wheels),
+        "sbom.cdx.json": sbom_text(target, wheels, source),
+    }
+
+
 def install_text(target: Target, wheels: list[Wheel]) -> str:
     """The commands for the device."""
     # JetPack's TensorRT bindings are seen only through the system's packages.
     system = " --system-site-packages" if "tensorrt" in target.extras else ""
     name = archive_name(target, wheels)
     return f"""\
-{name}: everything that edge-reclass needs on {target.system} ({MACHINE}, Python {target.python_version}).
+{name}: everything that edge-reclass needs on {target.system} ({target.machine}, Python {target.python_version}).
 For a service that runs by itself, use jetson/provision.sh of the project. By hand, in this folder, without a network
 (pip runs out of its own wheel, so python3-venv is not needed):
 
@@ -94,16 +105,12 @@ _PIP_INSTALL = "pip install --no-index --find-links wheels --require-hashes -r r
 
 
 def pack(target: Target, wheels: list[Wheel], source: Source, folder: Path) -> Path:
-    """Write ``NAME.tar`` and ``NAME.tar.sha256`` into ``folder``; gives the archive's path.
+    """Write ``NAME.tar``, ``NAME.tar.sha256`` and ``NAME.cdx.json`` into ``folder``; gives the archive's path.
 
     The bytes depend on the arguments alone: names in order, owner 0, fixed modes, all times ``source.date``.
     """
     name = archive_name(target, wheels)
-    texts = {
-        "INSTALL.txt": install_text(target, wheels),
-        "manifest.json": json.dumps(manifest(target, wheels, source), indent=2, ensure_ascii=False) + "\n",
-        "requirements.lock": requirements_text(target, wheels),
-    }
+    texts = member_texts(target, wheels, source)
     archive = folder / f"{name}.tar"
     with tarfile.open(archive, "w", format=tarfile.USTAR_FORMAT) as tar:
         tar.addfile(_member(name, source, directory=True))
@@ -119,6 +126,7 @@ def pack(target: Target, wheels: list[Wheel], source: Source, folder: Path) -> P
         while block := stream.read(1 << 20):
             digest.update(block)
     (folder / f"{archive.name}.sha256").write_text(f"{digest.hexdigest()}  {archive.name}\n", encoding="ascii")
+    (folder / f"{name}.cdx.json").write_text(texts["sbom.cdx.json"], encoding="utf-8")
     return archive
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .targets import MACHINE, Target
+from .targets import Target
 
 _FILE = re.compile(r"# (?P<file>[^\s/]+\.whl)")
 _LINE = re.compile(
@@ -36,7 +36,8 @@ def requirement_line(name: str, version: str, sha256: str) -> str:
 def lock_text(target: Target, wheels: list[Locked]) -> str:
     """The lock file of ``target``."""
     lines = [
-        f"# Wheels for {target.system}: CPython {target.python_version}, {MACHINE}, glibc {target.glibc_version}.",
+        f"# Wheels for {target.system}: CPython {target.python_version}, {target.machine}, "
+        f"glibc {target.glibc_version}.",
         f"# Written by: jetson/make_wheelhouse.sh {target.name} --update",
     ]
     for wheel in sorted(wheels, key=lambda wheel: wheel.name):

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from packaging.tags import Tag
 
-MACHINE = "aarch64"
-
-# PEP 600's first glibc, and its older name; no aarch64 wheel was ever built for less.
+# PEP 600's first glibc, and its older name. No aarch64 wheel was ever built for less; an x86_64 one is too old for us.
 OLDEST_GLIBC = 17
-LEGACY = f"manylinux2014_{MACHINE}"
+LEGACY = "manylinux2014"
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,8 @@ class Target:
     """Requirements on top of pyproject.toml's."""
     versions_of: str | None = None
     """The target whose locked versions hold here too."""
+    machine: str = "aarch64"
+    """As Python names the processor."""
 
     @property
     def python_version(self) -> str:
@@ -48,8 +48,8 @@ class Target:
     def platforms(self) -> tuple[str, ...]:
         """Platform tags that run there, the newest C library first."""
         major, minor = self.glibc
-        names = [f"manylinux_{major}_{step}_{MACHINE}" for step in range(minor, OLDEST_GLIBC - 1, -1)]
-        return (*names, LEGACY, f"linux_{MACHINE}")
+        names = [f"manylinux_{major}_{step}_{self.machine}" for step in range(minor, OLDEST_GLIBC - 1, -1)]
+        return (*names, f"{LEGACY}_{self.machine}", f"linux_{self.machine}")
 
     def tags(self) -> frozenset[Tag]:
         """Every wheel tag that installs there."""
@@ -68,7 +68,7 @@ class Target:
             "implementation_name": "cpython",
             "implementation_version": f"{self.python_version}.0",
             "os_name": "posix",
-            "platform_machine": MACHINE,
+            "platform_machine": self.machine,
             "platform_python_implementation": "CPython",
             "platform_release": "",
             "platform_system": "Linux",
@@ -89,7 +89,7 @@ class Target:
     def uv_options(self) -> list[str]:
         """Options that make uv resolve pyproject.toml for this target."""
         options = ["--python-version", self.python_version]
-        options += ["--python-platform", f"{MACHINE}-manylinux_{self.glibc[0]}_{self.glibc[1]}"]
+        options += ["--python-platform", f"{self.machine}-manylinux_{self.glibc[0]}_{self.glibc[1]}"]
         for extra in self.extras:
             options += ["--extra", extra]
         return options
@@ -104,7 +104,7 @@ TARGETS = {
             "JetPack 6.1 to 6.2.x, Ubuntu 22.04",
             python=(3, 10),
             glibc=(2, 35),
-            extras=("cpu", "codecs", "tensorrt"),
+            extras=("cpu", "codecs", "tags", "watch", "tensorrt"),
             # JetPack 6 has CUDA 12.6. cuda-bindings follow CUDA's numbers; 12.6 has no wheels.
             bounds=("cuda-bindings<13",),
         ),
@@ -113,7 +113,7 @@ TARGETS = {
             "JetPack 7.2, Ubuntu 24.04",
             python=(3, 12),
             glibc=(2, 39),
-            extras=("cpu", "codecs", "tensorrt"),
+            extras=("cpu", "codecs", "tags", "watch", "tensorrt"),
             # JetPack 7.2 has CUDA 13.2: no bindings that are newer than the driver.
             bounds=("cuda-bindings>=13,<13.3",),
         ),
@@ -122,8 +122,17 @@ TARGETS = {
             "Debian 12, Raspberry Pi OS (bookworm, 64 bit)",
             python=(3, 11),
             glibc=(2, 36),
-            extras=("cpu", "codecs"),
+            extras=("cpu", "codecs", "tags", "watch"),
             versions_of="jetpack6",
+        ),
+        Target(
+            "debian12-amd64",
+            "Debian 12 (bookworm, 64 bit PC)",
+            python=(3, 11),
+            glibc=(2, 36),
+            extras=("cpu", "codecs", "tags", "watch"),
+            versions_of="jetpack6",
+            machine="x86_64",
         ),
     )
 }

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_reclass_appliance import files, unpacking
+from edge_reclass_appliance import files, trust, unpacking
 from edge_reclass_appliance.errors import FAILED, UNSUPPORTED, ApplianceError, usage
 from edge_reclass_appliance.machine import find_python
 from edge_reclass_appliance.saying import Steps, say
@@ -239,10 +239,10 @@ sys.exit(main(sys.argv[1:], "edge-reclass-appliance"))
 
 def command_links(plan: Plan) -> dict[str, str]:
     """Link in /usr/local/bin → what it names: so that what messages say can be typed."""
-    return {
-        "edge-reclass": f"{plan.settings.venv}/bin/edge-reclass",
-        "edge-reclass-appliance": plan.settings.tool,
-    }
+    links = {"edge-reclass": f"{plan.settings.venv}/bin/edge-reclass"}
+    if trust.packaged(plan.root) is None:  # the package has its own, which is the newer one after an upgrade
+        links["edge-reclass-appliance"] = plan.settings.tool
+    return links
 
 
 def commands_step(steps: Steps, plan: Plan, folder: str) -> None:

@@ -43,6 +43,17 @@ def find(root: Path, name: str) -> User | None:
     return None
 
 
+def is_ours(root: Path, name: str) -> bool:
+    """Whether there is such a user, and its home is the service's folder, as :func:`add` makes it."""
+    if root == _HERE:
+        try:
+            return pwd.getpwnam(name).pw_dir == STATE
+        except KeyError:
+            return False
+    lines = (line.split(":") for line in read(root / "etc/passwd").splitlines())
+    return any(fields[0] == name and fields[5:6] == [STATE] for fields in lines)
+
+
 def groups(root: Path) -> dict[str, int]:
     """Name → number of every group."""
     if root == _HERE:

@@ -8,58 +8,22 @@ import json
 import os
 import subprocess
 import tarfile
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from wheelhouse.archive import Source, install_text, pack, requirements_text
-from wheelhouse.contents import Wheel, faults, read_wheel, read_wheels
+from wheelhouse.archive import install_text, pack, requirements_text
+from wheelhouse.contents import Wheel, faults, read_wheel
 from wheelhouse.lock import Locked, LockError, lock_text, read_lock
+from wheelhouse.sbom import sbom_text
 from wheelhouse.targets import TARGETS
 
-DEBIAN = TARGETS["debian12"]
-SOURCE = Source("c" * 40, False, 1_700_000_000)
-
-
-def make_wheel(folder: Path, name: str, version: str, *lines: str, tag: str = "py3-none-any") -> Path:
-    """A wheel with nothing but metadata."""
-    stem = f"{name.replace('-', '_')}-{version}"
-    file = folder / f"{stem}-{tag}.whl"
-    metadata = "\n".join(["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}", *lines, "", "text"])
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(zipfile.ZipInfo(f"{stem}.dist-info/METADATA"), metadata)
-    return file
+from jetson_wheelhouse.wheels import DEBIAN, SOURCE, make_wheel, make_wheels
 
 
 @pytest.fixture
 def wheels(tmp_path: Path) -> list[Wheel]:
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    make_wheel(
-        folder,
-        "edge-reclass",
-        "1.2.3",
-        "Provides-Extra: cpu",
-        "Provides-Extra: gpu",
-        "Requires-Dist: numpy>=2",
-        "Requires-Dist: onnxruntime; extra == 'cpu'",
-        "Requires-Dist: onnxruntime-gpu; extra == 'gpu'",
-        "License-Expression: Apache-2.0",
-    )
-    make_wheel(
-        folder,
-        "numpy",
-        "2.2.6",
-        "Requires-Python: >=3.10",
-        "Requires-Dist: tomli; python_version < '3.11'",
-        "Requires-Dist: colorama; sys_platform == 'win32'",
-        "License: BSD",
-        tag="cp311-cp311-manylinux_2_17_aarch64.manylinux2014_aarch64",
-    )
-    make_wheel(folder, "onnxruntime", "1.23.2", "Classifier: License :: OSI Approved :: MIT License")
-    make_wheel(folder, "pip", "26.3")
-    return read_wheels(folder)
+    return make_wheels(tmp_path / "wheels")
 
 
 def lock_of(wheels: list[Wheel]) -> list[Locked]:
@@ -115,6 +79,16 @@ def test_a_wheel_for_another_system(wheels: list[Wheel], tmp_path: Path) -> None
         assert fault == f"numpy-2.2.6-{tag}.whl does not install on debian12 (cp311, glibc 2.36)"
 
 
+def test_each_processor_has_wheels_of_its_own(wheels: list[Wheel], tmp_path: Path) -> None:
+    pc = TARGETS["debian12-amd64"]
+    (numpy,) = (wheel for wheel in wheels if wheel.name == "numpy")
+    (fault,) = faults(pc, wheels, lock_of(wheels))
+    assert fault == f"{numpy.file.name} does not install on debian12-amd64 (cp311, glibc 2.36)"
+    fitting = read_wheel(make_wheel(tmp_path, "numpy", "2.2.6", tag="cp311-cp311-manylinux2014_x86_64"))
+    its_own = [*without(wheels, "numpy"), fitting]
+    assert list(faults(pc, its_own, lock_of(its_own))) == []
+
+
 def test_a_wheel_for_a_newer_python(wheels: list[Wheel], tmp_path: Path) -> None:
     other = read_wheel(make_wheel(tmp_path, "numpy", "3.0", "Requires-Python: >=3.12"))
     assert found([*without(wheels, "numpy"), other]) == [
@@ -158,7 +132,8 @@ def test_the_archive_is_what_the_readme_says(wheels: list[Wheel], tmp_path: Path
         names = tar.getnames()
         assert names == sorted(names)
         assert set(names) == {
-            *(top, f"{top}/INSTALL.txt", f"{top}/manifest.json", f"{top}/requirements.lock", f"{top}/wheels"),
+            *(top, f"{top}/INSTALL.txt", f"{top}/manifest.json", f"{top}/requirements.lock", f"{top}/sbom.cdx.json"),
+            f"{top}/wheels",
             *(f"{top}/wheels/{wheel.file.name}" for wheel in wheels),
         }
         assert {(member.mtime, member.uid, member.uname) for member in tar} == {(SOURCE.date, 0, "")}
@@ -168,6 +143,8 @@ def test_the_archive_is_what_the_readme_says(wheels: list[Wheel], tmp_path: Path
             assert (len(data), hashlib.sha256(data).hexdigest()) == (entry["bytes"], entry["sha256"])
         requirements = (tar.extractfile(f"{top}/requirements.lock") or io.BytesIO()).read().decode()
         install = (tar.extractfile(f"{top}/INSTALL.txt") or io.BytesIO()).read().decode()
+        sbom = (tar.extractfile(f"{top}/sbom.cdx.json") or io.BytesIO()).read().decode()
+    assert sbom == sbom_text(DEBIAN, wheels, SOURCE) == (tmp_path / f"{top}.cdx.json").read_text(encoding="utf-8")
     assert manifest["target"] == {
         "name": "debian12",
         "python": "3.11",
@@ -175,7 +152,7 @@ def test_the_archive_is_what_the_readme_says(wheels: list[Wheel], tmp_path: Path
         "abi": "cp311",
         "machine": "aarch64",
         "glibc": "2.36",
-        "extras": ["cpu", "codecs"],
+        "extras": ["cpu", "codecs", "tags", "watch"],
     }
     assert manifest["source"] == {"commit": "c" * 40, "modified": False, "date": SOURCE.date}
     assert manifest["bytes"] == sum(wheel.bytes for wheel in wheels)
@@ -184,7 +161,7 @@ def test_the_archive_is_what_the_readme_says(wheels: list[Wheel], tmp_path: Path
     assert lines == [
         f"{name}=={wheel.version} --hash=sha256:{wheel.sha256}"
         for wheel in wheels
-        for name in ["edge-reclass[cpu,codecs]" if wheel.name == "edge-reclass" else wheel.name]
+        for name in ["edge-reclass[cpu,codecs,tags,watch]" if wheel.name == "edge-reclass" else wheel.name]
     ]
     assert "--no-index --find-links wheels --require-hashes -r requirements.lock" in install
     assert "--system-site-packages" not in install

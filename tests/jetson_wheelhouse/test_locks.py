@@ -104,8 +104,9 @@ def test_the_extras_are_what_the_target_is_for(target: Target, project: dict[str
     assert "pip" in locked(target)
 
 
-def test_debian_takes_the_versions_of_jetpack6() -> None:
-    ours, theirs = locked(TARGETS["debian12"]), locked(TARGETS["jetpack6"])
+@pytest.mark.parametrize("name", ["debian12", "debian12-amd64"])
+def test_debian_takes_the_versions_of_jetpack6(name: str) -> None:
+    ours, theirs = locked(TARGETS[name]), locked(TARGETS["jetpack6"])
     assert {name: theirs[name].version for name in ours} == {name: wheel.version for name, wheel in ours.items()}
 
 
@@ -124,3 +125,6 @@ def test_platforms_end_at_the_systems_c_library() -> None:
     assert {"manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64"} <= set(platforms)
     assert "manylinux_2_36_aarch64" not in platforms
     assert not [name for name in platforms if "x86_64" in name]
+    assert {name.replace("x86_64", "aarch64") for name in TARGETS["debian12-amd64"].platforms} == set(
+        TARGETS["debian12"].platforms
+    )

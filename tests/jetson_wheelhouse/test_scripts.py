@@ -34,8 +34,8 @@ def script(file: Path, *arguments: str, **environment: str) -> subprocess.Comple
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "no target: expected jetpack6, jetpack7, debian12 or all"),
-        (("jetpack5",), "no target jetpack5: expected one of jetpack6 jetpack7 debian12, or all"),
+        ((), "no target: expected jetpack6, jetpack7, debian12, debian12-amd64 or all"),
+        (("jetpack5",), "no target jetpack5: expected one of jetpack6 jetpack7 debian12 debian12-amd64, or all"),
         (("jetpack6", "jetpack7"), "one target or all, got jetpack6 and jetpack7"),
         (("jetpack6", "--output"), "--output: expected a folder"),
         (("jetpack6", "--output", ""), "--output: expected a folder"),

@@ -6,4 +6,4 @@ imported when it is called, and for the list of commands. A new command is one m
 
 from __future__ import annotations
 
-COMMANDS = ("provision", "bundle", "report", "power")
+COMMANDS = ("provision", "bundle", "report", "power", "remove", "verify-release", "make-release")

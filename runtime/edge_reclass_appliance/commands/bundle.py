@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge_reclass_appliance import files, places, program, trust, units
 from edge_reclass_appliance.bundles import CURRENT, PREVIOUS, Bundles
+from edge_reclass_appliance.commands.verify_release import add_trust, trust_of
 from edge_reclass_appliance.errors import BAD_BUNDLE, ApplianceError, usage
 from edge_reclass_appliance.limits import limits
 from edge_reclass_appliance.machine import detect, require_tensorrt
@@ -29,8 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "install", help="check, build and try it, then switch; the one in use stays until then"
     )
     install.add_argument("source", type=Path, metavar="DIR|TAR")
-    install.add_argument("--key", type=Path, metavar="FILE", help="the public key that it is signed with")
-    install.add_argument("--insecure", action="store_true", help="take it without a signature")
+    add_trust(install)
     actions.add_parser("rollback", help="switch back to the one before, which is tried again if the machine changed")
     for name, what in (("use", "switch to an installed one, likewise"), ("remove", "delete one that is not in use")):
         actions.add_parser(name, help=what).add_argument("id", metavar="ID")
@@ -71,9 +71,8 @@ def _change(options: argparse.Namespace, bundles: Bundles) -> int:
         steps.step("done", "bundle", f"{options.id} was removed")
         return 0
     if options.action == "install":
-        line = trust.verify_release(options.source, options.key, insecure=options.insecure)
-        steps.step("note", "signed", line)
-        name = bundles.install(options.source)
+        with trust.checked(options.source, trust_of(options), steps) as source:
+            name = bundles.install(source)
     else:
         name = options.id if options.action == "use" else bundles.named(PREVIOUS)
         if not name or (options.action == "rollback" and name == before):

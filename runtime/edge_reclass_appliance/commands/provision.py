@@ -6,6 +6,7 @@ Every step looks first and changes only what differs; a step that fails leaves w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from edge_reclass_appliance import files, places, program, steps, trust
 from edge_reclass_appliance.bundles import CURRENT, Bundles
+from edge_reclass_appliance.commands.verify_release import add_trust, trust_of
 from edge_reclass_appliance.errors import TO_DO, ApplianceError, usage
 from edge_reclass_appliance.limits import limits
 from edge_reclass_appliance.machine import detect, require_tensorrt
@@ -46,8 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--power-mode", metavar="NAME", help="set this power mode at every boot; none: leave it alone")
     add("--user", dest="service_user", metavar="NAME", help="whom the service runs as [default: edge-reclass]")
     add("--prefix", metavar="DIR", help="where the program goes [default: /opt/edge-reclass]")
-    add("--key", type=Path, metavar="FILE", help="the public key that releases are signed with; remembered")
-    add("--insecure", action="store_true", help="take what is not signed")
+    add_trust(parser)
     add("--no-units", action="store_true", help="no systemd units (containers, chroots)")
     add("--root", type=Path, default=Path("/"), help="work on this folder as if it were / (tests)")
 
@@ -93,7 +94,7 @@ def _plan(root: Path, settings: Settings, options: argparse.Namespace) -> Plan:
     plan = Plan(root, settings, machine, limits(machine))
     _require_ours(root / settings.prefix[1:], settings.prefix)
     steps.check_power_mode(plan)
-    for name in ("wheelhouse", "bundle", "key"):
+    for name in ("wheelhouse", "bundle"):
         path = getattr(options, name)
         if path is not None and not path.exists():
             raise usage(f"--{name} {path}: there is no such file or folder", _fix_of(name, plan))
@@ -138,16 +139,20 @@ def _agree(options: argparse.Namespace, plan: Plan) -> None:
 def _all(ours: Steps, options: argparse.Namespace, plan: Plan, found: program.Program, note: str) -> int:
     trial = Trial(plan)
     _say_machine(ours, plan, note, trial)
-    for source in (options.wheelhouse, options.bundle):
-        if source is not None:
-            ours.step("note", "signed", trust.verify_release(source, options.key, insecure=options.insecure))
-    steps.tell_upgrade(ours, plan)
-    steps.user_step(ours, plan)
-    steps.folders_step(ours, plan)
-    found.step(ours, options.wheelhouse, trial)
-    program.tools_step(ours, plan)
-    program.commands_step(ours, plan, places.COMMANDS)
-    _bundle_step(ours, Bundles(found, trial), options.bundle)
+    whom = trust_of(options)
+    given = options.wheelhouse or trust.packaged(plan.root)
+    with contextlib.ExitStack() as stack:
+        wheelhouse, bundle = (
+            None if source is None else stack.enter_context(trust.checked(source, whom, ours))
+            for source in (given, options.bundle)
+        )
+        steps.tell_upgrade(ours, plan)
+        steps.user_step(ours, plan)
+        steps.folders_step(ours, plan)
+        found.step(ours, wheelhouse, trial)
+        program.tools_step(ours, plan)
+        program.commands_step(ours, plan, places.COMMANDS)
+        _bundle_step(ours, Bundles(found, trial), bundle)
     steps.settings_step(ours, plan)
     steps.music_step(ours, plan, trial, found.python)
     if options.no_units:

@@ -1,0 +1,151 @@
+"""Whom this machine trusts, and which releases it has seen: the key of the first contact, and the newest sequences.
+
+The first release is checked with a key that its owner gives (``--key``), which is stored. From then on the key must
+match. A new key is a decision of the owner: remove the stored one by hand, then give the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import minisign
+from .manifest import Release
+from .minisign import PublicKey, SignatureError
+
+STORED_KEY = Path("etc/edge-reclass/trusted.pub")
+SEEN = Path("var/lib/edge-reclass/releases.json")
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The options of whoever installs, and what this machine remembers."""
+
+    key: str | None = None
+    """``--key``: a minisign public key file, or the key itself as base64."""
+    insecure: bool = False
+    """``--insecure``: nothing is checked."""
+    allow_downgrade: bool = False
+    """``--allow-downgrade``: a release that is older than the one seen last is taken."""
+    root: Path = Path("/")
+    """The machine's root folder; another one in tests."""
+
+    @property
+    def key_file(self) -> Path:
+        """Where the trusted key is stored."""
+        return self.root / STORED_KEY
+
+    def public_key(self) -> PublicKey:
+        """The key by which releases must be signed.
+
+        Raises:
+            SignatureError: there is none, it cannot be used, or the one given is not the one stored.
+        """
+        given = minisign.key_of(self.key) if self.key is not None else None
+        stored = self._stored_key()
+        if given is None and stored is None:
+            raise SignatureError(
+                f"no key is trusted on this machine yet: {self.key_file} does not exist",
+                "give the public key of whoever made the release, which you got on another way: --key KEYFILE",
+            )
+        if given is not None and stored is not None and given != stored:
+            raise SignatureError(
+                f"--key is the key {given.id}, but this machine trusts the key {stored.id} ({self.key_file})",
+                f"if you know that the key was changed: sudo rm {self.key_file}   then run this again",
+            )
+        return stored or given  # type: ignore[return-value]
+
+    def store_key(self) -> Path | None:
+        """Store the key that was given, after a release was found to be signed by it; None where it was stored before.
+
+        Raises:
+            SignatureError: as :meth:`public_key`.
+            OSError: it cannot be written.
+        """
+        if self._stored_key() is not None:
+            return None
+        _write(self.key_file, self.public_key().text)
+        return self.key_file
+
+    def check_sequence(self, release: Release) -> None:
+        """Whether ``release`` is as new as the newest of its name that was installed here.
+
+        Raises:
+            SignatureError: it is older, and that was not asked for.
+        """
+        before = self._seen().get(release.name)
+        if before is not None and release.sequence < before[0] and not self.allow_downgrade:
+            raise SignatureError(
+                f"{release.title} is older than {before[1]} (sequence {before[0]}), which was installed here",
+                "to go back on purpose: the same command with --allow-downgrade",
+            )
+
+    def remember(self, release: Release) -> None:
+        """Note what was installed, so that nothing older comes after it; stores the key as well.
+
+        Raises:
+            SignatureError: what is noted cannot be read.
+            OSError: it cannot be written.
+        """
+        self.store_key()
+        seen = {**self._seen(), release.name: (release.sequence, release.version)}
+        said = {name: {"sequence": pair[0], "version": pair[1]} for name, pair in sorted(seen.items())}
+        _write(self.root / SEEN, json.dumps(said, indent=2) + "\n")
+
+    def _stored_key(self) -> PublicKey | None:
+        try:
+            descriptor = os.open(self.key_file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SignatureError(f"{self.key_file}: the trusted key cannot be read: {error.strerror}") from None
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+            os.close(descriptor)
+            raise SignatureError(
+                f"{self.key_file}: expected a file that only root writes, got {stat.filemode(found.st_mode)} "
+                f"of user {found.st_uid}: anybody else may have put another key there",
+                f"look at the key, then: sudo chown root: {self.key_file} && sudo chmod 644 {self.key_file}",
+            )
+        with os.fdopen(descriptor, "rb") as stream:
+            return minisign.read_key(stream.read(minisign.MOST_BYTES + 1), str(self.key_file))
+
+    def _seen(self) -> dict[str, tuple[int, str]]:
+        file = self.root / SEEN
+        try:
+            said = json.loads(file.read_text(encoding="utf-8"))
+            return {str(name): (int(pair["sequence"]), str(pair["version"])) for name, pair in said.items()}
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise SignatureError(f"{file}: cannot be read: {error.strerror}") from None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise SignatureError(
+                f"{file} is damaged: which releases were installed here is not known",
+                f"sudo rm {file}   then an older release is no longer recognised, until the next one is installed",
+            ) from None
+
+
+def _write(file: Path, text: str) -> None:
+    """Complete, on the disk, for all to read and the owner to write; or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(descriptor, 0o644)
+            os.fsync(descriptor)
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,106 @@
+"""``verify-release`` and ``make-release`` as they are typed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from appliance.signer import OTHER, OURS
+from edge_reclass_appliance.__main__ import main
+from edge_reclass_appliance.errors import FAILED, NOT_TRUSTED, USAGE
+from edge_reclass_appliance.signatures import MANIFEST, SIGNATURE
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "release"
+    folder.mkdir()
+    (folder / "a.tar").write_bytes(b"a")
+    (folder / "b.tar").write_bytes(b"b")
+    return folder
+
+
+def test_first_contact_then_without_a_key(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    OURS.release(folder)
+    root = ["--root", str(tmp_path / "root")]
+    assert main(["verify-release", str(folder), *root]) == NOT_TRUSTED
+    assert "no key is trusted on this machine yet" in capsys.readouterr().err
+    assert main(["verify-release", str(folder), "--key", OURS.text, *root]) == 0
+    said = capsys.readouterr()
+    assert said.out == (
+        f"edge-reclass 1.0 (sequence 10): signed by the key {OURS.id}, all 2 files are as they were made\n"
+    )
+    assert "the key is trusted from now on" in said.err
+    (folder / "b.tar").unlink()
+    assert main(["verify-release", str(folder / "a.tar"), *root]) == 0
+    said = capsys.readouterr()
+    assert (said.out.endswith(", a.tar is as it was made\n"), said.err) == (True, "")
+    assert main(["verify-release", str(folder), *root]) == NOT_TRUSTED
+    assert main(["verify-release", str(folder / "a.tar"), "--key", OTHER.text, *root]) == NOT_TRUSTED
+    said = capsys.readouterr()
+    assert "missing: b.tar" in said.err
+    assert "but this machine trusts the key" in said.err
+
+
+def test_a_key_is_not_kept_for_a_release_that_is_not_its_own(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    OURS.release(folder)
+    (folder / "a.tar").write_bytes(b"x")
+    assert main(["verify-release", str(folder), "--key", OURS.text, "--root", str(tmp_path / "root")]) == NOT_TRUSTED
+    assert "was altered" in capsys.readouterr().err
+    assert not (tmp_path / "root").exists()
+
+
+def test_without_any_check_it_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify-release", str(folder), "--insecure"]) == 0
+    assert "NOT CHECKED (--insecure)" in capsys.readouterr().out
+
+
+def test_what_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify-release", str(folder / "none")]) == USAGE
+    assert main(["make-release", str(folder / "none"), "--version", "1"]) == USAGE
+    assert main(["make-release", str(folder), "--version", "a b"]) == USAGE
+    assert capsys.readouterr().err.count("error: ") == 3
+
+
+def test_the_same_files_make_the_same_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    OURS.release(folder)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    assert main(["make-release", str(folder), "--version", "2.0"]) == 0
+    first = (folder / MANIFEST).read_bytes()
+    assert json.loads(first)["sequence"] == 1700000000
+    assert not (folder / SIGNATURE).exists(), "a signature of another manifest"
+    assert main(["make-release", str(folder), "--version", "2.0"]) == 0
+    assert (folder / MANIFEST).read_bytes() == first
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "soon")
+    assert main(["make-release", str(folder), "--version", "2.0"]) == USAGE
+
+
+def test_without_minisign_it_is_said_how_to_get_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+    assert main(["make-release", str(folder), "--version", "1", "--sign", "any.key"]) == FAILED
+    assert "sudo apt-get install minisign" in capsys.readouterr().err
+    assert not (folder / MANIFEST).exists()
+
+
+@pytest.mark.skipif(shutil.which("minisign") is None, reason="minisign is not installed")
+def test_made_signed_and_checked(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    public, secret = tmp_path / "k.pub", tmp_path / "k.key"
+    pair = ["minisign", "-G", "-W", "-p", public, "-s", secret]
+    made = subprocess.run(pair, capture_output=True, text=True, timeout=60, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"this minisign makes no key without a password: {made.stderr.strip()}")
+    assert main(["make-release", str(folder), "--version", "1", "--sequence", "7", "--sign", str(secret)]) == 0
+    assert main(["verify-release", str(folder), "--key", str(public), "--root", str(tmp_path / "root")]) == 0
+    assert "edge-reclass 1 (sequence 7): signed by the key" in capfd.readouterr().out
+    (tmp_path / "wrong.key").write_text("no key")
+    assert main(["make-release", str(folder), "--version", "2", "--sign", str(tmp_path / "wrong.key")]) == FAILED
+    assert not (folder / SIGNATURE).exists()
+    assert "minisign could not sign" in capfd.readouterr().err

@@ -1,11 +1,13 @@
-"""A Debian 12 with a running systemd and no network, in a container of the tests' own (systemd-nspawn, as root).
+"""A Debian 12 with a running systemd and no network, in a container of the tests' own (root).
 
-The system is made once by debootstrap (``EDGE_RECLASS_CONTAINER_BASE``, by default in /var/tmp) and stays as it was: each
-box writes into a folder over it, which outlives a kill of the container, as a disk outlives a power cut.
+
+The system is made once by debootstrap (``EDGE_RECLASS_CONTAINER_BASE``, by default in /var/tmp) and stays as it was.
+Each box writes into a folder over it, which outlives a kill of the container, as a disk outlives a power cut.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -59,19 +61,19 @@ class Box:
 
     def start(self) -> None:
         """Boot, and wait until systemd is done."""
-        log = (self.folder / "console").open("ab")
         # bpf: so that what the units ask for of devices and addresses is enforced as on a real machine.
-        self._nspawn = subprocess.Popen(
-            [
-                *("systemd-nspawn", f"--directory={self.root}", "--boot", "--private-network", "--register=no"),
-                *("--keep-unit", f"--machine=box{os.getpid()}", "--link-journal=no", "--console=read-only"),
-                *("--system-call-filter=bpf", "--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-        )
+        with (self.folder / "console").open("ab") as log:
+            self._nspawn = subprocess.Popen(
+                [
+                    *("systemd-nspawn", f"--directory={self.root}", "--boot", "--private-network", "--register=no"),
+                    *("--keep-unit", f"--machine=box{os.getpid()}", "--link-journal=no", "--console=read-only"),
+                    *("--system-call-filter=bpf", "--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            )
         children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
         self._wait(lambda: bool(children.read_text().split()), "systemd-nspawn starts nothing")
         self._leader = int(children.read_text().split()[0])
@@ -136,10 +138,8 @@ class Box:
         """As when the power goes: nothing is told, and nothing ends in order."""
         if self._nspawn is not None:
             for process in (self._leader, self._nspawn.pid):
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             self._nspawn.wait(60)
             self._nspawn, self._leader = None, 0
 

@@ -360,7 +360,7 @@ class TestOrin:
         (root / "sys/class/hwmon/hwmon2/oc1_event_cnt").write_text("3\n")
         (root / "proc/meminfo").write_text("MemTotal: 7802884 kB\nMemAvailable: 300000 kB\n")
         (root / "etc/nv_tegra_release").write_text("# R38 (release), REVISION: 2.0, GCID: 1\n")
-        report = diagnose(bundle, machine=jetson(root), run=loaded("10.3.0"))
+        report = diagnose(bundle, machine=jetson(root), run=loaded("10.3.0"), bench=True)
         assert {"hot", "overcurrent", "memory-low", "l4t-untested", "power-mode", "clocks-vary"} <= set(codes(report))
         assert codes(report, "problem") == []
         assert fix(report, "power-mode") == "sudo nvpmodel -m 2"

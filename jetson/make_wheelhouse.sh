@@ -8,9 +8,9 @@ usage() {
 usage: jetson/make_wheelhouse.sh TARGET|all [--output DIR] [--deb] [--update]
 
 Downloads the wheels of jetson/wheelhouse/TARGET.lock, builds edge-reclass from this checkout, and writes
-edge-reclass-VERSION-TARGET.tar, its .sha256 and its bill of materials .cdx.json into DIR. Needs a network and
-Python 3.10 or newer ($PYTHON, by default python3); the machine need not be the target's kind. To sign them:
-python3 -m edge_reclass_appliance make-release DIR (in the folder runtime/; docs/releases.md).
+edge-reclass-VERSION-TARGET.tar, its .sha256 and its bill of materials .cdx.json into DIR, and beside them
+edge-reclass-appliance, the program that installs them. Needs a network and Python 3.10 or newer ($PYTHON, by default
+python3); the machine need not be the target's kind. docs/releases.md says how to sign all of it.
 
   TARGET        jetpack6, jetpack7, debian12, debian12-amd64, or all
   --output DIR  where the archives go [default: dist/ of the checkout]
@@ -117,6 +117,13 @@ mkdir "$work/own"
   fail "edge-reclass could not be built"
 }
 
+PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$root/runtime" "$python" -c '
+import sys
+from pathlib import Path
+from edge_reclass_appliance.program import as_one_file
+Path(sys.argv[1]).write_bytes(as_one_file())
+Path(sys.argv[1]).chmod(0o755)' "$work/edge-reclass-appliance" || fail "the program that installs could not be made"
+
 # resolve TARGET FILE: what pyproject.toml asks for, with the hashes of all files that the index has of each version.
 resolve() {
   local options
@@ -154,6 +161,7 @@ make() {
     mv -f "$new_lock" "$locks/$target.lock"
     new_lock=""
   fi
+  cp -p "$work/edge-reclass-appliance" "$work/$target/out/"
   name="$(basename "$work/$target/out"/*.tar)"
   # An archive never stands beside another one's checksum.
   rm -f "$output/$name.sha256"

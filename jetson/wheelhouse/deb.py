@@ -142,9 +142,10 @@ def _files(target: Target, wheels: list[Wheel], source: Source, own: Wheel, vers
             yield _File(f"{WHEELHOUSE}/{name}", text.encode())
     for wheel in wheels:
         yield _File(f"{WHEELHOUSE}/wheels/{wheel.file.name}", wheel.file)
-    yield _File(f"{DOCUMENTS}/copyright", _copyright(wheels).encode())
-    date = datetime.datetime.fromtimestamp(source.date, datetime.timezone.utc).strftime("%a, %d %b %Y %H:%M:%S +0000")
-    change = f"{PROJECT} ({version}) stable; urgency=medium\n\n  * See {_HOMEPAGE}.\n\n -- {_MAINTAINER}  {date}\n"
+    date = datetime.datetime.fromtimestamp(source.date, datetime.timezone.utc)
+    yield _File(f"{DOCUMENTS}/copyright", _copyright(wheels, date.year).encode())
+    signed = f" -- {_MAINTAINER}  {date:%a, %d %b %Y %H:%M:%S} +0000"
+    change = f"{PROJECT} ({version}) stable; urgency=medium\n\n  * See {_HOMEPAGE}.\n\n{signed}\n"
     yield _File(f"{DOCUMENTS}/changelog.gz", gzip.compress(change.encode(), 9, mtime=0))
 
 
@@ -171,11 +172,11 @@ def _control(target: Target, version: str, architecture: str, files: list[_File]
     return "".join(f"{name}: {value}\n" for name, value in fields.items())
 
 
-def _copyright(wheels: list[Wheel]) -> str:
+def _copyright(wheels: list[Wheel], year: int) -> str:
     listed = "".join(f"  {wheel.name} {wheel.version}: {wheel.licence or 'not stated'}\n" for wheel in wheels)
     return (
         f"edge-reclass, from {_HOMEPAGE}\n\n"
-        "Copyright (C) the edge-reclass developers, and the authors of each wheel.\n\n"
+        f"Copyright (C) {year} the edge-reclass developers, and the authors of each wheel.\n\n"
         f"Licence of each wheel, as it says itself; its text is in the wheel:\n\n{listed}\n"
         "The text of Apache-2.0: /usr/share/common-licenses/Apache-2.0\n"
     )

@@ -104,7 +104,7 @@ TARGETS = {
             "JetPack 6.1 to 6.2.x, Ubuntu 22.04",
             python=(3, 10),
             glibc=(2, 35),
-            extras=("cpu", "codecs", "tags", "watch", "tensorrt"),
+            extras=("cpu", "codecs", "tags", "watch", "service", "tensorrt"),
             # JetPack 6 has CUDA 12.6. cuda-bindings follow CUDA's numbers; 12.6 has no wheels.
             bounds=("cuda-bindings<13",),
         ),
@@ -113,7 +113,7 @@ TARGETS = {
             "JetPack 7.2, Ubuntu 24.04",
             python=(3, 12),
             glibc=(2, 39),
-            extras=("cpu", "codecs", "tags", "watch", "tensorrt"),
+            extras=("cpu", "codecs", "tags", "watch", "service", "tensorrt"),
             # JetPack 7.2 has CUDA 13.2: no bindings that are newer than the driver.
             bounds=("cuda-bindings>=13,<13.3",),
         ),
@@ -122,7 +122,7 @@ TARGETS = {
             "Debian 12, Raspberry Pi OS (bookworm, 64 bit)",
             python=(3, 11),
             glibc=(2, 36),
-            extras=("cpu", "codecs", "tags", "watch"),
+            extras=("cpu", "codecs", "tags", "watch", "service"),
             versions_of="jetpack6",
         ),
         Target(
@@ -130,7 +130,7 @@ TARGETS = {
             "Debian 12 (bookworm, 64 bit PC)",
             python=(3, 11),
             glibc=(2, 36),
-            extras=("cpu", "codecs", "tags", "watch"),
+            extras=("cpu", "codecs", "tags", "watch", "service"),
             versions_of="jetpack6",
             machine="x86_64",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -49,6 +50,7 @@ def parser(program: str) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None, program: str = "python3 -m edge_reclass_appliance") -> int:
     """Do as the command line says; gives the exit code."""
     options = parser(program).parse_args(arguments)
+    os.umask(0o022)  # the service, which is another user, reads what is made here
     try:
         return int(command(options.command).run(options))
     except ApplianceError as error:
@@ -59,6 +61,14 @@ def main(arguments: Sequence[str] | None = None, program: str = "python3 -m edge
     except KeyboardInterrupt:
         print("interrupted; what was in use before is still in use", file=sys.stderr)
         return 130
+
+
+def mounted() -> None:
+    """Install and tend edge-reclass as a service on this machine: provision, bundle, report."""
+    sys.exit(main(sys.argv[sys.argv.index("appliance") + 1 :], "edge-reclass appliance"))
+
+
+mounted.takes_all_arguments = True  # type: ignore[attr-defined]  # its own parser reads them, --help included
 
 
 if __name__ == "__main__":

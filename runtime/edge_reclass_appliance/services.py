@@ -32,7 +32,7 @@ class Services:
     def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run systemctl, whatever it answers."""
         where = [] if self.root == Path("/") else [f"--root={self.root}"]
-        command = ["systemctl", "--quiet", *where, *arguments]
+        command = ["systemctl", *where, *arguments]
         try:
             return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         except OSError as error:
@@ -50,8 +50,8 @@ class Services:
             raise ApplianceError(f"systemctl {words} failed: {done.stderr.strip()}", f"systemctl {words}")
 
     def enabled(self, unit: str) -> bool:
-        """Whether a unit is started at boot."""
-        return self.ask("is-enabled", unit).returncode == 0
+        """Whether a unit is started by itself."""
+        return self.ask("is-enabled", unit).stdout.strip() == "enabled"
 
     def active(self, unit: str) -> bool:
         """Whether a unit runs, or is about to."""

@@ -128,7 +128,9 @@ def units_step(steps: Steps, plan: Plan) -> None:
     idle = [name for name in starts if not services.enabled(name)]
     timers = [name for name in starts if name.endswith(".timer")]
     behind = services.behind(list(wanted)) or (services.live and not all(services.active(name) for name in timers))
+    resting = [name for name in wanted if name not in starts and services.enabled(name)]
     words = [*changed, *(f"{name} (removed)" for name in gone), *(f"{name} (enabled)" for name in idle)]
+    words += [f"{name} (disabled)" for name in resting]
     words += ["10-gpu.conf (removed)"] if old.exists() else []
     words += ["systemd reloaded"] if behind and not words else []
     if not steps.settle("units", same=not words, now=_when(plan), todo=f"write or enable {', '.join(words)}"):
@@ -136,6 +138,8 @@ def units_step(steps: Steps, plan: Plan) -> None:
     for name in gone:
         services.ask("disable", "--now", name)
         (folder / name).unlink()
+    for name in resting:
+        services.do("disable", "--now", name)
     old.unlink(missing_ok=True)
     for name in changed:
         files.write(folder / name, wanted[name])

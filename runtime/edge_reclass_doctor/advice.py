@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edge_reclass_appliance import releases
+from edge_reclass_appliance.errors import ApplianceError
 from edge_reclass_doctor.engines import Command
 from edge_reclass_doctor.machine import Jetson, Machine
 from edge_reclass_doctor.report import EnginesState, Problem
@@ -79,14 +80,12 @@ def _heat(machine: Machine) -> Iterator[Problem]:
 
 
 def _jetson(jetson: Jetson, builds: bool, bench: bool) -> Iterator[Problem]:
-    release = None if jetson.l4t is None else releases.release_of(jetson.l4t)
-    if release is None or release.target is None:
-        yield Problem(
-            "l4t-untested",
-            f"L4T {jetson.l4t or 'unknown'} is none of those that this version was made for; {releases.known()}",
-            "cat /etc/nv_tegra_release",
-        )
-    elif release.large_allocations_fail and builds:
+    release = None
+    try:
+        release = releases.supported_release(jetson.l4t or "unknown")
+    except ApplianceError as error:
+        yield Problem("l4t-untested", str(error), error.fix)
+    if release is not None and release.large_allocations_fail and builds:
         yield Problem(
             "large-allocations",
             f"L4T {jetson.l4t}: building an engine may fail with {releases.LARGE_ALLOCATION_FAILED} although enough"

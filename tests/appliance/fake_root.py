@@ -265,7 +265,7 @@ echo "$name:x:990:990::/var/lib/edge-reclass:/usr/sbin/nologin" >> "$FAKE_ROOT/e
 for word in "$@"; do case $word in --quiet | --root=*) ;; *) arguments+=("$word") ;; esac; done
 mark="$FAKE_ROOT/etc/systemd/system/.enabled-${arguments[1]:-}"
 case ${arguments[0]} in
-  is-enabled) [ -e "$mark" ]; exit ;;
+  is-enabled) [ -e "$mark" ] && echo enabled; exit ;;
   is-active) exit ;;
   show) echo "${FAKE_RELOAD:-no}"; exit ;;
   enable)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from edge_reclass_appliance import places, units
+from edge_reclass_appliance.limits import limits
+from edge_reclass_appliance.machine import Machine
+from edge_reclass_appliance.releases import DEBIAN12, JETPACK6, RELEASES
+from edge_reclass_appliance.units import Plan
 
 JETSON = Path(__file__).resolve().parents[2] / "jetson"
 
@@ -45,34 +50,22 @@ def words(unit: Unit, section: str, key: str) -> list[str]:
     return [word for value in unit.get(section, {}).get(key, []) for word in shlex.split(value)]
 
 
-def render(name: str, variables: Mapping[str, str]) -> str:
-    """jetson/units/``name`` with its placeholders replaced by provision.sh's own function.
+def plan(**changes: Any) -> Plan:
+    """A Debian 12 without a GPU; ``changes`` are settings, or ``machine`` or ``root``."""
+    machine = changes.pop("machine", Machine(DEBIAN12, None, "aarch64", "", "Debian GNU/Linux 12", 8.0, 4, ""))
+    root = changes.pop("root", Path("/nowhere"))
+    return Plan(root, places.given_settings(places.Settings(), changes), machine, limits(machine))
 
-    ``variables`` are those of the scripts: PREFIX, STATE, BUNDLES, ENGINES, ETC, SERVICE_USER, MUSIC, RESULTS, …
-    """
-    given = {
-        "HERE": str(JETSON),
-        "ROOT": "",
-        "PREFIX": "/opt/edge-reclass",
-        "SERVICE_USER": "edge-reclass",
-        "MUSIC": "/srv/music",
-        "RESULTS": "/var/lib/edge-reclass/results",
-        "CALENDAR": "*-*-* 02:30:00",
-        "DEVICE": "cpu",
-        "JOBS": "2",
-        "BATCH": "6",
-        "MEMORY_MAX": "75%",
-        **variables,
-    }
-    assignments = "\n".join(f"{key}={shlex.quote(value)}" for key, value in given.items())
-    script = f"""set -euo pipefail
-{assignments}
-. "$HERE/lib/common.sh"
-{assignments}
-. "$HERE/lib/units.sh"
-render "$HERE/units/{name}"
-"""
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return done.stdout
+
+def jetson(root: Path) -> Plan:
+    """An Orin Nano with the driver's names in /proc/devices, below ``root``."""
+    (root / "proc").mkdir(exist_ok=True)
+    (root / "proc/devices").write_text("Character devices:\n195 nvidia\n226 drm\n\nBlock devices:\n")
+    (root / "etc").mkdir(exist_ok=True)
+    (root / "etc/group").write_text("video:x:44:\nrender:x:104:\n")
+    return plan(root=root, machine=Machine(JETPACK6, RELEASES[1], "aarch64", "", "Ubuntu", 7.4, 6, "10.3.0"))
+
+
+def unit(name: str, of: Plan) -> Unit:
+    """A unit of a machine, parsed."""
+    return parse(units.render(of)[name])

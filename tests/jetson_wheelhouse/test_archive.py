@@ -152,7 +152,7 @@ def test_the_archive_is_what_the_readme_says(wheels: list[Wheel], tmp_path: Path
         "abi": "cp311",
         "machine": "aarch64",
         "glibc": "2.36",
-        "extras": ["cpu", "codecs", "tags", "watch"],
+        "extras": ["cpu", "codecs", "tags", "watch", "service"],
     }
     assert manifest["source"] == {"commit": "c" * 40, "modified": False, "date": SOURCE.date}
     assert manifest["bytes"] == sum(wheel.bytes for wheel in wheels)
@@ -161,7 +161,7 @@ def test_the_archive_is_what_the_readme_says(wheels: list[Wheel], tmp_path: Path
     assert lines == [
         f"{name}=={wheel.version} --hash=sha256:{wheel.sha256}"
         for wheel in wheels
-        for name in ["edge-reclass[cpu,codecs,tags,watch]" if wheel.name == "edge-reclass" else wheel.name]
+        for name in ["edge-reclass[cpu,codecs,tags,watch,service]" if wheel.name == "edge-reclass" else wheel.name]
     ]
     assert "--no-index --find-links wheels --require-hashes -r requirements.lock" in install
     assert "--system-site-packages" not in install

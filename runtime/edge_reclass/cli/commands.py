@@ -28,7 +28,8 @@ ENTRY_POINTS = "edge_reclass.commands"
 class Commands(TyperGroup):
     """Our own commands, and those that other packages offer as entry points.
 
-    An entry point is a Typer app with commands of its own, or a function, which is one command. It is imported only
+    An entry point is a Typer app with commands of its own, or a function, which is one command. A function with the
+    attribute ``takes_all_arguments`` has a parser of its own, which reads ``sys.argv``. It is imported only
     when it is called or its help is shown, and one that cannot be imported is a line in the help.
     """
 
@@ -78,7 +79,11 @@ def _load(entry: EntryPoint) -> Any:
 
 def _command(name: str, function: Any, help: str | None = None) -> Any:
     one = typer.Typer(add_completion=False, rich_markup_mode=None)
-    settings = {} if help is None else {"ignore_unknown_options": True, "allow_extra_args": True}
+    settings: dict[str, Any] = {}
+    if help is not None or getattr(function, "takes_all_arguments", False):
+        settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    if getattr(function, "takes_all_arguments", False):
+        settings["help_option_names"] = []
     one.command(name=name, help=help, context_settings=settings)(function)
     return typer.main.get_command(one)
 

@@ -115,7 +115,7 @@ def _require_ours(folder: Path, shown: str) -> None:
         return
     except OSError as error:
         raise usage(f"--prefix: {shown} cannot be read ({error.strerror})") from error
-    if inside and not inside & {"venvs", "bin"}:
+    if inside and not inside & {"venvs", "venv", "bin"}:
         raise usage(
             f"--prefix: {shown} holds something else, and would get another owner and mode",
             f"name a folder that is not there yet, such as {shown.rstrip('/')}/edge-reclass",

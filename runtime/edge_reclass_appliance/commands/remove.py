@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from edge_reclass_appliance import files, places, units, users
+from edge_reclass_appliance import files, places, trust, units, users
 from edge_reclass_appliance.errors import ApplianceError, usage
 from edge_reclass_appliance.places import Settings
 from edge_reclass_appliance.saying import Steps, say
@@ -41,7 +41,8 @@ def run(options: argparse.Namespace) -> int:
             steps.step("done", "purge", folder)
         _remove_user(root, settings, steps)
     elif kept:
-        say(f"what is known of the music stays, in {', '.join(kept)}; remove --purge deletes it")
+        how = "edge-reclass-appliance remove --purge" if trust.packaged(root) is None else "dpkg -P edge-reclass"
+        say(f"what is known of the music stays, in {', '.join(kept)}; to delete it: sudo {how}")
     if not steps.done:
         say("nothing was removed: nothing is installed")
     return 0

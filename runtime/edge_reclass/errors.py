@@ -21,6 +21,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from edge_reclass.installing import install_command
+
 
 class Word(str, Enum):
     """Words of which one is meant; each equals its text, and is printed and written as it."""
@@ -75,7 +77,7 @@ class MissingExtraError(UsageError):
 
     def __init__(self, what: str, extra: str) -> None:
         self.extra = extra
-        super().__init__(f"{what}: install it with  pip install 'edge-reclass[{extra}]'")
+        super().__init__(f"{what}: install it with  {install_command(extra)}")
 
 
 class StateBusyError(UsageError):

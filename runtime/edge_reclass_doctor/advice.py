@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge_reclass_appliance.releases import RELEASES
+from edge_reclass_appliance import releases
+from edge_reclass_appliance.errors import ApplianceError
 from edge_reclass_doctor.engines import Command
 from edge_reclass_doctor.machine import Jetson, Machine
 from edge_reclass_doctor.report import EnginesState, Problem
@@ -18,10 +19,8 @@ _HOT_CELSIUS = 95.0
 _ENGINE_PER_ONNX = 3
 """Room for a build: the engine beside its temporary copy and the timing cache, by the size of the ONNX files."""
 
-_SUPPORTED_L4T = tuple(sorted({one.l4t.rpartition(".")[0] for one in RELEASES if one.target is not None}))
 
-
-def advise(machine: Machine, engines: EnginesState, builds: bool, command: Command) -> Iterator[Problem]:
+def advise(machine: Machine, engines: EnginesState, builds: bool, command: Command, bench: bool) -> Iterator[Problem]:
     """Yield advice; nothing here keeps a device from running.
 
     Args:
@@ -29,12 +28,13 @@ def advise(machine: Machine, engines: EnginesState, builds: bool, command: Comma
         engines: the engine store.
         builds: whether engines have to be built.
         command: gives the command that builds them.
+        bench: also say what makes measurements vary.
     """
     yield from _memory(machine)
     yield from _space(machine, engines, builds, command)
     yield from _heat(machine)
     if machine.jetson is not None:
-        yield from _jetson(machine.jetson)
+        yield from _jetson(machine.jetson, builds, bench)
 
 
 def _memory(machine: Machine) -> Iterator[Problem]:
@@ -79,22 +79,27 @@ def _heat(machine: Machine) -> Iterator[Problem]:
         yield Problem("throttled", message, "nvidia-smi -q -d PERFORMANCE")
 
 
-def _jetson(jetson: Jetson) -> Iterator[Problem]:
-    if jetson.l4t is None or not jetson.l4t.startswith(_SUPPORTED_L4T):
+def _jetson(jetson: Jetson, builds: bool, bench: bool) -> Iterator[Problem]:
+    release = None
+    try:
+        release = releases.supported_release(jetson.l4t or "unknown")
+    except ApplianceError as error:
+        yield Problem("l4t-untested", str(error), error.fix)
+    if release is not None and release.large_allocations_fail and builds:
         yield Problem(
-            "l4t-untested",
-            f"L4T {jetson.l4t or 'unknown'} is none of those that this version was made for"
-            f" ({', '.join(f'{one}.x' for one in _SUPPORTED_L4T)}: JetPack 6.1 to 6.2.2 and 7.2)",
-            "cat /etc/nv_tegra_release; docs/jetson.md has the releases",
+            "large-allocations",
+            f"L4T {jetson.l4t}: building an engine may fail with {releases.LARGE_ALLOCATION_FAILED} although enough"
+            " memory is free, where it is in pieces",
+            releases.LARGE_ALLOCATION_CURE,
         )
     fastest = next((mode for mode in jetson.power_modes if mode.name.startswith("MAXN")), None)
-    if jetson.power_mode is not None and fastest is not None and jetson.power_mode.id != fastest.id:
+    if bench and jetson.power_mode is not None and fastest is not None and jetson.power_mode.id != fastest.id:
         yield Problem(
             "power-mode",
             f"power mode {jetson.power_mode.name}: {fastest.name} has higher clocks, if supply and cooling allow",
             f"sudo nvpmodel -m {fastest.id}",
         )
-    if jetson.clocks_locked is False:
+    if bench and jetson.clocks_locked is False:
         yield Problem(
             "clocks-vary",
             "clocks follow the load: measurements vary, and the first tracks are slower",

@@ -11,14 +11,19 @@ from edge_reclass.errors import BundleError
 from edge_reclass_doctor.report import ALL_DEVICES, BundleState, Problem
 
 
-def survey_bundle(path: Path) -> tuple[Bundle | None, BundleState, list[Problem]]:
-    """Load a bundle and check every file; the first is None where its manifest cannot be used."""
+def survey_bundle(path: Path, of_service: bool = False) -> tuple[Bundle | None, BundleState, list[Problem]]:
+    """Load a bundle and check every file; the first is None where its manifest cannot be used.
+
+    Args:
+        path: its directory.
+        of_service: it is the one in use on a machine that was provisioned.
+    """
     try:
         bundle = load(path)
         policy = choose_policy(bundle)
     except BundleError as error:
         state = BundleState(str(path), None, None, 0, 0, None, (), (), (str(error),))
-        return None, state, [_invalid(str(error))]
+        return None, state, [_invalid(str(error), of_service)]
     faults = []
     for check in (bundle.require_exact, *(bundle.file(file).check for file in bundle.manifest.files)):
         try:
@@ -37,7 +42,7 @@ def survey_bundle(path: Path) -> tuple[Bundle | None, BundleState, list[Problem]
         untrained=tuple(untrained(bundle, policy)),
         faults=tuple(faults),
     )
-    problems = [_invalid(fault) for fault in faults]
+    problems = [_invalid(fault, of_service) for fault in faults]
     if state.untrained:
         message = (
             f"{', '.join(state.untrained)}: untrained weights, whose answers mean nothing;"
@@ -48,6 +53,8 @@ def survey_bundle(path: Path) -> tuple[Bundle | None, BundleState, list[Problem]
     return bundle, state, problems
 
 
-def _invalid(fault: str) -> Problem:
+def _invalid(fault: str, of_service: bool) -> Problem:
     fix = "restore the bundle from its source, or export it again: edge-reclass export --help"
+    if of_service:
+        fix = "sudo edge-reclass-appliance bundle rollback   (or bundle install DIR_OR_TAR, with a good copy)"
     return Problem("bundle-invalid", fault, fix, ALL_DEVICES)

@@ -103,6 +103,68 @@ class DeviceState(Struct, frozen=True):
     notes: tuple[str, ...]
 
 
+class Enforced(Struct, frozen=True):
+    """A part of the service's sandbox. ``holds`` is None where it cannot be seen."""
+
+    name: str
+    holds: bool | None
+    detail: str
+
+
+class ServiceState(Struct, frozen=True):
+    """The service as systemd sees it. ``result`` is systemd's word for how the last run ended.
+
+    ``next_start`` is None for a service that runs all the time.
+    """
+
+    unit: str
+    resident: bool
+    active: str
+    result: str
+    exit_code: int | None
+    started: str | None
+    ended: str | None
+    restarts: int
+    status: str | None
+    next_start: str | None
+
+
+class LibraryState(Struct, frozen=True):
+    """What the service's state file counts; ``reason`` says why nothing is known."""
+
+    path: str
+    tracks: int = 0
+    absent: int = 0
+    unclassified: int = 0
+    corrected: int = 0
+    statuses: dict[str, int] = {}
+    genres: dict[str, int] = {}
+    reason: str | None = None
+
+
+class MusicState(Struct, frozen=True):
+    """A folder of the library, and whether the service's user may read it."""
+
+    folder: str
+    readable: bool
+    reason: str | None = None
+
+
+class ApplianceState(Struct, frozen=True):
+    """The machine as ``edge-reclass-appliance provision`` left it."""
+
+    user: str
+    program: str | None
+    bundle: str | None
+    previous: str | None
+    when: str
+    service: ServiceState | None
+    """None where systemd does not answer."""
+    library: LibraryState
+    music: tuple[MusicState, ...]
+    sandbox: tuple[Enforced, ...]
+
+
 class Report(Struct, frozen=True):
     """Everything. ``chosen`` is the device that would be used for ``wanted``; None where none can."""
 
@@ -115,6 +177,8 @@ class Report(Struct, frozen=True):
     bundle: BundleState
     engines: EnginesState
     devices: tuple[DeviceState, ...]
+    appliance: ApplianceState | None
+    """None where the machine was never provisioned."""
     problems: tuple[Problem, ...]
 
     def to_json(self) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_reclass.backends import CUDA_BINDINGS, CUDA_MEMORY_VARIABLE, CUDA_PROVIDER, TENSORRT_MODULES
 from edge_reclass.engines import Flavour
+from edge_reclass.installing import install_command, pip_command, provision_command, provisioned
 from edge_reclass_doctor.machine import ONNXRUNTIMES, Machine, Run
 from edge_reclass_doctor.report import ALL_DEVICES, Problem
 
@@ -77,21 +78,32 @@ def software_problems(machine: Machine, loads: Loads) -> list[Problem]:
 def _onnxruntime(machine: Machine) -> Iterator[Problem]:
     runtime = machine.onnxruntime
     # PyPI's onnxruntime-gpu has no code for a Jetson's GPU.
-    install = f"'edge-reclass[{'gpu' if machine.gpu is not None and machine.jetson is None else 'cpu'}]'"
+    extra = "gpu" if machine.gpu is not None and machine.jetson is None else "cpu"
     installed = [name for name in ONNXRUNTIMES if machine.libraries.get(name)]
-    anew = f"pip uninstall -y {' '.join(installed)} && pip install {install}" if installed else f"pip install {install}"
+    anew = _instead_of(installed, extra)
     if runtime is None:
         reason = machine.reasons.get("onnxruntime", "no ONNX Runtime")
         yield Problem("onnxruntime-missing", f"{reason}; on every device it computes the heads", anew, ALL_DEVICES)
     elif CUDA_PROVIDER not in runtime.providers:
         message = f"ONNX Runtime {runtime.version} was built without CUDA (it has {', '.join(runtime.providers)})"
-        fix = "pip uninstall -y onnxruntime && pip install 'edge-reclass[gpu]'"
+        fix = _instead_of(["onnxruntime"], "gpu")
         if machine.jetson is not None:
             fix = "use --device tensorrt: PyPI's onnxruntime-gpu has no code for Orin's GPU"
         yield Problem("cuda-provider-missing", message, fix, ("cuda",))
     if len(installed) > 1:
         message = f"{' and '.join(installed)} are both installed and overwrite each other's files"
         yield Problem("onnxruntime-twice", message, anew)
+
+
+def _instead_of(installed: list[str], extra: str) -> str:
+    """Installs the extra instead of what is ``installed``; the environment of an appliance is made anew as a whole."""
+    if not installed or provisioned():
+        return install_command(extra)
+    return f"{pip_command()} uninstall -y {' '.join(installed)} && {install_command(extra)}"
+
+
+def _pip(what: str) -> str:
+    return provision_command() if provisioned() else f"{pip_command()} install {what}"
 
 
 def _tensorrt(machine: Machine, loads: Loads) -> Iterator[Problem]:
@@ -102,7 +114,7 @@ def _tensorrt(machine: Machine, loads: Loads) -> Iterator[Problem]:
             fix = (
                 "sudo apt-get install --reinstall libnvinfer10 python3-libnvinfer"
                 if machine.jetson
-                else "pip install --force-reinstall 'edge-reclass[tensorrt-rtx]'"
+                else install_command("tensorrt-rtx", options=" --force-reinstall")
             )
             yield Problem("tensorrt-broken", message, fix, ("tensorrt",))
         return
@@ -120,7 +132,7 @@ def _tensorrt(machine: Machine, loads: Loads) -> Iterator[Problem]:
     elif machine.jetson is not None:
         fix = "sudo apt-get install python3-libnvinfer"
     else:
-        fix = "pip install 'edge-reclass[tensorrt-rtx]'"
+        fix = install_command("tensorrt-rtx")
     yield Problem("tensorrt-missing", reason, fix, ("tensorrt",))
 
 
@@ -132,16 +144,16 @@ def _binding(machine: Machine, loads: Loads) -> Iterator[Problem]:
         fix = (
             f"unset {CUDA_MEMORY_VARIABLE}   (and doctor again: it takes what is installed)"
             if forced
-            else "pip install 'edge-reclass[tensorrt]'"
+            else install_command("tensorrt")
         )
         yield Problem("binding-missing", message, fix, ("tensorrt",))
         return
     if loads.binding_error is not None:
         message = f"{name} {version} cannot be imported: {loads.binding_error}"
-        yield Problem("binding-broken", message, f"pip install --force-reinstall {name}", ("tensorrt",))
+        yield Problem("binding-broken", message, _pip(f"--force-reinstall {name}"), ("tensorrt",))
     # A driver serves programs made for its own CUDA and older ones.
     serves = machine.gpu.cuda_driver_version if machine.gpu is not None else None
     mine, most = (version or "").split(".")[0], (serves or "").split(".")[0]
     if name == "cuda-bindings" and mine.isdigit() and most.isdigit() and int(mine) > int(most):
         message = f"cuda-bindings {version} is made for CUDA {mine}, and the driver serves CUDA up to {serves}"
-        yield Problem("binding-newer", message, f"pip install 'cuda-bindings=={most}.*'")
+        yield Problem("binding-newer", message, _pip(f"'cuda-bindings=={most}.*'"))

@@ -1,13 +1,13 @@
-"""The page that ``edge-reclass doctor`` prints: aligned, at most a hundred columns, no colours."""
+"""Everything that ``edge-reclass doctor --verbose`` found: aligned, at most a hundred columns, no colours."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from edge_reclass.run import printable
 from edge_reclass_doctor.machine import ClockRange, Jetson, Machine
-from edge_reclass_doctor.report import BundleState, DeviceState, EnginesState, Problem, Report
+from edge_reclass_doctor.report import ApplianceState, BundleState, DeviceState, EnginesState, Report
 
 WIDTH = 100
 _LABEL = 14
@@ -16,8 +16,8 @@ _TEMPERATURES = 6
 Row = tuple[str, str]
 
 
-def page(report: Report) -> str:
-    """The report as text for people."""
+def details(report: Report) -> str:
+    """Everything that was found, as text for people."""
     machine = report.machine
     sections: list[tuple[str, list[Row]]] = [
         ("machine", list(_machine(machine))),
@@ -33,20 +33,23 @@ def page(report: Report) -> str:
         ("engines", list(_engines(report.engines))),
         ("devices", list(_devices(report))),
     ]
-    lines = [f"edge-reclass {report.version}"]
+    if report.appliance is not None:
+        sections.append(("appliance", list(_appliance(report.appliance))))
+    lines = []
     for title, rows in sections:
-        lines += ["", title]
+        lines += [title]
         for label, text in rows:
-            lines += _wrapped(label, text)
-    lines += ["", *_problems(report.problems), "", _outcome(report)]
-    return "\n".join(lines)
+            lines += wrapped(label, text)
+        lines += [""]
+    return "\n".join(lines[:-1])
 
 
-def _wrapped(label: str, text: str) -> list[str]:
+def wrapped(label: str, text: str, *, mark: str = "") -> list[str]:
+    """A label and its text in lines; ``mark`` stands before the label."""
     indent = 2 + _LABEL
-    first = f"  {printable(label):<{_LABEL}}"
+    first = f"{mark:<2}{printable(label):<{_LABEL}}"
     if len(printable(label)) >= _LABEL:
-        first = f"  {printable(label)}  "
+        first = f"{mark:<2}{printable(label)}  "
     return textwrap.wrap(
         printable(text) or "–",
         WIDTH,
@@ -63,7 +66,7 @@ def _machine(machine: Machine) -> Iterator[Row]:
         yield "model", machine.jetson.model
     kernel = f"Linux {system.kernel}" if system.kernel else None
     container = f"in a container ({system.container})" if system.container else None
-    yield "system", _joined(system.name, kernel, system.architecture, container)
+    yield "system", joined(system.name, kernel, system.architecture, container)
     python = machine.python
     where = python.virtual_environment or python.executable
     sees = {True: ", sees the system's packages", False: ", without the system's packages", None: ""}
@@ -74,19 +77,19 @@ def _machine(machine: Machine) -> Iterator[Row]:
     if cpu.quota_cores is not None:
         cores += f" (limited to {cpu.quota_cores:g})"
     governors = dict.fromkeys(policy.governor for policy in cpu.policies if policy.governor)
-    yield "cpu", _joined(cpu.model, cores, " and ".join(governors), _cpu_clock(machine))
+    yield "cpu", joined(cpu.model, cores, " and ".join(governors), _cpu_clock(machine))
     memory = machine.memory
-    parts = [f"{_gib(memory.available_bytes)} of {_gib(memory.total_bytes)} available"]
+    parts = [f"{gib(memory.available_bytes)} of {gib(memory.total_bytes)} available"]
     if memory.limit_bytes is not None:
-        parts.append(f"limited to {_gib(memory.limit_bytes)}")
+        parts.append(f"limited to {gib(memory.limit_bytes)}")
     if memory.swap_total_bytes:
-        parts.append(f"swap {_gib(memory.swap_free_bytes)} of {_gib(memory.swap_total_bytes)} free")
+        parts.append(f"swap {gib(memory.swap_free_bytes)} of {gib(memory.swap_total_bytes)} free")
     else:
         parts.append("no swap")
-    yield "memory", _joined(*parts)
+    yield "memory", joined(*parts)
     disks = dict.fromkeys((disk.looked_at, disk.free_bytes, disk.total_bytes) for disk in machine.disks)
     for where, free, total in disks:
-        yield "disk", f"{_gib(free)} of {_gib(total)} free at {where}"
+        yield "disk", f"{gib(free)} of {gib(total)} free at {where}"
 
 
 def _cpu_clock(machine: Machine) -> str | None:
@@ -101,18 +104,18 @@ def _gpu(machine: Machine) -> Iterator[Row]:
         yield "none", machine.reasons.get("gpu", "")
         return
     shared = " shared with the CPU" if gpu.integrated else ""
-    memory = f"{_gib(gpu.memory_bytes)}{shared}" if gpu.memory_bytes is not None else None
-    yield "name", _joined(gpu.name, f"SM {gpu.sm}", memory)
+    memory = f"{gib(gpu.memory_bytes)}{shared}" if gpu.memory_bytes is not None else None
+    yield "name", joined(gpu.name, f"SM {gpu.sm}", memory)
     newest = f"serves CUDA up to {gpu.cuda_driver_version}" if gpu.cuda_driver_version else None
-    yield "driver", _joined(gpu.driver, newest)
+    yield "driver", joined(gpu.driver, newest)
     nvml = machine.nvml
     if nvml is None:
         return
-    state = _joined(
+    state = joined(
         _unit(nvml.temperature_celsius, "°C"),
         _unit(nvml.power_watts, "W") and f"{nvml.power_watts:.0f} of {_unit(nvml.power_limit_watts, 'W') or '?'}",
         _unit(nvml.sm_mhz, "MHz") and f"{nvml.sm_mhz:.0f} of {_unit(nvml.sm_max_mhz, 'MHz') or '?'}",
-        f"{_gib(nvml.memory_free_bytes)} free" if nvml.memory_free_bytes is not None and not gpu.integrated else None,
+        f"{gib(nvml.memory_free_bytes)} free" if nvml.memory_free_bytes is not None and not gpu.integrated else None,
     )
     if state:
         yield "now", state
@@ -130,8 +133,8 @@ def _software(machine: Machine) -> Iterator[Row]:
     else:
         yield "ONNX Runtime", f"{runtime.version} with {', '.join(runtime.providers)}"
     cudnn = f"cuDNN {cuda.cudnn}" if cuda.cudnn else "no cuDNN found"
-    yield "CUDA", _joined(f"toolkit {cuda.toolkit}" if cuda.toolkit else "no toolkit found", cudnn)
-    yield "CUDA binding", _joined(f"{cuda.binding} {cuda.binding_version}" if cuda.binding else "none")
+    yield "CUDA", joined(f"toolkit {cuda.toolkit}" if cuda.toolkit else "no toolkit found", cudnn)
+    yield "CUDA binding", joined(f"{cuda.binding} {cuda.binding_version}" if cuda.binding else "none")
     yield "libraries", ", ".join(f"{name} {version}" for name, version in machine.libraries.items() if version)
 
 
@@ -148,7 +151,7 @@ def _jetson(jetson: Jetson, machine: Machine) -> Iterator[Row]:
     cpu = _cpu_clock(machine)
     yield (
         "clocks",
-        _joined(
+        joined(
             f"GPU {_range(gpu)}" if gpu else None,
             f"CPU {cpu}" if cpu else None,
             f"memory {jetson.emc_mhz:.0f} MHz" if jetson.emc_mhz is not None else None,
@@ -176,7 +179,7 @@ def _heat_and_power(machine: Machine) -> Iterator[Row]:
         )
         whole = f"{power.total_watts:.1f} W ({power.total_rail})" if power.total_watts is not None else "total unknown"
         yield "power", f"{whole}; parts: {parts} W" if parts else whole
-    fans = [_joined(_unit(fan.duty_percent, "%"), _unit(fan.rpm, "rpm")) for fan in machine.fans]
+    fans = [joined(_unit(fan.duty_percent, "%"), _unit(fan.rpm, "rpm")) for fan in machine.fans]
     if any(fans):
         yield "fan", ", ".join(filter(None, fans))
 
@@ -222,30 +225,24 @@ def _device(device: DeviceState, chosen: bool, no_gpu: str | None) -> str:
     return f"usable{notes}" + ("  ← taken" if chosen else "")
 
 
-def _problems(problems: Iterable[Problem]) -> Iterator[str]:
-    problems = list(problems)
-    if not problems:
-        yield "nothing to fix"
-        return
-    yield "to fix"
-    for problem in problems:
-        yield from _wrapped(problem.severity, problem.message)
-        # Commands stay in one line, to be copied.
-        yield f"{'':<{2 + _LABEL}}→ {printable(problem.fix)}"
+def _appliance(state: ApplianceState) -> Iterator[Row]:
+    yield "program", state.program or "none"
+    yield "bundle", f"{state.bundle or 'none'}, before it {state.previous or 'none'}"
+    yield "user", state.user
+    yield "starts", state.when
+    if state.library.genres:
+        yield "genres", ", ".join(f"{count} {genre}" for genre, count in state.library.genres.items())
+    for one in state.sandbox:
+        yield one.name, one.detail
 
 
-def _outcome(report: Report) -> str:
-    asked = f"--device {report.wanted}"
-    if report.chosen is not None:
-        return f"{asked}: runs on {report.chosen}"
-    return f"{asked}: cannot run this bundle here (exit code {report.exit_code})"
-
-
-def _joined(*parts: str | None) -> str:
+def joined(*parts: str | None) -> str:
+    """The parts that are there, with commas."""
     return ", ".join(part for part in parts if part)
 
 
-def _gib(size: int | None) -> str:
+def gib(size: int | None) -> str:
+    """A size in GiB; ``unknown`` for None."""
     return "unknown" if size is None else f"{size / (1 << 30):.1f} GiB"
 
 

@@ -21,6 +21,7 @@ from command import bundle, music, run, shell, songs
 from edge_reclass import host
 from edge_reclass.cli import commands as cli
 from edge_reclass.cli.summary import Summary, counted
+from edge_reclass.installing import install_command
 from edge_reclass.run.sources import TrackSearch
 from edge_reclass.verdict import DamageSeen, Score, Verdict
 
@@ -184,8 +185,8 @@ def test_the_summary_says_what_needs_codecs(monkeypatch: pytest.MonkeyPatch) -> 
 
     bad = [Verdict(name, "unsupported", "b", "p", error="needs PyAV") for name in ("a.m4a", "b.M4A", "c.wma", "d.txt")]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "2 .m4a, 1 .wma need [codecs]: pip install 'edge-reclass[codecs]'" in summary_of(*bad)
-    assert "1 .wma needs [codecs]: pip install 'edge-reclass[codecs]'" in summary_of(bad[2])
+    assert f"2 .m4a, 1 .wma need the extra [codecs]: {install_command('codecs')}" in summary_of(*bad)
+    assert f"1 .wma needs the extra [codecs]: {install_command('codecs')}" in summary_of(bad[2])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert not [line for line in summary_of(*bad) if "codecs" in line]
 

@@ -18,6 +18,7 @@ from edge_reclass.bundle import Bundle, StageEntry, WaveformEntry
 from edge_reclass.cascade import choose_policy, fill_window, windows
 from edge_reclass.errors import EdgeReclassError, Status, UsageError
 from edge_reclass.features import Fma518
+from edge_reclass.installing import pip_command
 from edge_reclass_bench.peers.clips import Clip, at_rate
 from edge_reclass_bench.peers.contest import OURS, Contender, Task
 from edge_reclass_bench.peers.parity import close_features, close_values, same_direction
@@ -115,7 +116,7 @@ def _tracks(clips: Sequence[Clip]) -> list[int]:
 def _torch_contenders(bundle: Bundle, stage: StageEntry, clips: Sequence[Clip], threads: int) -> list[Contender]:
     missing = [package for package in ("torch", "transformers") if find_spec(package) is None]
     if missing:
-        raise UsageError(f"{', '.join(missing)} is not installed: pip install torch transformers")
+        raise UsageError(f"{', '.join(missing)} is not installed: {pip_command()} install torch transformers")
     import torch
 
     from edge_reclass_bench.peers.torch_encoders import torch_encoder

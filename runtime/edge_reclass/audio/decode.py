@@ -366,7 +366,7 @@ class _OneFile:
         if isinstance(first, TrackError):
             raise first
         if first.recognised or not known:
-            need = "" if has_av() else "; pip install 'edge-reclass[codecs]' brings PyAV, which knows more codecs"
+            need = "" if has_av() else "; the extra [codecs] brings PyAV, which knows more codecs"
             raise TrackError(Status.UNSUPPORTED, f"no decoder for what is in this file: {first}{need}") from first
         # Two bytes are no proof: text in UTF-16 begins like an mpeg header.
         known = has_audio_suffix(self._path) or self._container not in (None, "mpeg")

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from edge_reclass.installing import install_command
 from edge_reclass.run.text import printable
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Summary:
         if self._needs_codecs:
             kinds = _joined(self._needs_codecs)
             need = "needs" if self._needs_codecs.total() == 1 else "need"
-            yield f"{kinds} {need} [codecs]: pip install 'edge-reclass[codecs]'"
+            yield f"{kinds} {need} the extra [codecs]: {install_command('codecs')}"
         if self._damaged:
             yield f"{counted(self._damaged, 'track')} damaged, classified by what can be decoded"
         answered = self.decided_by.total()

@@ -140,7 +140,7 @@ class State:
         if version > len(MIGRATIONS):
             raise UsageError(
                 f"{given}: a newer program made it (version {version}, this one knows {len(MIGRATIONS)});"
-                " update edge-reclass: pip install -U edge-reclass"
+                " use that one, or another state file"
             )
         return int(version)
 

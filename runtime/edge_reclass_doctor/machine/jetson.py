@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge_reclass.host import l4t_release, read_text
-from edge_reclass_appliance.releases import RELEASES
+from edge_reclass_appliance.releases import release_of
 from edge_reclass_doctor.machine.host import Host
 from edge_reclass_doctor.machine.power import overcurrent_counters, overcurrent_events
 from edge_reclass_doctor.machine.reading import scaled, subfolders
 from edge_reclass_doctor.machine.records import ClockRange, Jetson, PowerMode
 
-_JETPACKS = {release.l4t: release.jetpack for release in RELEASES}
 _EMC = "sys/kernel/debug/bpmp/debug/clk/emc/rate"
 
 
@@ -42,8 +41,9 @@ def probe_jetson(
     l4t = l4t_release(root) or (package[0] if package else None)
     if l4t is None:
         reasons["jetson.l4t"] = "/etc/nv_tegra_release and the package nvidia-l4t-core give no release"
-    elif l4t not in _JETPACKS:
+    elif release_of(l4t) is None:
         reasons["jetson.jetpack"] = f"L4T {l4t} is not in this version's list of JetPack releases"
+    release = release_of(l4t or "")
     output, why = host.ask("nvpmodel", "-q")
     mode = parse_power_mode(output)
     if mode is None:
@@ -57,7 +57,7 @@ def probe_jetson(
         model=model or "NVIDIA Jetson",
         soc=soc[1] if soc else None,
         l4t=l4t,
-        jetpack=_JETPACKS.get(l4t or ""),
+        jetpack=release.jetpack if release else None,
         power_mode=mode,
         power_modes=parse_power_modes(read_text(root / "etc/nvpmodel.conf") or ""),
         gpu_clocks=gpus,

@@ -35,11 +35,12 @@ def probe_memory(root: Path) -> Memory:
 def probe_disks(paths: Iterable[Path]) -> tuple[Disk, ...]:
     """Space for this user on the file system of each path; paths where nothing can be asked are left out."""
     found = []
+    space: dict[int, os.statvfs_result] = {}  # asked once for each disk: two answers would differ
     for path in dict.fromkeys(paths):
         whole = Path(path).absolute()
         for folder in (whole, *whole.parents):
             try:
-                status = os.statvfs(folder)
+                status = space.setdefault(os.stat(folder).st_dev, os.statvfs(folder))  # noqa: PTH116
             except OSError:
                 continue
             size = status.f_frsize

@@ -13,6 +13,7 @@ import numpy as np
 from edge_reclass.backends.ort.sessions import disable_telemetry
 from edge_reclass.errors import DeviceError, EngineError, MissingExtraError
 from edge_reclass.host.gpu import Gpu
+from edge_reclass.installing import pip_command
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 _ORIN = "8.7"
@@ -134,6 +135,6 @@ class CudaDevice:
         wheel = f"onnxruntime-gpu[cuda,cudnn]=={self._ort.__version__}"
         return (
             f"{missing}it needs CUDA {cuda}, cuDNN 9, a driver for them and code for this GPU (here: "
-            f"{self._gpu.driver}, SM {self._gpu.sm}):  pip install '{wheel}'  brings the first two; onnxruntime-gpu "
-            "up to 1.26 is for CUDA 12, from 1.27 on for CUDA 13"
+            f"{self._gpu.driver}, SM {self._gpu.sm}):  {pip_command()} install '{wheel}'  brings the first two; "
+            "onnxruntime-gpu up to 1.26 is for CUDA 12, from 1.27 on for CUDA 13"
         )

@@ -17,6 +17,7 @@ from typing import Any
 from edge_reclass.backends.base import TensorSpec
 from edge_reclass.engines.record import Flavour
 from edge_reclass.errors import DeviceError, EngineError, UsageError
+from edge_reclass.installing import install_command
 
 TENSORRT_MODULES: dict[Flavour, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
@@ -99,7 +100,7 @@ def open_library(flavour: Flavour | str = "auto", find: Callable[[str], Any] = i
     raise DeviceError(
         f"no TensorRT can be imported ({'; '.join(reasons)}); it comes with JetPack (make the environment with"
         " --system-site-packages), from NVIDIA's packages, or as TensorRT-RTX:"
-        " pip install 'edge-reclass[tensorrt-rtx]'"
+        f" {install_command('tensorrt-rtx')}"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from edge_reclass.backends.tensorrt.memory.base import CudaMemory
 from edge_reclass.errors import MissingExtraError, UsageError
+from edge_reclass.installing import pip_command
 
 __all__ = ["CudaMemory", "open_cuda_memory"]
 
@@ -41,7 +42,8 @@ def open_cuda_memory(environ: Mapping[str, str] = os.environ) -> CudaMemory:
         raise MissingExtraError("the device tensorrt needs cuda-bindings or pycuda", "tensorrt")
     if wanted == "pycuda" and wanted not in installed:
         raise UsageError(
-            f"pycuda is asked for and not installed: pip install pycuda, or leave {CUDA_MEMORY_VARIABLE} out"
+            f"pycuda is asked for and not installed: {pip_command()} install pycuda,"
+            f" or leave {CUDA_MEMORY_VARIABLE} out"
         )
     if wanted and wanted not in installed:
         raise MissingExtraError(f"{wanted} is asked for and not installed", "tensorrt")

@@ -27,7 +27,7 @@ class HeldGraph:
         self.closed = False
 
     def run(self, batch: int) -> np.ndarray:
-        assert self._device.gate.wait(30), "the gate was never opened"
+        assert self._device.gate.wait(120), "the gate was never opened"
         self._device.users.add(threading.current_thread().name)
         self._device.sizes.append(batch)
         if self._device.fault is not None:

@@ -51,7 +51,7 @@ def _misbehave(name: str, before: int) -> None:
         while True:
             pass
     elif word == "sleep":
-        time.sleep(3.0)
+        time.sleep(6.0)
     elif word == "memory":
         eaten = []
         while True:

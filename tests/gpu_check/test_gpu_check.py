@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -213,22 +215,40 @@ def test_a_share_above_100_percent_is_wrong(tmp_path: Path) -> None:
 def test_a_stage_that_hangs_or_dies_is_killed_and_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The processes are real; the stages are made."""
+    """The processes are real; the stages are made, and the deadline comes as soon as one hangs."""
     from gpu_check import cli
+
+    hung, asked = tmp_path / "hung", []
+
+    class Deadline(threading.Timer):
+        def run(self) -> None:
+            asked.append(self.interval)
+            while not hung.exists() and not self.finished.wait(0.02):
+                pass
+            self.interval = 0.0
+            super().run()
+
+    def now() -> float:
+        return time.time() + (10_000 if hung.exists() else 0)
 
     (tmp_path / "made").mkdir()
     body = "def run(work):\n    yield from work.do('good', dict)\n    yield from work.do('bad', lambda: {})\n"
-    (tmp_path / "made" / "hangs.py").write_text("import time\n" + body.replace("lambda: {}", "lambda: time.sleep(600)"))
+    (tmp_path / "made" / "hangs.py").write_text(
+        "import pathlib, time\n"
+        + body.replace("lambda: {}", f"lambda: [pathlib.Path({str(hung)!r}).touch(), time.sleep(600)]")
+    )
     (tmp_path / "made" / "dies.py").write_text("import os\n" + body.replace("lambda: {}", "lambda: os.abort()"))
     (tmp_path / "made" / "sitecustomize.py").write_text(
         "import gpu_check\ngpu_check.STAGES.update(hangs='hangs', dies='dies')\n"
     )
     path = [str(tmp_path / "made"), *(str(ROOT / name) for name in ("runtime", "export", "benchmarks"))]
     monkeypatch.setenv("PYTHONPATH", ":".join(path))
-    monkeypatch.setattr(cli, "_GRACE", 1.0)
+    monkeypatch.setattr("edge_reclass_bench.conduct.threading.Timer", Deadline)
+    monkeypatch.setattr(cli, "time", SimpleNamespace(time=now, monotonic=time.monotonic))
     journal = Journal(tmp_path / "state", tmp_path / "out")
     for stage in ("dies", "hangs"):
-        cli._stage(journal, settings(tmp_path, deadline=time.time() + 8.0), stage)
+        cli._stage(journal, settings(tmp_path, deadline=time.time() + 600), stage)
+    assert all(0 < seconds - cli._GRACE <= 600 for seconds in asked) and len(asked) == 2
     found = {(item.stage, item.name): item for item in latest(journal.lines)}
     assert found["dies", "good"].status == found["hangs", "good"].status == "ok"
     assert "signal 6" in found["dies", "bad"].reason and found["dies", "bad"].status == "crashed"

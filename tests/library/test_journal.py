@@ -77,7 +77,7 @@ def test_temporaries_of_the_dead_are_swept_and_those_of_the_living_stay(journal:
     folder.mkdir()
     script = (
         "import sys, time; from pathlib import Path; from edge_reclass.library.journal import temporary\n"
-        "with temporary(Path(sys.argv[1])): print('ready', flush=True); time.sleep(60)"
+        "with temporary(Path(sys.argv[1])): print('ready', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE)
     assert process.stdout is not None

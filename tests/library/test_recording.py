@@ -238,7 +238,7 @@ class Lanes:
 
     def _classify(self, track: Track) -> Verdict:
         if track.path.name == "a.wav":
-            assert self.go.wait(20)
+            assert self.go.wait(120)
         self.done.append(track.path.name)
         return Scripted().one(track)
 
@@ -254,7 +254,8 @@ def test_what_is_done_is_kept_while_a_slow_track_is_at_work(six: Library) -> Non
 
     def look_while_it_runs() -> None:
         with sqlite3.connect(f"file:{six.file}?mode=ro", uri=True) as db:
-            for _ in range(100):
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
                 (kept[0],) = db.execute("SELECT count(*) FROM track WHERE verdict IS NOT NULL").fetchone()
                 (marked[0],) = db.execute("SELECT count(*) FROM track WHERE running_pid IS NOT NULL").fetchone()
                 if kept[0] == len(pool.done) >= 8:
@@ -394,4 +395,4 @@ def test_a_run_that_is_stopped_waits_for_no_hash(six: Library, monkeypatch: pyte
         recorder.hash_later(track, Scripted().one(track))
         began = time.monotonic()
         recorder.end(complete=False)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50

@@ -212,11 +212,11 @@ class OnTerminal:
         )
         self.seen = ""
 
-    def until(self, words: str, seconds: float = 60) -> str:
-        """What came until ``words`` did, without escape sequences."""
+    def until(self, *words: str, seconds: float = 60) -> str:
+        """What came until all of ``words`` did, without escape sequences; the rest of what was shown before may too."""
         begun, came = time.monotonic(), ""
-        while words not in came:
-            assert time.monotonic() - begun < seconds, f"{words!r} never came:\n{came}"
+        while not all(each in came for each in words):
+            assert time.monotonic() - begun < seconds, f"{words} never came:\n{came}"
             came += self._read(0.2)
         return came
 
@@ -264,18 +264,17 @@ def test_a_review_at_a_terminal(file: Path, tmp_path: Path) -> None:
     player.chmod(0o755)
     (tmp_path / "a.flac").write_bytes(b"x")
     with OnTerminal(file, PATH=f"{player.parent}:{os.environ['PATH']}") as terminal:
-        assert "unsure: made for a test" in terminal.until("q quit")
+        terminal.until("unsure: made for a test", "q quit")
         assert terminal.process.poll() is None and not termios.tcgetattr(terminal.terminal)[3] & termios.ICANON
         terminal.type("p")
         terminal.until("p silence")
         terminal.type("\r")
-        shown = terminal.until("q quit")
-        assert "kept: Pop" in shown and "c.flac" in shown and "u undo" in shown
+        terminal.until("kept: Pop", "c.flac", "u undo", "q quit")
         assert said(file) == {"a": "Pop"}, "kept while the review goes on"
         terminal.type("\x1b[C")  # right: skip
-        assert "b.flac" in terminal.until("q quit")
+        terminal.until("b.flac", "q quit")
         fcntl.ioctl(terminal.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 30, 0, 0))
-        assert "Enter accept Rock" in terminal.until("q quit")
+        terminal.until("Enter accept Rock", "q quit")
         terminal.type("gjaz\r")
         terminal.until("That was the last one")
         terminal.type("q")

@@ -58,7 +58,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 120.0) -> None:
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, "it did not come to that"
@@ -173,30 +173,31 @@ POISON = {
     "abort": ("crashed", r"SIGABRT .*malloc\(\): corrupted top size"),
     "exit": ("crashed", "exit code 7"),
     "babble": ("crashed", "worker process died"),
-    "hang": ("timeout", "not done after 2 s"),
-    "spin": ("timeout", "not done after 2 s"),
+    "hang": ("timeout", r"not done after \d s"),
+    "spin": ("timeout", r"not done after \d s"),
     "memory": ("out_of_memory", "memory"),
     "raise": ("error", "RuntimeError: nobody foresaw this"),
     "later segfault": ("crashed", "SIGSEGV"),
-    "later hang": ("timeout", "not done after 2 s"),
+    "later hang": ("timeout", r"not done after \d s"),
     "later memory": ("out_of_memory", "memory"),
 }
 
 
 @pytest.fixture
 def poisoned(tmp_path: Path) -> list[Path]:
-    """Good tracks, and between them those that take their worker with them."""
-    good = tmp_path / "good.wav"
-    synth.write(good, synth.music(9.0) / 50, RATE)  # soft enough that the first stage does not decide
+    """Good tracks, and between them those that take their worker with them; those that time out are short of bytes."""
+    good = synth.write(tmp_path / "good.wav", synth.music(9.0) / 50, RATE)  # so soft that the first stage decides none
+    small = synth.write(tmp_path / "small.ogg", synth.music(9.0) / 50, RATE)
     paths = []
     for number, word in enumerate(POISON):
         for name in (f"good {number}", word):
             paths.append(tmp_path / f"{name} .wav")
-            shutil.copy(good, paths[-1])
+            shutil.copy(small if POISON.get(name, ("",))[0] == "timeout" else good, paths[-1])
     return paths
 
 
-QUICK = WorkerLimits(seconds=2.0, per_second=0.0, memory=256 << 20)
+QUICK = WorkerLimits(seconds=2.0, per_second=0.0, bytes_per_second=30_000, memory=256 << 20)
+"""What is as large as a good track has the better part of a minute, however busy the machine is."""
 
 
 def test_what_a_decoder_does_costs_its_own_track(stepwise: Path, poisoned: list[Path]) -> None:
@@ -253,10 +254,10 @@ def test_a_longer_track_may_take_longer(stepwise: Path, tmp_path: Path) -> None:
     assert limits.allowed(0, 40.0) == 40
     assert limits.allowed(50_000_000, 40.0) == 80
     assert limits.allowed(0, 1e12) == limits.allowed(10**15) == 100
-    sleepy = tmp_path / "later sleep .wav"  # for 3 s, once it is known how long the track is
+    sleepy = tmp_path / "later sleep .wav"  # for 6 s, once it is known how long the track is
     synth.write(sleepy, synth.music(9.0) / 50, RATE)
-    for per_second, status in ((0.0, "timeout"), (2.0, "ok")):
-        with WorkerPool.open(1, stepwise, limits=WorkerLimits(2.0, per_second), prepare=HOOK) as pool:
+    for per_second, status in ((0.0, "timeout"), (10.0, "ok")):
+        with WorkerPool.open(1, stepwise, limits=WorkerLimits(4.0, per_second), prepare=HOOK) as pool:
             assert pool.classify(sleepy).status == status
 
 
@@ -268,7 +269,7 @@ def test_a_pool_that_is_closed_ends_workers_that_hang(stepwise: Path, poisoned: 
     pids = pool.pids
     began = time.monotonic()
     assert pool.close(timeout=0.2)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60  # else it hangs for ever
     with pytest.raises(DeviceError, match="stopped"):
         future.result()
     assert all(gone(pid) for pid in pids)
@@ -307,11 +308,15 @@ def test_a_worker_that_the_system_killed_was_short_of_memory(stepwise: Path, poi
 
 
 def test_nothing_lies_in_dev_shm_and_a_worker_has_no_onnxruntime(stepwise: Path, poisoned: list[Path]) -> None:
-    before = set(Path("/dev/shm").iterdir())
+    def shared(pid: int) -> set[str]:
+        """Files in /dev/shm that a process has in its memory."""
+        return set(re.findall(r"/dev/shm/\S+", Path(f"/proc/{pid}/maps").read_text()))
+
+    before = shared(os.getpid())
     with WorkerPool.open(1, stepwise) as pool:
         assert pool.classify(poisoned[0]).ok
-        assert set(Path("/dev/shm").iterdir()) <= before
         (pid,) = pool.pids
+        assert not shared(pid) and shared(os.getpid()) <= before
         mapped = Path(f"/proc/{pid}/maps").read_text()
         assert "libsndfile" in mapped
         assert "onnxruntime" not in mapped
@@ -384,7 +389,7 @@ def test_a_second_signal_leaves_at_once_and_quietly(hung: subprocess.Popen[str],
         said += hung.stderr.readline() or pytest.fail(said)
     assert not any(gone(pid) for pid in workers)
     hung.send_signal(number)
-    rest, errors = hung.communicate(timeout=20)
+    rest, errors = hung.communicate(timeout=120)
     assert hung.returncode == 128 + number
     assert not rest
     assert "Traceback" not in said + errors

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,9 +55,25 @@ def test_a_tool_that_answers(tmp_path: Path) -> None:
     assert (result.status, result.stdout, result.stderr, result.failure) == (3, "one\ntwo\n", "wrong\n", None)
 
 
-def test_a_tool_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> None:
+def count_from(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that a tool has counts from when ``ready`` is there: starting it may take long."""
+
+    class Process(subprocess.Popen[str]):
+        def communicate(self, *arguments: Any, **options: Any) -> tuple[str, str]:
+            until = time.monotonic() + 60
+            while not ready.exists() and time.monotonic() < until:
+                time.sleep(0.02)
+            return super().communicate(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+
+
+def test_a_tool_that_hangs_is_stopped_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     note = tmp_path / "child"
-    tool = replace_tool(tmp_path, "usr/bin/tool", "half", then=f"sleep 300 & echo $! > {note}; wait")
+    count_from(note, monkeypatch)
+    tool = replace_tool(
+        tmp_path, "usr/bin/tool", "half", then=f"sleep 300 & echo $! > {note}.new; mv {note}.new {note}; wait"
+    )
     began = time.monotonic()
     result = run_tool((str(tool),), 0.5)
     assert time.monotonic() - began < 60
@@ -63,15 +81,17 @@ def test_a_tool_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> None:
     assert result.status is None
     assert result.failure == f"{tool} did not answer within 0.5 s"
     child = int(note.read_text())
-    for _ in range(200):
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
         if not Path(f"/proc/{child}/stat").exists() or ") Z " in Path(f"/proc/{child}/stat").read_text():
             return
         time.sleep(0.05)
     pytest.fail("the child is still there")
 
 
-def test_a_tool_that_closes_its_output_and_goes_on_is_stopped(tmp_path: Path) -> None:
-    tool = replace_tool(tmp_path, "usr/bin/tool", "x", then="exec >&- 2>&-; exec sleep 300")
+def test_a_tool_that_closes_its_output_and_goes_on_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count_from(tmp_path / "ready", monkeypatch)
+    tool = replace_tool(tmp_path, "usr/bin/tool", "x", then=f"exec >&- 2>&-; : > {tmp_path}/ready; exec sleep 300")
     result = run_tool((str(tool),), 0.5)
     assert (result.stdout, result.status) == ("x", None)
     assert "did not answer" in (result.failure or "")

@@ -86,7 +86,9 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> int:
     metrics.watch("queue_length", "Requests that are worked on or wait.", lambda: engine.placed)
     metrics.watch("queue_room", "Requests that may be worked on or wait.", lambda: engine.room)
     metrics.watch("encoders_open", "1 while the encoders are open.", lambda: engine.is_open)
-    keeper = None if settings.state is None else Keeper(settings.state, settings, engine, _unix_path(sockets), say)
+    keeper = None
+    if settings.state is not None:
+        keeper = Keeper(settings.state, settings, engine, _unix_path(sockets), say, metrics.verdict)
     service = Service(settings, engine, metrics, keeper)
     codes: list[int] = []
 

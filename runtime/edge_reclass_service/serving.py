@@ -30,7 +30,7 @@ from edge_reclass_service.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STOP_SECONDS = 7.0
+STOP_SECONDS = 6.0
 """For the tracks that are being classified when the service is stopped; then their workers are ended."""
 _REST_SECONDS = 1
 """For the answers after that."""

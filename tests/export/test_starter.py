@@ -20,10 +20,11 @@ from edge_reclass_export.heads import head_interface, head_mlp
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.parity import run_graph
-from starter import judging, measure, nonsense, policies
+from edge_reclass_learn.fit import nonsense
+from starter import judging, measure, policies
 from starter.build import build_starter
 from starter.catalogue import GENRES, read_catalogue
-from starter.fitting import (
+from edge_reclass_learn.fit.heads import (
     balanced_weights,
     fit_head,
     fit_scaler,
@@ -31,7 +32,7 @@ from starter.fitting import (
 )
 from starter.heard import STARTER
 from starter.policies import THOROUGH, Replay
-from starter.ranges import fit_range
+from edge_reclass_learn.fit.ranges import fit_range
 
 
 def blobs(seed: int, rows: int = 300, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:

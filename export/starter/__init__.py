@@ -11,6 +11,7 @@ judging.py      answers out of fold, of other artists, of a source left out; tem
 policies.py     the policies, what they cost, and the thresholds of the default one
 figures.py      how good and how honest a policy is on some clips
 measure.py      costs; what the finished bundle says of nonsense, of softer copies, of clips from elsewhere
+remembered.py   what the bundle keeps for edge-reclass fit
 card.py         the figures as the bundle's README (card.md), and as that of plus (plus.md)
 tables.py       Markdown tables
 build.py        all of it, and the bundle on disk

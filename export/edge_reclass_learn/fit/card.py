@@ -69,6 +69,11 @@ def screen(found: Outcome, min_gain: float) -> Iterator[str]:
     if old:
         yield f"of {old} tracks that {found.base.name} remembers, {right} are found out of fold ({right / old:.1%})"
     yield _said_of(found.gain, found.base.name, default.name, min_gain)
+    if found.gain is not None and found.read.in_base:
+        yield (
+            f"warning: at least {found.read.in_base} of the tracks are among those that {found.base.name} was fitted"
+            " on: it finds too many of them for a fair comparison"
+        )
     for lost in found.read.left_out[:SHOWN]:
         yield f"left out, {lost.why}: {printable(str(lost.track.path))}"
     if (more := len(found.read.left_out) - SHOWN) > 0:

@@ -71,17 +71,18 @@ def fit_bundle(data: Path, output: Path, options: Options, say: Say) -> Outcome:
     read = from_state(data, base, list(heard.inputs)) if corrections else read_data(data)
     for note in read.notes:
         say(note)
-    remembered = recall(base, heard) if corrections or options.keep_genres else []
+    known = recall(base, heard)
+    remembered = known if corrections or options.keep_genres else []
     if (corrections or options.keep_genres) and not remembered:
         raise UsageError(
-            f"{base.root}: this bundle keeps nothing of the tracks that it was fitted on, so that its genres would be"
-            f" forgotten; give another --bundle ({'' if options.base is None else 'the starter, or '}one that"
+            f"{base.root}: this bundle does not keep embeddings of the tracks that it was fitted on, for all of its"
+            " stages, so that its genres would be forgotten; give another --bundle (the starter, or one that"
             " edge-reclass fit made), or folders with tracks of all genres"
         )
     read = _spelled(read, base.manifest.genres if remembered else [])
     _require(Counter([t.genre for t in read.tracks] + [e.genre for e in remembered]), {}, "")
     clips, left_out = hear(base, heard, read.tracks, options.cache, options.threads, say)
-    examples, pairs = _examples(clips, remembered, heard)
+    examples, pairs, in_base = _examples(clips, known, bool(remembered), heard)
     genres = _genres(examples, base.manifest.genres if remembered else [])
     groups = {genre: len({e.group for e in examples if e.genre == genre}) for genre in genres}
     why = f"; {len(left_out)} tracks could not be heard" if left_out else ""
@@ -90,7 +91,7 @@ def fit_bundle(data: Path, output: Path, options: Options, say: Say) -> Outcome:
     judged = judge(task, options.folds, options.seed, say)
     say("fitting on all tracks")
     fitted = fit(task, np.arange(len(examples)))
-    found = outcome(task, fitted, judged, base, Read(left_out, pairs, _digest(clips)))
+    found = outcome(task, fitted, judged, base, Read(left_out, pairs, in_base, _digest(clips)))
     say("writing the bundle")
     write_bundle(output, there, base, _new(found))
     return found
@@ -118,9 +119,12 @@ def _require(tracks: Counter[str], groups: Mapping[str, int], why: str) -> None:
 
 
 def _examples(
-    clips: Sequence[Clip], remembered: Sequence[Example], heard: Listening
-) -> tuple[list[Example], list[tuple[Example, Example, Pair]]]:
-    """All examples in their groups, and the pairs that seem to be the same recording."""
+    clips: Sequence[Clip], remembered: Sequence[Example], mixed: bool, heard: Listening
+) -> tuple[list[Example], list[tuple[Example, Example, Pair]], int]:
+    """All examples in their groups, pairs that seem to be the same recording, and how many tracks the base remembers.
+
+    What is ``remembered`` is among the examples only if it is ``mixed`` in.
+    """
     loose = [
         Example(
             str(clip.track.path),
@@ -140,7 +144,10 @@ def _examples(
     pairs = near_duplicates(usual) if loose else []
     found = group(belongs, [(pair.first, pair.second) for pair in pairs])
     examples = [replace(example, group=name) for example, name in zip(loose, found, strict=True)]
-    return examples, [(examples[pair.first], examples[pair.second], pair) for pair in pairs]
+    in_base = len({pair.first for pair in pairs if not loose[pair.first].remembered and loose[pair.second].remembered})
+    wanted = len(examples) if mixed else len(clips)
+    told = [(examples[pair.first], examples[pair.second], pair) for pair in pairs if pair.second < len(clips)]
+    return examples[:wanted], told, in_base
 
 
 def _genres(examples: Sequence[Example], base: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Which tracks belong together: by artist, by album, or because they are the same recording.
 
-The same recording under another name, at another rate or in another codec lies far nearer in the embeddings than any
-two recordings do; see docs/fit.md for how the limit was measured.
+The same recording under another name, at another rate or in another codec lies nearer in the embeddings than two
+recordings do; see docs/fit.md for how the limits were measured.
 """
 
 from __future__ import annotations
@@ -15,26 +15,28 @@ from numpy.typing import NDArray
 
 from edge_reclass_learn.fit.tracks import Belonging
 
-NEAR: Final = 0.95
-"""Cosine of standardised embeddings above which two tracks are taken for the same recording."""
+NEAR: Final = 0.88
+"""Cosine of standardised embeddings above which two tracks count as the same recording, if every stage finds it."""
+NEAR_ALONE: Final = 0.995
+"""The same, if one stage alone finds it: another may hear what a low rate took away."""
 _LIMIT: Final = 4.0
 _BLOCK: Final = 1024
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two tracks, by number, that seem to be the same recording, and the cosine of their embeddings."""
+    """Two tracks, by number, that seem to be the same recording, and the mean cosine of their embeddings."""
 
     first: int
     second: int
     cosine: float
 
 
-def near_duplicates(embeddings: Sequence[NDArray[np.float32]], near: float = NEAR) -> list[Pair]:
+def near_duplicates(embeddings: Sequence[NDArray[np.float32]]) -> list[Pair]:
     """Pairs of tracks that seem to be the same recording, the nearest first.
 
     Args:
-        embeddings: one float32[n, dim] per stage; every stage has to find the two alike.
+        embeddings: one float32[n, dim] per stage.
     """
     total = len(embeddings[0])
     if total < 2:
@@ -42,10 +44,11 @@ def near_duplicates(embeddings: Sequence[NDArray[np.float32]], near: float = NEA
     units = [_units(one) for one in embeddings]
     found = []
     for begin in range(0, total, _BLOCK):
-        alike = np.min([one[begin : begin + _BLOCK] @ one.T for one in units], axis=0)
-        for row, column in np.argwhere(alike > near).tolist():
+        alike = np.array([one[begin : begin + _BLOCK] @ one.T for one in units])
+        same = (alike.min(axis=0) > NEAR) | (alike.max(axis=0) > NEAR_ALONE)
+        for row, column in np.argwhere(same).tolist():
             if begin + row < column:
-                found.append(Pair(begin + row, column, float(alike[row, column])))
+                found.append(Pair(begin + row, column, float(alike[:, row, column].mean())))
     return sorted(found, key=lambda pair: -pair.cosine)
 
 

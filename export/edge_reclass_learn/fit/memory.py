@@ -72,7 +72,7 @@ def remember(examples: Sequence[Example], heard: Listening, names: Sequence[str]
 
 
 def recall(bundle: Bundle, heard: Listening) -> list[Example]:
-    """The tracks that ``bundle`` remembers; none where it has no such file.
+    """The tracks that ``bundle`` remembers; none where it has no such file, or one that lacks a stage.
 
     Raises:
         BundleError: the file is not as it has to be.
@@ -81,6 +81,8 @@ def recall(bundle: Bundle, heard: Listening) -> list[Example]:
         return []
     arrays = _read(bundle)
     genres = bundle.manifest.genres
+    if any(f"stage.{stage}" not in arrays for stage in heard.inputs):
+        return []
     try:
         genre, group = arrays["genre"], arrays["group"]
         vectors = {stage: arrays[f"stage.{stage}"] for stage in heard.inputs}

@@ -26,11 +26,13 @@ class Read:
 
     left_out: tracks that could not be heard
     pairs: tracks that seem to be the same recording
+    in_base: tracks that seem to be among those that the base remembers, whose heads have then heard them
     digest: of the sounds and their labels
     """
 
     left_out: Sequence[LeftOut]
     pairs: Sequence[tuple[Example, Example, Pair]]
+    in_base: int
     digest: str
 
 

@@ -36,7 +36,7 @@ def card(found: Outcome) -> str:
         " The thresholds and temperatures were chosen on the same answers. Music from other sources than these"
         f" tracks will fare worse than {accuracy:.1%}.",
         "",
-        *_markdown(("without listening", "accuracy"), _rule_rows(found)),
+        *(_markdown(("without listening", "accuracy"), _rule_rows(found)) if found.baselines else ()),
     ]
     if old:
         lines += [

@@ -91,8 +91,8 @@ def source_warnings(examples: Sequence[Example], found: Sequence[Baseline], accu
                 f"warning: all tracks of {', '.join(alone)} come from one source each: what is learnt may be the"
                 " source; add tracks of these genres from another one"
             )
-    nothing = found[0].accuracy
     for baseline in found[1:]:
+        nothing = found[0].accuracy
         if accuracy > nothing and baseline.accuracy - nothing > _GIVEN_AWAY * (accuracy - nothing):
             said.append(
                 f"warning: {baseline.name} alone finds {baseline.accuracy:.1%} of the genres: the figures above are too"

@@ -48,6 +48,7 @@ class Outcome:
     exits: how many tracks stop after which stage under the default policy
     unsure: how many tracks get no genre under the default policy
     old: tracks that the base remembers, and how many of them are found
+    baselines: what finds genres without listening; nothing where the tracks have one genre
     gain: against the base; None where they have no genre in common
     """
 
@@ -96,7 +97,8 @@ def outcome(task: Task, fitted: Fitted, judged: Judged, base: Bundle, read: Read
         by_genre[genre] = int(rows.sum()), len(groups), int(found[rows].sum())
     stages = {s: float((answers.probabilities(s).argmax(axis=1) == labels)[own].mean()) for s in heard.inputs}
     decided = [one for one, mine in zip(answers.decide(default, sure=True), own, strict=True) if mine]
-    rules = baselines(chosen, labels[own], judged.folds[own], len(task.genres))
+    several = len({example.genre for example in chosen}) > 1
+    rules = baselines(chosen, labels[own], judged.folds[own], len(task.genres)) if several else []
     weights = default.steps[-1].weights
     probabilities = np.average([answers.probabilities(s) for s in weights], axis=0, weights=list(weights.values()))
     return Outcome(

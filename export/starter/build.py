@@ -37,18 +37,19 @@ from edge_reclass_export.parity import reference_vectors
 from edge_reclass_export.plus.parts import FOLDER
 from edge_reclass_export.recipes.musicnn import musicnn_encoder
 from edge_reclass_export.recipes.musicnn_model import MusicnnOptions
+from edge_reclass_learn.fit.heads import Head
+from edge_reclass_learn.fit.ranges import RangeTest
 from starter import embeddings
 from starter.card import Chosen, Measured, model_card
 from starter.catalogue import GENRES, Catalogue, read_catalogue
 from starter.embeddings import ClipEmbeddings, NonsenseEmbedding, hear_clips, hear_nonsense
 from starter.figures import MIN_CONFIDENCE
-from starter.fitting import Head
-from starter.heard import FEATURE_WINDOWS, STARTER, Fitted, Recipe, fit
+from starter.heard import FEATURE_WINDOWS, STARTER, Fitted, Recipe, fit, usual
 from starter.judging import compare, judge, missed
 from starter.measure import costs, elsewhere, levels_kept, nonsense_answered
 from starter.plus import Source, build_plus
 from starter.policies import LISTENING, choose, entry, named
-from starter.ranges import RangeTest
+from starter.remembered import write_memory
 
 FEATURE_RATE: Final = 20_000
 """In Hz; below every source's 22 050, so that each clip passes the same anti-aliasing filter. At 22 050 Hz a file of
@@ -112,6 +113,9 @@ def build_starter(
         say("fitting on all clips")
         fitted = fit(clips, nonsense, STARTER)
         root = Path(temporary) / output.name
+        heard = [clip.views["whole"] for clip in clips]
+        vectors = {stage: np.stack([one.row(usual([stage])) for one in heard]) for stage in STARTER}
+        write_memory(root, [clip.clip for clip in clips], vectors)
         bundle = _Bundle(root, {"musicnn": encoder}, catalogue)
         bundle.write(fitted, recipe, named(STARTER, {}), card=None)
         say("measuring costs, and choosing thresholds by them")

@@ -11,10 +11,10 @@ from sklearn.metrics import confusion_matrix
 
 from edge_reclass.cascade import Policy
 from edge_reclass_export.plus.parts import Extra
+from edge_reclass_learn.fit.heads import CLIP
 from starter.catalogue import GENRES, Catalogue
 from starter.embeddings import VIEWS, Asked, ClipEmbeddings
 from starter.figures import MIN_CONFIDENCE, SURE, Figures, dataset_rule, duration_rule, evaluate
-from starter.fitting import CLIP
 from starter.heard import Heard, Layout, Recipe
 from starter.judging import ARTISTS, FOLD, FOLDS, REPEATS, SOURCE, Judges
 from starter.measure import Answered, Elsewhere

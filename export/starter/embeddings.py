@@ -16,9 +16,9 @@ from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resample
 from edge_reclass.cascade import StageAnswer
 from edge_reclass.errors import TrackError, UsageError
 from edge_reclass_export.recipes.musicnn_model import Embedding, Variant
-from starter import nonsense
+from edge_reclass_learn.fit import nonsense
+from edge_reclass_learn.fit.nonsense import recordings
 from starter.catalogue import Clip
-from starter.nonsense import recordings
 
 LONGEST: Final = 30.0
 _MAX_RATE: Final = 48_000

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from edge_reclass.cascade import Answer, Decision, Policy, decide
+from edge_reclass_learn.fit.heads import Array, Head, balanced_weights, fit_head
+from edge_reclass_learn.fit.ranges import RangeTest, fit_range
 from starter.catalogue import GENRES
 from starter.embeddings import Asked, ClipEmbeddings, NonsenseEmbedding
-from starter.fitting import Array, Head, balanced_weights, fit_head
-from starter.ranges import RangeTest, fit_range
 
 Layout = Mapping[str, tuple[str, ...]]
 """By stage: the embeddings that its head takes."""

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from edge_reclass_learn.fit.heads import fit_temperature, fit_vote_temperature
 from starter.catalogue import GENRES
 from starter.embeddings import VIEWS, ClipEmbeddings, NonsenseEmbedding
-from starter.fitting import fit_temperature, fit_vote_temperature
 from starter.heard import Heard, Layout, Recipe, fit, fit_one, fit_range_to, usual
 
 FOLDS, REPEATS = 5, 3

@@ -16,10 +16,10 @@ from edge_reclass import Cascade
 from edge_reclass.cascade import Policy
 from edge_reclass.errors import UsageError
 from edge_reclass.verdict import Verdict
-from starter import nonsense
+from edge_reclass_learn.fit import nonsense
+from edge_reclass_learn.fit.nonsense import played, recordings
 from starter.catalogue import GENRES, Catalogue, Clip
 from starter.embeddings import LONGEST, Asked, decoded
-from starter.nonsense import played, recordings
 from starter.policies import THOROUGH, stops_at
 
 SOFTER: Final = (-6.0, -12.0, -20.0, -30.0, -40.0)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edge_reclass.bundle import PolicyEntry, StepEntry
 from edge_reclass.cascade import Policy, Step
+from edge_reclass_learn.fit.heads import Array
 from starter.embeddings import Asked
-from starter.fitting import Array
 from starter.heard import FEATURE_WINDOWS, Heard, Layout, Recipe
 from starter.judging import FOLD, Judges
 

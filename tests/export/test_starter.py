@@ -20,18 +20,19 @@ from edge_reclass_export.heads import head_interface, head_mlp
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.parity import run_graph
-from starter import judging, measure, nonsense, policies
-from starter.build import build_starter
-from starter.catalogue import GENRES, read_catalogue
-from starter.fitting import (
+from edge_reclass_learn.fit import nonsense
+from edge_reclass_learn.fit.heads import (
     balanced_weights,
     fit_head,
     fit_scaler,
     fit_temperature,
 )
+from edge_reclass_learn.fit.ranges import fit_range
+from starter import judging, measure, policies
+from starter.build import build_starter
+from starter.catalogue import GENRES, read_catalogue
 from starter.heard import STARTER
 from starter.policies import THOROUGH, Replay
-from starter.ranges import fit_range
 
 
 def blobs(seed: int, rows: int = 300, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -64,6 +65,14 @@ def test_a_head_learns_and_becomes_the_same_graph() -> None:
     content = model_bytes(head_mlp([head.layer], head.scaler), expect=head_interface([head.layer]))
     features = x_new.astype(np.float32)
     np.testing.assert_allclose(run_graph(content, features)[0], head.logits(features), atol=1e-3)
+
+
+def test_a_head_learns_two_genres_and_survives_one() -> None:
+    x, y = blobs(1, classes=2)
+    head = fit_head(x, y, np.ones(len(y)), 3, strength=1.0)
+    assert (head.logits(x).argmax(axis=1) == y).mean() > 0.9
+    alone = fit_head(x, np.ones_like(y), np.ones(len(y)), 3, strength=1.0)
+    assert (alone.logits(x).argmax(axis=1) == 1).all()
 
 
 def test_a_range_test_tells_two_sides_of_the_middle_and_becomes_the_same_graph() -> None:

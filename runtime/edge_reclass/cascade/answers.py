@@ -32,6 +32,7 @@ class StepAnswer:
     """What one stage says of a file after so many of its windows, whatever the policy decides.
 
     probabilities: over the genres, calibrated; None where no window holds any sound
+    embedding: float32[dim], a copy; None where no window holds any sound
     outside: the embedding is unlike anything that the head was fitted on
     complete: the stage has heard all of its windows
     milliseconds: what it took since the answer before, without resampling
@@ -46,3 +47,4 @@ class StepAnswer:
     outside: bool
     milliseconds: float
     resample_milliseconds: float
+    embedding: NDArray[np.float32] | None = None

@@ -235,6 +235,7 @@ class Cascade:
                             heard is not None and heard.outside,
                             milliseconds - (resampled[name] - before),
                             resampled[name] - before,
+                            None if heard is None else self._lane.workspace.embeddings[name].copy(),
                         )
                     )
                     began = clock()

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from edge_reclass.library.rows import TrackRow, Wanted
     from edge_reclass.library.scanning import Shard, Work
     from edge_reclass.library.state import State, absolute, now
+    from edge_reclass.library.tags import FileTags
+    from edge_reclass.library.tags import read as read_tags
     from edge_reclass.library.tags.approved import PlanRequest, PlanStep, TagPlan, TagPlans
     from edge_reclass.library.update import Updater
     from edge_reclass.library.watching.resident import Habits, Resident
@@ -20,6 +22,7 @@ _HOMES = {
     "rows": ["TrackRow", "Wanted"],
     "scanning": ["Shard", "Work"],
     "state": ["State", "absolute", "now"],
+    "tags": ["FileTags"],
     "tags.approved": ["PlanRequest", "PlanStep", "TagPlan", "TagPlans"],
     "update": ["Updater"],
     "watching.resident": ["Habits", "Resident"],
@@ -28,6 +31,7 @@ _HOMES = {
 __all__ = [
     "Again",
     "Basis",
+    "FileTags",
     "Habits",
     "PlanRequest",
     "PlanStep",
@@ -42,8 +46,11 @@ __all__ = [
     "Work",
     "absolute",
     "now",
+    "read_tags",
 ]
 
 __getattr__, __dir__ = lazy(
-    __name__, {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
+    __name__,
+    {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
+    | {"read_tags": f"{__name__}.tags:read"},
 )

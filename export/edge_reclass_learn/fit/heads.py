@@ -76,9 +76,14 @@ def fit_head(
     model = LogisticRegression(C=strength, max_iter=1000)
     widths = widths or (features.shape[1],)
     share = np.concatenate([np.full(n, np.sqrt(min(widths) / n)) for n in widths])
-    model.fit(standardised(features, scaler) * share, labels, sample_weight=weights)
     kernel, bias = np.zeros((features.shape[1], classes)), np.full(classes, _NEVER)
-    kernel[:, model.classes_], bias[model.classes_] = model.coef_.T * share[:, None], model.intercept_
+    known = np.unique(labels)
+    bias[known] = 0.0
+    if len(known) > 1:
+        model.fit(standardised(features, scaler) * share, labels, sample_weight=weights)
+        # Of two genres, scikit-learn gives the logit of the second alone.
+        told = known if len(known) > 2 else known[1:]
+        kernel[:, told], bias[told] = model.coef_.T * share[:, None], model.intercept_
     return Head(scaler, LinearLayer(kernel, bias))
 
 

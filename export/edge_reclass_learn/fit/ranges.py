@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edge_reclass_export.graph import GraphBuilder
 from edge_reclass_export.heads import LinearLayer, Scaler
 from edge_reclass_export.onnx_writer import BATCH, GraphInterface, TensorSpec
-from starter.fitting import Array, fit_scaler, standardised
+from edge_reclass_learn.fit.heads import Array, fit_scaler, standardised
 
 _CLIP: Final = 8.0
 _STRENGTH: Final = 0.03

@@ -1,0 +1,122 @@
+"""``edge-reclass fit``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge_reclass.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge_reclass_learn.fit.doubts import WrongLabel
+
+
+def fit(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder with a folder for each genre; or CSV with the columns path and genre, and perhaps group,"
+            " artist, album, source; or a state file, of which the corrections are used.",
+            metavar="DATA",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new bundle.", metavar="NEW")],
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle whose encoders are used. [default: the starter]", metavar="BASE")
+    ] = None,
+    keep_genres: Annotated[
+        bool, typer.Option("--keep-genres", help="The genres of the base too, from what it remembers.")
+    ] = False,
+    min_gain: Annotated[
+        float, typer.Option(help="Say so where the new bundle does not find so many percentage points more.")
+    ] = 0.0,
+    doubts: Annotated[
+        Path | None,
+        typer.Option(help="List all tracks, those whose label looks most wrong first.", metavar="FILE.csv"),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Folds that the figures come from.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="How the tracks are dealt into folds.")] = 0,
+    cache: Annotated[
+        Path | None, typer.Option(help="What was heard is kept here. [default: NEW.cache]", metavar="FILE")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads for the encoders. [default: all usable CPUs]")
+    ] = None,
+) -> None:
+    """Fit a bundle to your own genres.
+
+    The encoders of a bundle stay; its heads, range tests, temperatures and thresholds are made anew, from music that
+    you have labelled. Every figure is of tracks of artists that the heads have not heard. A fit that was interrupted
+    goes on where it was. Needs the extra fit.
+
+    Exit codes: 0 good, 2 the data or a path cannot be used, 4 the base bundle is invalid, 5 ONNX Runtime is missing.
+    """
+    from edge_reclass.bundle import load
+    from edge_reclass_export.recipe import need
+
+    need("sklearn", "onnx", "scipy", extra="fit")
+    from edge_reclass_learn.fit.card import screen
+    from edge_reclass_learn.fit.fitting import Options, fit_bundle
+
+    if not data.exists():
+        raise UsageError(f"{data}: there is no such folder or file")
+    place = output.with_name(f"{output.name}.cache") if cache is None else cache
+    progress = Progress()
+    options = Options(place, bundle, keep_genres, folds, seed, threads)
+    found = fit_bundle(data, output, options, progress)
+    progress.done()
+    for line in screen(found, min_gain):
+        print(line)
+    if doubts is not None:
+        _list(doubts, found.doubts)
+    size = sum(entry.bytes for entry in load(output).manifest.files.values()) / 1e6
+    print(f"done in {progress.seconds:.0f} s: {output}, {size:.1f} MB; next: edge-reclass verify {output}")
+
+
+def _list(path: Path, doubts: Sequence[WrongLabel]) -> None:
+    from edge_reclass.host import write_whole
+
+    with io.StringIO(newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(["path", "genre", "sounds_like", "confidence", "loss"])
+        for one in doubts:
+            row = [one.example.name, one.example.genre, one.said, f"{one.confidence:.4f}", f"{one.loss:.4f}"]
+            writer.writerow(row)
+        write_whole(path, text.getvalue().encode(errors="surrogateescape"))
+
+
+class Progress:
+    """What is being done, on standard error: in one line of a terminal, else every ten seconds."""
+
+    def __init__(self) -> None:
+        self._begun = self._last = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._begun
+
+    def __call__(self, text: str) -> None:
+        """Say it; warnings in a line of their own."""
+        if text.startswith(("warning", "left out", "kept")):
+            self.done()
+            print(text, file=sys.stderr)
+        elif self._terminal:
+            print(f"\r\x1b[K{text[:100]}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self._last > 10:
+            self._last = time.monotonic()
+            print(f"{self.seconds:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    def done(self) -> None:
+        """Take the line off the terminal."""
+        if self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,200 @@
+"""From labelled tracks and a base bundle to a new bundle: hear, group, judge, fit, compare, write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edge_reclass import Bundle
+from edge_reclass.bundle import load, starter_path
+from edge_reclass.errors import UsageError
+from edge_reclass.run import printable
+from edge_reclass_learn.fit.bundle import New, check_place, write_bundle
+from edge_reclass_learn.fit.card import card
+from edge_reclass_learn.fit.corrections import from_state, is_state
+from edge_reclass_learn.fit.examples import Example
+from edge_reclass_learn.fit.gain import range_given, same_genres
+from edge_reclass_learn.fit.groups import Pair, group, near_duplicates
+from edge_reclass_learn.fit.hearing import Clip, hear, hear_nonsense
+from edge_reclass_learn.fit.judging import RangeInputs, Task, fit, judge
+from edge_reclass_learn.fit.listening import Listening, listening
+from edge_reclass_learn.fit.memory import recall, remember
+from edge_reclass_learn.fit.outcome import Outcome, Read, outcome
+from edge_reclass_learn.fit.tracks import Data, read_data
+
+MIN_TRACKS: Final = 5
+MIN_GROUPS: Final = 2
+"""Of each genre."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to fit.
+
+    base: bundle whose encoders are used; None: the starter
+    cache: file that keeps what was heard
+    keep_genres: also the genres of the base, from what it remembers
+    folds: from which the figures come
+    threads: of the encoders; None: all CPUs
+    """
+
+    cache: Path
+    base: Path | None = None
+    keep_genres: bool = False
+    folds: int = 5
+    seed: int = 0
+    threads: int | None = None
+
+
+def fit_bundle(data: Path, output: Path, options: Options, say: Say) -> Outcome:
+    """Fit heads to the labelled tracks of ``data``, and write the new bundle into ``output``, all at once at the end.
+
+    Args:
+        data: folder of genres, CSV, or state file with corrections.
+
+    Raises:
+        UsageError: the data cannot be used, or is too little; or the output folder cannot be used.
+        BundleError, EngineError, DeviceError: the base bundle cannot be used.
+    """
+    there = check_place(output)
+    base = load(options.base or starter_path())
+    heard = listening(base)
+    corrections = is_state(data)
+    read = from_state(data, base, list(heard.inputs)) if corrections else read_data(data)
+    for note in read.notes:
+        say(note)
+    known = recall(base, heard)
+    remembered = known if corrections or options.keep_genres else []
+    if (corrections or options.keep_genres) and not remembered:
+        raise UsageError(
+            f"{base.root}: this bundle does not keep embeddings of the tracks that it was fitted on, for all of its"
+            " stages, so that its genres would be forgotten; give another --bundle (the starter, or one that"
+            " edge-reclass fit made), or folders with tracks of all genres"
+        )
+    read = _spelled(read, base.manifest.genres if remembered else [])
+    _require(Counter([t.genre for t in read.tracks] + [e.genre for e in remembered]), {}, "")
+    clips, left_out = hear(base, heard, read.tracks, options.cache, options.threads, say)
+    examples, pairs, in_base = _examples(clips, known, bool(remembered), heard)
+    genres = _genres(examples, base.manifest.genres if remembered else [])
+    groups = {genre: len({e.group for e in examples if e.genre == genre}) for genre in genres}
+    why = f"; {len(left_out)} tracks could not be heard" if left_out else ""
+    _require(Counter(example.genre for example in examples), groups, why)
+    task = Task(examples, genres, heard, _ranges(base, heard, options, say))
+    judged = judge(task, options.folds, options.seed, say)
+    say("fitting on all tracks")
+    fitted = fit(task, np.arange(len(examples)))
+    found = outcome(task, fitted, judged, base, Read(left_out, pairs, in_base, _digest(clips)))
+    say("writing the bundle")
+    write_bundle(output, there, base, _new(found))
+    return found
+
+
+def _spelled(data: Data, genres: Sequence[str]) -> Data:
+    """Labels that are genres of the base under another spelling, as the base spells them."""
+    known = same_genres(sorted({track.genre for track in data.tracks}), genres)
+    return replace(data, tracks=tuple(replace(t, genre=known.get(t.genre, t.genre)) for t in data.tracks))
+
+
+def _require(tracks: Counter[str], groups: Mapping[str, int], why: str) -> None:
+    """Refuse what is too little to learn from and to judge by."""
+    few = [f"{printable(genre)} has {n}" for genre, n in sorted(tracks.items()) if n < MIN_TRACKS]
+    if few:
+        raise UsageError(f"expected at least {MIN_TRACKS} tracks of each genre: {', '.join(few)}{why}; add tracks")
+    lone = [printable(genre) for genre, n in sorted(groups.items()) if n < MIN_GROUPS]
+    if lone:
+        raise UsageError(
+            f"expected tracks of at least {MIN_GROUPS} groups (artists) in each genre: all of {', '.join(lone)} belong"
+            f" together{why}; without another artist nobody can tell a genre from a voice: add one"
+        )
+    if len(tracks) < 2:
+        raise UsageError(f"expected at least 2 genres, got {', '.join(map(printable, tracks)) or 'none'}{why}")
+
+
+def _examples(
+    clips: Sequence[Clip], remembered: Sequence[Example], mixed: bool, heard: Listening
+) -> tuple[list[Example], list[tuple[Example, Example, Pair]], int]:
+    """All examples in their groups, pairs that seem to be the same recording, and how many tracks the base remembers.
+
+    What is ``remembered`` is among the examples only if it is ``mixed`` in.
+    """
+    loose = [
+        Example(
+            str(clip.track.path),
+            clip.track.genre,
+            "",
+            clip.embeddings,
+            clip.windows,
+            clip.facts,
+            clip.track.source,
+        )
+        for clip in clips
+    ] + list(remembered)
+    belongs = [[*clip.track.belongs, ("sound", clip.sound.hex())] for clip in clips]
+    belongs += [[("remembered", example.group)] for example in remembered]
+    fullest = {name: counts[-1] for name, counts in heard.counts.items()}
+    usual = [np.stack([one.embeddings[name, count] for one in loose]) for name, count in fullest.items()]
+    pairs = near_duplicates(usual) if loose else []
+    found = group(belongs, [(pair.first, pair.second) for pair in pairs])
+    examples = [replace(example, group=name) for example, name in zip(loose, found, strict=True)]
+    in_base = len({pair.first for pair in pairs if not loose[pair.first].remembered and loose[pair.second].remembered})
+    wanted = len(examples) if mixed else len(clips)
+    told = [(examples[pair.first], examples[pair.second], pair) for pair in pairs if pair.second < len(clips)]
+    return examples[:wanted], told, in_base
+
+
+def _genres(examples: Sequence[Example], base: Sequence[str]) -> list[str]:
+    """The base's genres in their order, then the new ones by name."""
+    return [*base, *sorted({example.genre for example in examples} - set(base))]
+
+
+def _ranges(base: Bundle, heard: Listening, options: Options, say: Say) -> dict[str, RangeInputs]:
+    found = {}
+    for stage in heard.inputs:
+        test = base.manifest.stage(stage).head.range
+        if test is not None:
+            nonsense = hear_nonsense(base, heard, test.inputs, options.cache, options.threads, say)
+            found[stage] = RangeInputs(range_given(heard, stage, test.inputs), nonsense)
+    return found
+
+
+def _digest(clips: Sequence[Clip]) -> str:
+    """Of the sounds and their genres."""
+    lines = sorted(f"{clip.sound.hex()} {clip.track.genre}" for clip in clips)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _new(found: Outcome) -> New:
+    task, fitted, judged = found.task, found.fitted, found.judged
+    old = [example for example in task.examples if example.remembered]
+    policy = next(iter(found.policies))
+    provenance: dict[str, object] = {
+        "tracks": len(task.examples) - len(old),
+        "groups": len({example.group for example in task.examples if not example.remembered}),
+        "remembered_tracks": len(old),
+        "data_sha256": found.read.digest,
+        "out_of_fold_accuracy": round(found.accuracies[policy][0], 4),
+        "strengths": dict(fitted.strengths),
+        "policies": "those of the base, with thresholds chosen again on the answers out of fold",
+        "min_confidence": "of the base",
+    }
+    licence = found.base.manifest.provenance.get("heads_licence")
+    if old and licence is not None:
+        provenance["base_heads_licence"] = licence
+    return New(
+        task.genres,
+        fitted,
+        judged.temperatures,
+        judged.limits,
+        found.policies,
+        remember(task.examples, task.heard, task.genres),
+        card(found),
+        provenance,
+    )

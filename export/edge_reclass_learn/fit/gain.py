@@ -1,0 +1,83 @@
+"""The new bundle against its base, on the tracks whose genre both know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_reclass import Bundle
+from edge_reclass_export.parity import run_graph
+from edge_reclass_learn.fit.examples import Example, rows
+from edge_reclass_learn.fit.judging import Said
+from edge_reclass_learn.fit.listening import Listening
+from edge_reclass_learn.fit.policies import Answers
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How many of ``tracks`` the base and the new bundle find, and in how many only one of them is right.
+
+    p: of McNemar's exact test that neither is better
+    """
+
+    tracks: int
+    base: int
+    new: int
+    only_base: int
+    only_new: int
+    p: float
+
+    @property
+    def points(self) -> float:
+        """Accuracy that was gained, in percentage points."""
+        return 100.0 * (self.new - self.base) / self.tracks
+
+
+def gain(base_right: Sequence[bool], new_right: Sequence[bool]) -> Gain:
+    """Compare what two bundles found of the same tracks, at least one."""
+    from scipy.stats import binomtest
+
+    base, new = np.asarray(base_right, np.bool_), np.asarray(new_right, np.bool_)
+    only_base, only_new = int((base & ~new).sum()), int((new & ~base).sum())
+    differ = only_base + only_new
+    p = float(binomtest(only_new, differ, 0.5).pvalue) if differ else 1.0
+    return Gain(len(base), int(base.sum()), int(new.sum()), only_base, only_new, p)
+
+
+def base_answers(bundle: Bundle, heard: Listening, examples: Sequence[Example]) -> Answers:
+    """What the heads and range tests of ``bundle`` say of the examples."""
+    logits, distances, limits, temperatures = {}, {}, {}, {}
+    for stage in heard.inputs:
+        head = bundle.manifest.stage(stage).head
+        content = bundle.path(head.file).read_bytes()
+        logits[stage] = {
+            given: run_graph(content, rows(examples, given))[0].astype(float) for given in heard.givens[stage]
+        }
+        temperatures[stage] = head.temperature
+        if head.range is not None:
+            given = range_given(heard, stage, head.range.inputs)
+            test = bundle.path(head.range.file).read_bytes()
+            distances[stage] = run_graph(test, rows(examples, given))[0][:, 0].astype(float)
+            limits[stage] = head.range.limit
+    return Answers(heard, examples, Said(logits, distances), temperatures, limits, bundle.manifest.min_confidence)
+
+
+def range_given(heard: Listening, stage: str, inputs: Sequence[str]) -> tuple[tuple[str, int | None], ...]:
+    """What the range test of a stage is given where the default policy asks the stage last."""
+    policy = next(iter(heard.policies.values()))
+    number = max((i for i, step in enumerate(policy.steps) if step.after == stage), default=None)
+    found = dict(heard.fullest(stage) if number is None else heard.given(policy, number))
+    return tuple((name, found[name]) for name in inputs)
+
+
+def same_genres(theirs: Sequence[str], ours: Sequence[str]) -> Mapping[str, str]:
+    """Our name of each genre that they have too; letters and digits decide (``hiphop`` is ``Hip-Hop``)."""
+    known = {_plain(genre): genre for genre in ours}
+    return {genre: known[_plain(genre)] for genre in theirs if _plain(genre) in known}
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text).casefold()

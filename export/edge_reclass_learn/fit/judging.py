@@ -1,0 +1,179 @@
+"""What heads say of tracks that they were not fitted on.
+
+The examples are dealt into folds that share no group. What is said of a fold comes from heads that were fitted on the
+others. How strongly a head is held back (scikit-learn's C) is chosen anew within those others, by inner folds, so that
+no fold has a say in the heads that it judges. Temperatures and the limit of the range test come from these answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from edge_reclass_learn.fit.examples import Example, numbers, rows
+from edge_reclass_learn.fit.folds import deal
+from edge_reclass_learn.fit.heads import Array, Head, balanced_weights, fit_head, fit_temperature
+from edge_reclass_learn.fit.listening import Given, Listening
+from edge_reclass_learn.fit.ranges import RangeTest, fit_range
+
+STRENGTHS: Final = (0.001, 0.003, 0.01, 0.03, 0.1)
+"""scikit-learn's C for weights of mean 1; small ones hold the weights back more."""
+INNER_FOLDS: Final = 3
+FALSE_ALARMS: Final = 0.01
+"""Share of the tracks, out of fold, that the range test may call outside."""
+_SEED: Final = 1
+"""Of the inner folds."""
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class RangeInputs:
+    """What the range test of a stage is given, and the made signals that it tells from music: float32[n, width]."""
+
+    given: Given
+    nonsense: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be fitted: examples, their genres' numbers, and what each stage's head and range test are given."""
+
+    examples: Sequence[Example]
+    genres: Sequence[str]
+    heard: Listening
+    ranges: Mapping[str, RangeInputs]
+
+    @property
+    def labels(self) -> Rows:
+        """The number of each example's genre."""
+        return numbers(self.examples, self.genres)
+
+    @property
+    def groups(self) -> list[str]:
+        """The group of each example."""
+        return [example.group for example in self.examples]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Heads by stage, how strongly each is held back, and range tests by stage."""
+
+    heads: Mapping[str, Head]
+    strengths: Mapping[str, float]
+    ranges: Mapping[str, RangeTest]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What heads and range tests say of examples.
+
+    logits: float64[n, genres], by stage and by what its head was given
+    distances: float64[n], by stage that has a range test
+    """
+
+    logits: Mapping[str, Mapping[Given, Array]]
+    distances: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Everything that was found out of fold, and the fold of each example."""
+
+    said: Said
+    folds: Rows
+    temperatures: Mapping[str, float]
+    limits: Mapping[str, float]
+
+
+def fit(task: Task, train: Rows) -> Fitted:
+    """Heads and range tests on the examples ``train``, held back as inner folds of them advise."""
+    strengths = {stage: choose_strength(task, stage, train) for stage in task.heard.inputs}
+    heads = {stage: fit_stage(task, stage, train, strengths[stage]) for stage in task.heard.inputs}
+    ranges = {}
+    for stage, inputs in task.ranges.items():
+        own = [task.examples[i] for i in train]
+        weights = balanced_weights(task.labels[train], np.arange(len(train)), len(task.genres))
+        ranges[stage] = fit_range(rows(own, inputs.given), weights, inputs.nonsense)
+    return Fitted(heads, strengths, ranges)
+
+
+def fit_stage(task: Task, stage: str, train: Rows, strength: float, givens: Sequence[Given] | None = None) -> Head:
+    """The head of a stage, on all that it may be given of the examples ``train``."""
+    asked = task.heard.givens[stage] if givens is None else givens
+    own = [task.examples[i] for i in train]
+    features = np.concatenate([rows(own, given) for given in asked])
+    owners = np.tile(np.arange(len(train)), len(asked))
+    labels = task.labels[train][owners]
+    weights = balanced_weights(labels, owners, len(task.genres))
+    widths = [len(own[0].embeddings[one]) for one in asked[0]]
+    return fit_head(features, labels, weights, len(task.genres), strength=strength, widths=widths)
+
+
+def choose_strength(task: Task, stage: str, train: Rows) -> float:
+    """The strength of the least loss in inner folds of ``train``, genres counting the same; the first of equals."""
+    given = task.heard.fullest(stage)
+    dealt = deal(task.labels, task.groups, INNER_FOLDS, _SEED, train)
+    classes = len(task.genres)
+    losses = np.zeros(len(STRENGTHS))
+    for fold in range(INNER_FOLDS):
+        inside, others = np.flatnonzero(dealt == fold), train[dealt[train] != fold]
+        if not len(inside) or len(set(task.labels[others].tolist())) < 2:
+            continue
+        known = np.isin(task.labels[inside], task.labels[others])  # of others nothing was learnt
+        features = rows([task.examples[i] for i in inside[known]], given) if known.any() else None
+        labels = task.labels[inside[known]]
+        weights = balanced_weights(labels, np.arange(len(labels)), classes)
+        for number, strength in enumerate(STRENGTHS):
+            if features is not None:
+                logits = fit_stage(task, stage, others, strength, [given]).logits(features)
+                losses[number] -= weights @ log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
+    return STRENGTHS[int(losses.argmin())]
+
+
+def say(task: Task, fitted: Fitted, some: Rows) -> Said:
+    """What ``fitted`` says of the examples ``some``."""
+    own = [task.examples[i] for i in some]
+    return Said(
+        {
+            stage: {given: head.logits(rows(own, given)) for given in task.heard.givens[stage]}
+            for stage, head in fitted.heads.items()
+        },
+        {stage: test.distance(rows(own, task.ranges[stage].given)) for stage, test in fitted.ranges.items()},
+    )
+
+
+def judge(task: Task, folds: int, seed: int, progress: Callable[[str], None]) -> Judged:
+    """What is said of every example by heads that have not heard its group; temperatures and limits from that."""
+    labels = task.labels
+    dealt = deal(labels, task.groups, folds, seed)
+    every = np.arange(len(labels))
+    said = Said(
+        {s: {g: np.zeros((len(every), len(task.genres))) for g in gs} for s, gs in task.heard.givens.items()},
+        {stage: np.zeros(len(every)) for stage in task.ranges},
+    )
+    for fold in range(folds):
+        progress(f"fold {fold + 1} of {folds}")
+        inside = np.flatnonzero(dealt == fold)
+        if not len(inside):
+            continue
+        part = say(task, fit(task, np.flatnonzero(dealt != fold)), inside)
+        for stage, by_given in part.logits.items():
+            for given, logits in by_given.items():
+                said.logits[stage][given][inside] = logits
+        for stage, distances in part.distances.items():
+            said.distances[stage][inside] = distances
+    # Where all of a genre lies in one fold, its heads have not heard the genre: that is nothing to calibrate with.
+    learnt = np.array([((labels == one) & (dealt != fold)).any() for one, fold in zip(labels, dealt, strict=True)])
+    weights = balanced_weights(labels, every, len(task.genres))[learnt]
+    temperatures = {
+        stage: fit_temperature(said.logits[stage][task.heard.fullest(stage)][learnt], labels[learnt], weights)
+        for stage in task.heard.inputs
+    }
+    limits = {stage: float(np.quantile(found, 1.0 - FALSE_ALARMS)) for stage, found in said.distances.items()}
+    return Judged(said, dealt, temperatures, limits)

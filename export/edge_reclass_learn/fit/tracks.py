@@ -1,0 +1,156 @@
+"""Labelled tracks: folders named after genres, or a table."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edge_reclass.errors import MissingExtraError, UsageError
+from edge_reclass.library import FileTags, read_tags
+from edge_reclass.run import TrackSearch, printable
+
+_PATHS: Final = ("path", "file")
+_GENRES: Final = ("genre", "label", "top_genre")
+_NO_ARTIST: Final = frozenset({"", "unknown", "unknown artist", "various", "various artists", "va", "n/a", "-"})
+
+Belonging = tuple[str, str]
+"""What tracks have in common, as ``("artist", "kraftwerk")``: tracks that share one are one group."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A track and its genre.
+
+    belongs: what it may have in common with other tracks
+    source: where it comes from, as the table says; None where it does not say
+    kept: float16 embeddings by stage that a state file keeps; with them the file itself is not needed
+    """
+
+    path: Path
+    genre: str
+    belongs: tuple[Belonging, ...] = ()
+    source: str | None = None
+    kept: Mapping[str, bytes] | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """Labelled tracks, and what a user should know of how they were read."""
+
+    tracks: tuple[Labelled, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_data(path: Path) -> Data:
+    """The labelled tracks of a folder of genres, or of a CSV.
+
+    Raises:
+        UsageError: it is neither, or not as it has to be; the message says what is expected.
+    """
+    return from_folders(path) if path.is_dir() else from_csv(path)
+
+
+def from_folders(root: Path) -> Data:
+    """Each folder in ``root`` is a genre and has its tracks, however deep they lie.
+
+    A folder between the genre's and the track is the artist's. What the tags of the files say of artist and album
+    counts too, if mutagen is installed. Raises ``UsageError`` where there are fewer than 2 such folders.
+    """
+    genres = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    tracks = []
+    for folder in genres:
+        for found in TrackSearch([folder]):
+            between = found.path.relative_to(folder).parts[:-1]
+            belongs = (("artist", _same(between[0])),) if between and not _nobody(between[0]) else ()
+            tracks.append(Labelled(found.path, folder.name, belongs))
+    if len({track.genre for track in tracks}) < 2:
+        raise UsageError(
+            f"{root}: expected a folder for each genre with its tracks in it, and at least 2 of them; found"
+            f" {_listed(sorted({track.genre for track in tracks})) or 'none with audio files'}"
+        )
+    return with_tags(tracks)
+
+
+def from_csv(table: Path) -> Data:
+    """A table with a header: ``path``, ``genre``, and perhaps ``group``, ``artist``, ``album`` and ``source``.
+
+    Paths are absolute or relative to the table's folder. Raises ``UsageError`` where the table cannot be read, lacks a
+    column, names a track twice with different genres, or a row lacks its path or genre.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+            header = list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(
+            f"{table}: cannot be read as a CSV ({getattr(error, 'strerror', None) or error}); DATA is a folder with a"
+            " folder for each genre, a CSV with the columns path and genre, or a state file"
+        ) from error
+    path_column = next((name for name in _PATHS if name in header), None)
+    genre_column = next((name for name in _GENRES if name in header), None)
+    if path_column is None or genre_column is None:
+        raise UsageError(
+            f"{table}: expected a header with {' or '.join(_PATHS)}, and with {' or '.join(_GENRES)}; got"
+            f" {printable(', '.join(map(str, header))) or 'nothing'}"
+        )
+    tracks: dict[Path, Labelled] = {}
+    for number, row in enumerate(rows, start=2):
+        name, genre = (row[path_column] or "").strip(), (row[genre_column] or "").strip()
+        if not name or not genre:
+            missing = path_column if not name else genre_column
+            raise UsageError(f"{table}: row {number}: expected a path and a genre, {missing} is empty")
+        path = Path(os.path.abspath(table.parent / name))  # noqa: PTH100 - keeps links
+        said = ((key, _same(row.get(key) or "")) for key in ("group", "artist", "album"))
+        belongs = tuple((key, value) for key, value in said if value and not (key == "artist" and _nobody(value)))
+        track = Labelled(path, genre, belongs, (row.get("source") or row.get("dataset") or "").strip() or None)
+        if (before := tracks.setdefault(path, track)).genre != genre:
+            raise UsageError(f"{table}: row {number}: {printable(name)} stands there as {before.genre} and as {genre}")
+    if len({track.genre for track in tracks.values()}) < 2:
+        raise UsageError(f"{table}: expected tracks of at least 2 genres, got {len(tracks)} of 1")
+    return with_tags(list(tracks.values()))
+
+
+def with_tags(tracks: Sequence[Labelled]) -> Data:
+    """``tracks``, those without a group with the artist and the album of their tags."""
+    if all(track.belongs for track in tracks):
+        return Data(tuple(tracks))
+    try:
+        found = [track if track.belongs else _told(track, read_tags(track.path)) for track in tracks]
+    except MissingExtraError:
+        return Data(
+            tuple(tracks),
+            ("warning: the artists in the tags cannot be read without mutagen: pip install 'edge-reclass[tags]'",),
+        )
+    return Data(tuple(found))
+
+
+def _told(track: Labelled, tags: FileTags) -> Labelled:
+    belongs = []
+    if tags.artist and not _nobody(tags.artist):
+        belongs.append(("artist", _same(tags.artist)))
+    if tags.album:  # the same title may be of another album: "Greatest Hits"
+        belongs.append(("album", f"{track.path.parent}/{_same(tags.album)}"))
+    return Labelled(track.path, track.genre, tuple(belongs), track.source, track.kept)
+
+
+def count_by_genre(tracks: Sequence[Labelled]) -> Counter[str]:
+    """How many tracks each genre has."""
+    return Counter(track.genre for track in tracks)
+
+
+def _same(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _nobody(artist: str) -> bool:
+    return _same(artist) in _NO_ARTIST
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names))

@@ -1,0 +1,280 @@
+"""The whole command: folders and tables and corrections to bundles that answer."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="fitting needs the extra [fit]")
+pytest.importorskip("onnx", reason="fitting needs the extra [fit]")
+pytest.importorskip("onnxruntime", reason="fitting needs the extra [fit]")
+
+import bundles
+import labelled_music as made
+import synth
+from command import run
+from edge_reclass import Cascade
+from edge_reclass.bundle import load
+from edge_reclass.library import State
+from edge_reclass_learn.fit import hearing, judging
+from edge_reclass_learn.fit.fitting import Options, fit_bundle
+from edge_reclass_learn.fit.memory import FILE as MEMORY
+
+SECRET = "Band 2"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Two strengths to choose from in place of five: what is chosen does not matter here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging, "STRENGTHS", (0.01, 0.1))
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``music``: a folder for each genre; ``base``; ``new``: fitted from them; ``new.cache``."""
+    root = tmp_path_factory.mktemp("fit")
+    made.folders(root / "music")
+    made.base(root / "base", accept=0.6)
+    done = run("fit", root / "music", "-o", root / "new", "--bundle", root / "base", "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    (root / "said.txt").write_text(done.stdout, encoding="utf-8")
+    return root
+
+
+def test_a_bundle_with_the_folders_genres(place: Path, tmp_path: Path) -> None:
+    bundle, base = load(place / "new"), load(place / "base")
+    bundle.verify()
+    assert bundle.manifest.genres == list(made.GENRES)
+    for stage in ("low", "high"):
+        file = f"encoders/{stage}.fp32.onnx"
+        assert bundle.manifest.files[file] == base.manifest.files[file]
+    assert bundle.manifest.stage("high").head.inputs == ["low", "high"]
+    (before, _), (after, last) = base.manifest.policies["ladder"].steps, bundle.manifest.policies["ladder"].steps
+    assert (after.after, after.windows, after.weights) == (before.after, before.windows, before.weights)
+    assert after.accept is not None and last.accept is None
+    told = bundle.manifest.provenance["fit"]
+    assert (told["base_digest"], told["tracks"], told["groups"]) == (base.digest, 24, 12)
+    assert told["out_of_fold_accuracy"] > 0.8
+    with Cascade.open(place / "new", min_confidence=0.0) as cascade:
+        for genre, name in enumerate(made.GENRES):
+            for number in (100, 101, 102):
+                file = tmp_path / f"{genre} {number}.wav"
+                synth.write(file, made.track(genre, number), made.RATE)
+                assert cascade.classify(file).genre == name
+    assert run("verify", place / "new").returncode == 0
+
+
+def test_nothing_in_the_bundle_names_a_track(place: Path) -> None:
+    names = (SECRET.encode(), b".wav", str(place / "music").encode())
+    for file in (place / "new").rglob("*.*"):
+        assert not any(name in file.read_bytes() for name in names), file
+    assert (place / "new" / MEMORY).stat().st_size > 1000
+
+
+def test_what_is_said_is_what_is_in_the_card(place: Path) -> None:
+    said, card = (place / "said.txt").read_text(encoding="utf-8"), (place / "new" / "README.md").read_text("utf-8")
+    assert "no genre in common with test" in said and "Drone" in said and "next: edge-reclass verify" in said
+    figure = next(line.split()[-1] for line in said.splitlines() if line.startswith("policy ladder"))
+    assert f"| policy ladder | {figure} |" in card
+
+
+def test_what_was_heard_is_not_heard_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("heard again")
+
+    monkeypatch.setattr(hearing._Ears, "hear", never)
+    before = load(place / "new").manifest
+    done = run("fit", place / "music", "-o", place / "new", "--bundle", place / "base")
+    assert done.returncode == 0, done.stderr
+    assert load(place / "new").manifest.files == before.files, "the same data give the same bundle"
+
+
+def test_an_interrupted_fit_goes_on_and_leaves_no_bundle(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Path] = []
+    listen = hearing._Ears.hear
+
+    def some(self: hearing._Ears, path: Path) -> object:
+        if len(heard) == 7:
+            raise KeyboardInterrupt
+        heard.append(path)
+        return listen(self, path)
+
+    monkeypatch.setattr(hearing._Ears, "hear", some)
+    options = Options(tmp_path / "new.cache", place / "base", threads=1)
+    with pytest.raises(KeyboardInterrupt):
+        fit_bundle(place / "music", tmp_path / "new", options, lambda _: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["new.cache"]
+    heard.clear()
+    monkeypatch.setattr(hearing._Ears, "hear", lambda self, path: (heard.append(path), listen(self, path))[1])
+    fit_bundle(place / "music", tmp_path / "new", options, lambda _: None)
+    assert len(heard) == 24 - 7
+
+
+def test_a_recording_under_another_name_and_codec_stays_in_one_fold(place: Path, tmp_path: Path) -> None:
+    music = shutil.copytree(place / "music", tmp_path / "music")
+    copies = {}
+    for genre, name in enumerate(made.GENRES):
+        copy = music / name / f"Somebody Else {genre}" / "A Cover.ogg"
+        copy.parent.mkdir()
+        synth.write(copy, 0.7 * made.track(genre, 0), made.RATE)
+        copies[str(copy)] = str(music / name / f"{name} Band 0" / "0.wav")
+    found = fit_bundle(music, tmp_path / "new", Options(place / "new.cache", place / "base"), lambda _: None)
+    pairs = {(first.name, second.name) for first, second, _ in found.read.pairs}
+    assert {tuple(sorted(pair)) for pair in pairs} >= {tuple(sorted(pair)) for pair in copies.items()}
+    fold = {one.name: int(fold) for one, fold in zip(found.task.examples, found.judged.folds, strict=True)}
+    for copy, original in copies.items():
+        assert fold[copy] == fold[original]
+    by_group: dict[str, set[int]] = {}
+    for one in found.task.examples:
+        by_group.setdefault(one.group, set()).add(fold[one.name])
+    assert all(len(folds) == 1 for folds in by_group.values()) and len(by_group) == 12
+
+
+def test_a_wrong_label_stands_at_the_head_of_the_list(place: Path, tmp_path: Path) -> None:
+    table = tmp_path / "music.csv"
+    wrong = place / "music" / "Drone" / "Drone Band 1" / "3.wav"
+    with table.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "genre", "artist"])
+        for path in sorted((place / "music").rglob("*.wav")):
+            genre = "March" if path == wrong else path.parts[-3]
+            rows.writerow([path, genre, path.parent.name])
+    doubts = tmp_path / "doubts.csv"
+    arguments = ("fit", table, "-o", tmp_path / "new", "--bundle", place / "base", "--cache", place / "new.cache")
+    done = run(*arguments, "--doubts", doubts)
+    assert done.returncode == 0, done.stderr
+    with doubts.open(encoding="utf-8", newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert len(listed) == 24
+    assert str(wrong) in [row["path"] for row in listed[:2]]
+    assert f"{wrong}: March, sounds like Drone" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def corrected(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state file: of 30 tracks that were classified, 6 were corrected, to a genre that the bundle lacks."""
+    root = tmp_path_factory.mktemp("state")
+    made.folders(root / "sirens", ("Siren",), artists=3)
+    made.folders(root / "others", made.GENRES, first=50)
+    arguments = ("--bundle", place / "new", "--state", root / "state", "--keep-embeddings", "--workers", 0)
+    assert run("classify", root / "sirens", root / "others", *arguments).returncode == 0
+    with State.open(root / "state", write=True) as state:
+        for track in list(state.tracks()):
+            if "Siren" in str(track.file):
+                state.correct(track.id, "Siren")
+    return root
+
+
+def test_corrections_are_learnt_and_old_genres_are_not_forgotten(place: Path, corrected: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    done = run(
+        "fit", corrected / "state", "-o", tmp_path / "more", "--bundle", place / "new", "--cache", cache, "--threads", 1
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = load(tmp_path / "more").manifest
+    assert manifest.genres == [*made.GENRES, "Siren"]
+    told = manifest.provenance["fit"]
+    assert (told["tracks"], told["remembered_tracks"]) == (6, 24), "a verdict that nobody corrected is no label"
+    assert "of 24 tracks that new remembers" in done.stdout
+    with Cascade.open(tmp_path / "more", min_confidence=0.0) as cascade:
+        for genre, name in enumerate((*made.GENRES, "Siren")):
+            for number in (200, 201, 202):
+                file = tmp_path / f"{genre} {number}.wav"
+                synth.write(file, made.track(genre, number), made.RATE)
+                assert cascade.classify(file).genre == name
+
+
+def test_kept_embeddings_take_the_place_of_files(place: Path, corrected: Path, tmp_path: Path) -> None:
+    # Every stage has heard every track only where nothing stops early.
+    with State.open(corrected / "state") as state:
+        bundle = load(place / "new")
+        both = [set(), set()]
+        for ids, stage in zip(both, ("low", "high"), strict=True):
+            for some, _ in state.embeddings(bundle.digest, stage):
+                ids.update(some)
+        ready = {track.file for track in state.tracks() if track.corrected and track.id in both[0] & both[1]}
+    if len(ready) < 5:
+        pytest.fail(f"expected the embeddings of both stages of 5 corrected tracks, got {len(ready)}")
+    away = shutil.move(corrected / "sirens", tmp_path / "away")
+    try:
+        found = fit_bundle(
+            corrected / "state", tmp_path / "more", Options(tmp_path / "cache", place / "new"), lambda _: None
+        )
+    finally:
+        shutil.move(away, corrected / "sirens")
+    assert found.tracks == len(ready)
+    assert len(found.read.left_out) == 6 - len(ready)
+
+
+def test_the_genres_of_the_base_can_be_kept(place: Path, tmp_path: Path) -> None:
+    made.folders(tmp_path / "music", ("Drone", "Siren"), artists=3, first=70)
+    (tmp_path / "music" / "Drone").rename(tmp_path / "music" / "dro-ne")
+    arguments = ("--bundle", place / "new", "--keep-genres", "--threads", 1)
+    done = run("fit", tmp_path / "music", "-o", tmp_path / "more", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "more").manifest.genres == [*made.GENRES, "Siren"], "dro-ne is Drone"
+
+
+def test_refusals(place: Path, corrected: Path, tmp_path: Path) -> None:
+    def refused(*arguments: object) -> str:
+        done = run("fit", *arguments, "--cache", place / "new.cache")
+        assert done.returncode == 2, done.stdout
+        assert not (tmp_path / "out").exists()
+        return done.stderr
+
+    out = ("-o", tmp_path / "out", "--bundle", place / "base")
+    assert "there is no such folder" in refused(tmp_path / "nowhere", *out)
+    few = shutil.copytree(place / "music", tmp_path / "few")
+    for folder in sorted((few / "Loop").iterdir())[2:]:
+        shutil.rmtree(folder)
+    assert "at least 5 tracks of each genre: Loop has 4" in refused(few, *out)
+    lone = shutil.copytree(place / "music", tmp_path / "lone")
+    for folder in sorted((lone / "Loop").iterdir())[1:]:
+        for track in folder.iterdir():
+            track.rename(lone / "Loop" / "Loop Band 0" / track.name)
+    assert "at least 2 groups (artists) in each genre: all of Loop belong together" in refused(lone, *out)
+    broken = shutil.copytree(place / "music", tmp_path / "broken")
+    for track in sorted((broken / "Loop").rglob("*.wav"))[4:]:
+        track.write_bytes(b"nothing")
+    assert "Loop has 4; 4 tracks could not be heard" in refused(broken, *out)
+    assert "does not keep embeddings" in refused(corrected / "state", *out)
+    assert "does not keep embeddings" in refused(place / "music", *out, "--keep-genres")
+    empty = tmp_path / "empty.state"
+    run("classify", place / "music" / "Loop", "--bundle", place / "base", "--state", empty, "--workers", 0)
+    assert "nobody has said of a track what it is" in refused(empty, *out)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    assert "got something else" in refused(place / "music", "-o", tmp_path / "mine", "--bundle", place / "base")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_a_cache_that_is_none_is_left_alone(place: Path, tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("not a database at all, and longer than a header of SQLite is, which has a hundred bytes" * 3)
+    done = run("fit", place / "music", "-o", tmp_path / "out", "--bundle", place / "base", "--cache", other)
+    assert done.returncode == 2 and "expected a cache of edge-reclass fit" in done.stderr
+    assert other.read_text().startswith("not a database")
+
+
+def test_a_range_test_is_fitted_anew(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hearing, "FITTED", ((16_000, 2.0),))
+    stage = bundles.waveform_stage("low", dim=made.PARTS)
+    stage["head"]["range"] = {"file": "heads/low.range.onnx", "inputs": ["low"], "limit": 1.0}
+    bundles.make_bundle(tmp_path / "base", [stage])
+    options = Options(tmp_path / "cache", tmp_path / "base", threads=1)
+    found = fit_bundle(place / "music", tmp_path / "new", options, lambda _: None)
+    limit = load(tmp_path / "new").manifest.stage("low").head.range.limit
+    assert limit == pytest.approx(np.quantile(found.judged.said.distances["low"], 0.99))
+    with Cascade.open(tmp_path / "new") as cascade:
+        tone = np.sin(2 * np.pi * 440 * np.arange(3 * made.RATE) / made.RATE).astype(np.float32)
+        assert cascade.classify_samples(0.3 * tone[:, None], made.RATE).status == "unsure"
+        assert not cascade.classify_samples(made.track(0, 300), made.RATE).stages[0].outside

@@ -1,0 +1,175 @@
+"""Judging without hearing: folds that do not leak, thresholds, doubts, the comparison, the memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="fitting needs the extra [fit]")
+pytest.importorskip("onnx", reason="fitting needs the extra [fit]")
+
+import labelled_music as made
+from edge_reclass.bundle import load
+from edge_reclass.cascade import Policy, Step
+from edge_reclass.errors import BundleError
+from edge_reclass_learn.fit import memory
+from edge_reclass_learn.fit.doubts import baselines, source_warnings, wrong_labels
+from edge_reclass_learn.fit.examples import Example, Facts, numbers
+from edge_reclass_learn.fit.gain import gain, same_genres
+from edge_reclass_learn.fit.judging import Said, Task, judge
+from edge_reclass_learn.fit.listening import Listening, listening
+from edge_reclass_learn.fit.policies import Answers, judged_anew, patient
+
+ONE = Policy("one", "soft", (Step("a", {"a": 1.0}),))
+SIMPLE = Listening({"a": ("a",)}, {"a": (None,)}, {"a": ((("a", None),),)}, {"one": ONE}, ONE)
+
+
+def examples(vectors: np.ndarray, genres: list[str], groups: list[str]) -> list[Example]:
+    return [
+        Example(str(i), genre, group, {("a", None): vector.astype(np.float32)}, {"a": 1})
+        for i, (vector, genre, group) in enumerate(zip(vectors, genres, groups, strict=True))
+    ]
+
+
+def accuracy(task: Task) -> float:
+    judged = judge(task, 5, 0, lambda _: None)
+    said = judged.said.logits["a"][SIMPLE.fullest("a")]
+    return float((said.argmax(axis=1) == task.labels).mean())
+
+
+def test_what_is_known_of_a_group_does_not_leak_into_its_fold() -> None:
+    # Each artist has a sound of its own and one genre by chance: only who has heard the artist can know.
+    random = np.random.default_rng(3)
+    artist = np.repeat(np.arange(40), 4)
+    vectors = random.normal(0, 1, (40, 30))[artist] + random.normal(0, 0.05, (160, 30))
+    genres = [("Jazz", "Rock")[i] for i in random.permutation(np.arange(40) % 2)[artist]]
+    grouped = Task(examples(vectors, genres, [f"g{a}" for a in artist]), ["Jazz", "Rock"], SIMPLE, {})
+    apart = replace(grouped, examples=examples(vectors, genres, [f"g{i}" for i in range(160)]))
+    assert accuracy(apart) > 0.85, "with the artist on both sides it looks good"
+    assert accuracy(grouped) < 0.7
+
+
+def test_temperatures_are_fair_to_a_genre_that_some_folds_do_not_know() -> None:
+    random = np.random.default_rng(0)
+    genres = ["Jazz"] * 30 + ["Rock"] * 30 + ["Folk"] * 6
+    vectors = random.normal(0, 1, (66, 8)) + 2.0 * np.eye(8)[[["Jazz", "Rock", "Folk"].index(g) for g in genres]]
+    groups = [f"g{i // 2}" for i in range(60)] + ["one"] * 6
+    task = Task(examples(vectors, genres, groups), ["Folk", "Jazz", "Rock"], SIMPLE, {})
+    assert 0.2 < judge(task, 5, 0, lambda _: None).temperatures["a"] < 3
+
+
+def ladder(accepts: tuple[float, ...]) -> tuple[Policy, Listening]:
+    steps = tuple(Step(name, {name: 1.0}, accept) for name, accept in zip("abc", (*accepts, None), strict=False))
+    policy = Policy("ladder", "soft", steps)
+    givens = {name: (((name, None),),) for name in "abc"}
+    heard = Listening({n: (n,) for n in "abc"}, dict.fromkeys("abc", (None,)), givens, {"ladder": policy}, policy)
+    return policy, heard
+
+
+def test_thresholds_are_chosen_again_within_what_may_go_wrong() -> None:
+    policy, heard = ladder((0.77, 0.77))
+    random = np.random.default_rng(0)
+    total = 400
+    labels = random.integers(0, 3, total)
+    logits = {}
+    for name, skill in (("a", 1.2), ("b", 2.0), ("c", 4.0)):
+        noise = random.normal(0, 1, (total, 3))
+        logits[name] = {((name, None),): noise + skill * np.eye(3)[labels]}
+    tracks = [Example(str(i), "x", str(i), {}, {}) for i in range(total)]
+    answers = Answers(heard, tracks, Said(logits, {}), dict.fromkeys("abc", 1.0), {}, 0.0)
+    found = judged_anew(answers, policy)
+    accepts = [step.accept for step in found.steps]
+    assert 0.4 < accepts[0] <= 1.0 and accepts[1] <= accepts[0] and accepts[2] is None
+    full = answers.genres(patient(policy))
+    assert (answers.genres(found) != full).mean() <= 0.025
+    stops = [number for _, number in answers.decide(found)]
+    assert np.mean([number < 2 for number in stops]) > 0, "some tracks stop early"
+    careless = replace(policy, steps=tuple(replace(s, accept=None if s.accept is None else 0.35) for s in policy.steps))
+    assert (answers.genres(careless) != full).mean() > 0.025, "not any threshold does"
+    always, _ = ladder((0.0, 1.0))
+    assert [step.accept for step in judged_anew(answers, always).steps] == [0.0, 1.0, None]
+
+
+def test_a_source_that_gives_the_genre_away_is_warned_of() -> None:
+    random = np.random.default_rng(0)
+    tracks = []
+    for i in range(60):
+        genre = ("Jazz", "Rock")[i % 2]
+        facts = Facts(14.0 + i % 2 + random.normal(0, 0.05), 44_100, random.normal(-15, 3), random.normal(200, 30))
+        tracks.append(Example(str(i), genre, str(i), {}, {}, facts, ("tape", "radio")[i % 2]))
+    labels, folds = numbers(tracks, ["Jazz", "Rock"]), np.arange(60) // 2 % 5
+    found = {one.name: one.accuracy for one in baselines(tracks, labels, folds, 2)}
+    assert found["length"] == found["source"] == found["these four together"] == 1.0
+    assert found["level"] < 0.8 and found["most frequent genre"] == 0.5
+    said = source_warnings(tracks, baselines(tracks, labels, folds, 2), 0.95)
+    assert any("Jazz, Rock come from one source each" in one for one in said)
+    assert any(one.startswith("warning: length alone finds 100.0%") for one in said)
+    assert not any("level alone" in one for one in said)
+
+
+def test_labels_that_look_most_wrong_come_first() -> None:
+    tracks = [Example(name, "Jazz", name, {}, {}) for name in "abc"]
+    probabilities = np.array([[0.6, 0.4], [0.01, 0.99], [0.9, 0.1]])
+    found = wrong_labels(tracks, np.zeros(3, np.intp), probabilities, ["Jazz", "Rock"])
+    assert [(one.example.name, one.said) for one in found] == [("b", "Rock"), ("a", "Jazz"), ("c", "Jazz")]
+    assert found[0].loss == pytest.approx(-np.log(0.01))
+
+
+def test_the_comparison_is_mcnemars() -> None:
+    found = gain([True] * 5 + [False] * 10 + [True] * 5, [True] * 15 + [False] * 5)
+    assert (found.tracks, found.base, found.new, found.only_base, found.only_new) == (20, 10, 15, 5, 10)
+    # Twice the probability of 10 or more heads of 15 throws.
+    assert found.p == pytest.approx(2 * 4944 / 2**15) and found.points == pytest.approx(25.0)
+    assert gain([True], [True]).p == 1.0
+    assert same_genres(["hiphop", "Folk"], ["Hip-Hop", "Rock"]) == {"hiphop": "Hip-Hop"}
+
+
+def test_memory_comes_back_as_it_was(tmp_path: Path) -> None:
+    bundle = load(made.base(tmp_path / "base"))
+    heard = listening(bundle)
+    assert memory.recall(bundle, heard) == []
+    random = np.random.default_rng(0)
+    tracks = []
+    for i in range(120):
+        vectors = {stage: random.normal(0, 1e4, made.PARTS).astype(np.float32) for stage in heard.inputs}
+        vectors["low"][0] = 1e9  # what float16 does not hold
+        embeddings = {(stage, count): vectors[stage] for stage, counts in heard.counts.items() for count in counts}
+        tracks.append(Example(f"/home/me/{i}.mp3", bundle.manifest.genres[i % 2], f"artist {i // 6}", embeddings, {}))
+    content = memory.remember(tracks, heard, bundle.manifest.genres)
+    assert content == memory.remember(tracks, heard, bundle.manifest.genres)
+    assert b"/home/me" not in content and b"artist" not in content
+    found = remembered(tmp_path / "base", content)
+    assert len(found) == 2 * memory.MOST
+    assert len({one.group for one in found}) == 20, "of every artist"
+    kept = {tuple(track.embeddings["high", None].astype(np.float16).tolist()) for track in tracks}
+    for one in found:
+        assert tuple(one.embeddings["high", None].tolist()) in kept
+        assert one.embeddings["low", 1][0] == np.finfo(np.float16).max and one.remembered
+
+
+def remembered(root: Path, content: bytes) -> list[Example]:
+    (root / memory.FILE).parent.mkdir(exist_ok=True)
+    (root / memory.FILE).write_bytes(content)
+    import bundles
+
+    files = bundles.read_manifest(root)["files"]
+    bundles.edit_manifest(root, files=files | bundles.entries(root, [memory.FILE]))
+    bundle = load(root)
+    return memory.recall(bundle, listening(bundle))
+
+
+@pytest.mark.parametrize("damage", ["bytes", "genre", "nan", "width"])
+def test_a_damaged_memory_is_refused(tmp_path: Path, damage: str) -> None:
+    root = made.base(tmp_path / "base")
+    vectors = {stage: np.zeros((4, made.PARTS)) for stage in ("low", "high")}
+    if damage == "nan":
+        vectors["low"][0, 0] = np.nan
+    if damage == "width":
+        vectors["low"] = np.zeros((4, 3))
+    genres = ["Alpha", "Beta"] * 2
+    content = memory.packed(vectors, genres, genres, ["x"] * 9 + genres[:2] if damage == "genre" else ["Alpha", "Beta"])
+    with pytest.raises(BundleError, match=r"embeddings\.npz: "):
+        remembered(root, content[:-40] if damage == "bytes" else content)

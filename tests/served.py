@@ -117,13 +117,15 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: object, ready: bool = True, **environ: str) -> Iterator[Served]:
+def serving(
+    folder: Path, *arguments: object, ready: bool = True, at: Path | None = None, **environ: str
+) -> Iterator[Served]:
     """``edge-reclass serve`` with these arguments; ended in the end, whatever became of it.
 
-    ``folder`` is for its log; the socket has a short path of its own, for the kernel's limit.
+    ``folder`` is for its log; the socket, unless it is ``at`` a path, has a short one, for the kernel's limit.
     """
     with tempfile.TemporaryDirectory(prefix="er-") as short:
-        path, log = Path(short, "s.sock"), folder / f"serve-{time.monotonic_ns()}.log"
+        path, log = at or Path(short, "s.sock"), folder / f"serve-{time.monotonic_ns()}.log"
         command = [sys.executable, "-m", "edge_reclass", "serve", "--socket", path, "--device", "cpu", *arguments]
         with log.open("wb") as file:
             process = subprocess.Popen(

@@ -30,7 +30,7 @@ from edge_reclass_service.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STOP_SECONDS = 7.0
+STOP_SECONDS = 6.0
 """For the tracks that are being classified when the service is stopped; then their workers are ended."""
 _REST_SECONDS = 1
 """For the answers after that."""
@@ -86,7 +86,9 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> int:
     metrics.watch("queue_length", "Requests that are worked on or wait.", lambda: engine.placed)
     metrics.watch("queue_room", "Requests that may be worked on or wait.", lambda: engine.room)
     metrics.watch("encoders_open", "1 while the encoders are open.", lambda: engine.is_open)
-    keeper = None if settings.state is None else Keeper(settings.state, settings, engine, _unix_path(sockets), say)
+    keeper = None
+    if settings.state is not None:
+        keeper = Keeper(settings.state, settings, engine, _unix_path(sockets), say, metrics.verdict)
     service = Service(settings, engine, metrics, keeper)
     codes: list[int] = []
 

@@ -1,8 +1,8 @@
-"""One service for the tests of a module that leave it as it was."""
+"""A small bundle, music, and one service for all tests that leave it as it was."""
 
 from __future__ import annotations
 
-import shutil
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,15 +35,36 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, name in enumerate(("a.wav", "album/b.flac", "album/c.ogg")):
         synth.write(root / name, synth.music(3.0, 22_050, seed=i), 22_050)
     (root / "bad.mp3").write_bytes(b"no audio at all" * 100)
-    shutil.copy(root / "a.wav", root / "d.wav")
     return root
 
 
-@pytest.fixture(scope="module")
-def service(tiny_bundle: Path, library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@pytest.fixture(scope="session")
+def fenced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ways out of its part ``inside``, which is a root, and into it."""
+    top = tmp_path_factory.mktemp("fenced")
+    (top / "inside").mkdir()
+    (top / "inside2").mkdir()
+    for name in ("outside.wav", "inside2/outside.wav", "inside/good.wav"):
+        synth.write(top / name, synth.music(2.0, 22_050), 22_050)
+    (top / "inside/link.wav").symlink_to("good.wav")
+    (top / "inside/out.wav").symlink_to("../outside.wav")
+    (top / "inside/up").symlink_to("..")
+    (top / "inside/loop.wav").symlink_to("loop.wav")
+    (top / "inside/null.wav").symlink_to("/dev/null")
+    os.mkfifo(top / "inside/fifo.wav")
+    (top / "inside/folder.wav").mkdir()
+    (top / "alias").symlink_to("inside")
+    return top
+
+
+@pytest.fixture(scope="session")
+def service(
+    tiny_bundle: Path, library: Path, fenced: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """For tests that leave it as it was."""
     folder = tmp_path_factory.mktemp("service")
-    options = ("--root", library, "--state", folder / "music.state", "--bundle", tiny_bundle, "--workers", 1)
-    with serving(folder, *options) as served:
+    options = ("--root", library, "--root", fenced / "inside", "--state", folder / "music.state")
+    with serving(folder, *options, "--bundle", tiny_bundle, "--workers", 1) as served:
         yield served
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,20 +122,10 @@ def test_names_of_hosts() -> None:
     assert [host_name(host) for host in given] == ["a", "a", "::1", "::1", "::1", "a:b:c", "", "a"]
 
 
-def started(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edge_reclass", "serve", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_beyond_loopback_only_with_a_token(tiny_bundle: Path, tmp_path: Path) -> None:
-    done = started("--socket", tmp_path / "s", "--listen", "0.0.0.0:0", "--bundle", tiny_bundle)
-    assert done.returncode == 2 and "--token-file" in done.stderr, done.stderr
-    assert not (tmp_path / "s").exists()
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (("--listen", "0.0.0.0:0"), "--token-file"),
         (("--listen", "localhost"), "HOST:PORT"),
         (("--listen", "127.0.0.1:99999"), "HOST:PORT"),
         (("--token-file", "/no/such/file"), "--token-file"),

@@ -150,6 +150,8 @@ def test_a_body_that_comes_too_slowly_is_given_up(
             assert len(list(threads.map(slow, [head + b"Content-Length: 100\r\n\r\nx"] * 2))) == 2
         assert served.ask("POST", "/v1/classify", (library / "a.wav").read_bytes(), BYTES).status == 200
         assert open_files(served) == []
+        # It has no --root.
+        assert served.ask("POST", "/v1/classify", {"path": str(library / "a.wav")}).kind == "outside-roots"
 
 
 def test_a_client_that_goes_leaves_nothing(narrow: Served) -> None:
@@ -180,6 +182,7 @@ def test_places_are_held_by_bodies_that_still_come(narrow: Served, library: Path
     stop, wanted = threading.Event(), {"path": str(library / "a.wav")}
 
     def dripping() -> Iterator[bytes]:
+        yield b"x"
         while not stop.wait(0.05):
             yield b"x"
 

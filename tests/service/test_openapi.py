@@ -38,7 +38,8 @@ def test_the_document_is_kept(tiny_bundle: Path, library: Path, tmp_path: Path) 
     """A few requests of each kind; hundreds with EDGE_RECLASS_SERVICE_LARGE=1. Streams are left out."""
     pytest.importorskip("schemathesis", reason="the document is tried by schemathesis (extra [dev], Python 3.11)")
     examples, phases = (200, "examples,coverage,fuzzing") if LARGE else (3, "fuzzing")
-    options = ("--root", library, "--bundle", tiny_bundle, "--workers", 1, "--listen", "127.0.0.1:0")
+    options = ("--root", library, "--state", tmp_path / "music.state", "--bundle", tiny_bundle, "--workers", 1)
+    options += ("--listen", "127.0.0.1:0")
     with serving(tmp_path, *options) as served:
         (address,) = re.findall(r"listening on (http://\S+)", served.said())
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json"]

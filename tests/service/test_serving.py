@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import stat
-from pathlib import Path
-
 import edge_reclass
-from served import Served, serving
+from served import Served
 
 
 def test_it_lives_is_ready_and_says_what_it_is(service: Served) -> None:
@@ -21,10 +17,3 @@ def test_it_lives_is_ready_and_says_what_it_is(service: Served) -> None:
     assert version["program"] == f"edge-reclass {edge_reclass.__version__}"
     assert version["bundle"]["genres"] == ["Alpha", "Beta", "Gamma"] and version["bundle"]["stages"] == ["fma", "mert"]
     assert (version["device"], version["workers"], version["policy"]) == ("cpu", 1, "ladder")
-
-
-def test_the_socket_is_for_its_group_and_goes_with_the_service(tiny_bundle: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, "--bundle", tiny_bundle, "--workers", 1) as served:
-        assert stat.S_IMODE(served.socket.stat().st_mode) == 0o660
-        assert served.stop(signal.SIGTERM) == 0, served.said()
-        assert not served.socket.exists()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -35,8 +37,9 @@ decode._open_regular = opened
 """
 
 
-def test_idle_it_ends_at_once(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_idle_it_ends_at_once_and_takes_its_socket_along(tiny_bundle: Path, tmp_path: Path) -> None:
     with serving(tmp_path, "--bundle", tiny_bundle, "--workers", 1) as served:
+        assert stat.S_IMODE(served.socket.stat().st_mode) == 0o660
         kept = served.connect()
         kept.request("GET", "/health/live")
         assert kept.getresponse().read()  # and stays connected
@@ -47,14 +50,26 @@ def test_idle_it_ends_at_once(tiny_bundle: Path, tmp_path: Path) -> None:
         assert took < (3 if LARGE else PATIENCE)
         assert not served.socket.exists()
         kept.close()
-    with serving(tmp_path, "--bundle", tiny_bundle, "--workers", 1) as served:
-        assert served.stop(signal.SIGINT) == 130
 
 
 @pytest.fixture
 def spoilt(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "sitecustomize.py").write_text(DECODER)
     return {"PYTHONPATH": str(tmp_path)}
+
+
+def a_decoder_that_dies_costs_its_own_track(served: Served, content: bytes) -> None:
+    """And all of it is counted."""
+    answer = served.ask("POST", "/v1/classify", content, {**BYTES, "X-File-Name": "a.die"})
+    assert (answer.status, answer.json["status"], answer.json["path"]) == (200, "crashed", "a.die")
+    assert served.ask("POST", "/v1/classify", content, BYTES).json["status"] == "ok"
+    metrics = served.get("/metrics").body.decode()
+    assert 'edge_reclass_tracks_total{stage="",status="crashed"} 1.0' in metrics
+    assert 'edge_reclass_tracks_total{stage="mert",status="ok"} 1.0' in metrics
+    assert 'edge_reclass_requests_total{code="200",method="POST",route="/v1/classify"} 2.0' in metrics
+    assert re.search(r'edge_reclass_stage_seconds_count\{stage="fma"\} 1\.0', metrics)
+    assert f"edge_reclass_received_bytes_total {float(2 * len(content))}" in metrics
+    assert "edge_reclass_queue_length 0.0" in metrics
 
 
 def test_with_tracks_at_work_it_ends_soon_and_answers_all(
@@ -64,6 +79,8 @@ def test_with_tracks_at_work_it_ends_soon_and_answers_all(
     content = (library / "a.wav").read_bytes()
     options = ("--bundle", tiny_bundle, "--workers", 1, "--state", tmp_path / "a.state")
     with serving(tmp_path, *options, **spoilt) as served, ThreadPoolExecutor(4) as threads:
+        a_decoder_that_dies_costs_its_own_track(served, content)
+        assert str(tmp_path) not in served.get("/metrics").body.decode()
         hanging = [threads.submit(served.ask, "POST", "/v1/classify", content, {**BYTES, "X-File-Name": "a.hang"})]
         served.wait_for(lambda: served.get("/health/ready").json["placed"] == 1)
         waiting = [threads.submit(served.ask, "POST", "/v1/classify", content, BYTES) for _ in range(2)]
@@ -87,23 +104,6 @@ def test_with_tracks_at_work_it_ends_soon_and_answers_all(
         assert list((tmp_path / "a.state.spool").iterdir()) == []
 
 
-def test_a_decoder_that_dies_costs_its_own_track(
-    tiny_bundle: Path, library: Path, tmp_path: Path, spoilt: dict[str, str]
-) -> None:
-    content = (library / "a.wav").read_bytes()
-    with serving(tmp_path, "--bundle", tiny_bundle, "--workers", 1, **spoilt) as served:
-        answer = served.ask("POST", "/v1/classify", content, {**BYTES, "X-File-Name": "a.die"})
-        assert (answer.status, answer.json["status"], answer.json["path"]) == (200, "crashed", "a.die")
-        assert served.ask("POST", "/v1/classify", content, BYTES).json["status"] == "ok"
-        metrics = served.get("/metrics").body.decode()
-        assert 'edge_reclass_tracks_total{stage="",status="crashed"} 1.0' in metrics
-        assert 'edge_reclass_tracks_total{stage="mert",status="ok"} 1.0' in metrics
-        assert 'edge_reclass_requests_total{code="200",method="POST",route="/v1/classify"} 2.0' in metrics
-        assert re.search(r'edge_reclass_stage_seconds_count\{stage="fma"\} 1\.0', metrics)
-        assert f"edge_reclass_received_bytes_total {float(2 * len(content))}" in metrics
-        assert "edge_reclass_queue_length 0.0" in metrics and str(tmp_path) not in metrics
-
-
 def test_what_a_kill_left_is_in_nobodys_way(
     tiny_bundle: Path, library: Path, tmp_path: Path, spoilt: dict[str, str]
 ) -> None:
@@ -116,22 +116,11 @@ def test_what_a_kill_left_is_in_nobodys_way(
         assert cut_off.exception() is not None
         assert [path.is_symlink() for path in spool.iterdir()] == [True]
         assert served.socket.exists()
-        again = subprocess.Popen(
-            [sys.executable, "-m", "edge_reclass", "serve", "--socket", served.socket, "--device", "cpu",
-             *map(str, options)],
-            stderr=served.log.open("wb"),
-        )  # fmt: skip
-        try:
-            second = Served(served.socket, again, served.log)
-            second.wait_until_ready()
+        with serving(tmp_path, *options, at=served.socket) as second:
             assert list(spool.iterdir()) == []
             third = command.run("serve", "--socket", served.socket, "--bundle", tiny_bundle)
             assert third.returncode == 2 and "another process listens there" in third.stderr
             assert second.get("/health/live").status == 200
-            assert second.stop() == 0
-        finally:
-            again.kill()
-            again.wait()
 
 
 def test_encoders_rest_while_there_is_nothing_to_do(tiny_bundle: Path, library: Path, tmp_path: Path) -> None:
@@ -149,11 +138,10 @@ def test_what_cannot_be_opened_ends_it(tiny_bundle: Path, tmp_path: Path) -> Non
     with serving(tmp_path, "--bundle", tiny_bundle, "--device", "tensorrt", ready=False) as served:
         assert served.process.wait(PATIENCE) == 5, served.said()
         assert "error: " in served.said() and "Traceback" not in served.said()
-    broken = tmp_path / "broken"
-    subprocess.run(["cp", "-r", tiny_bundle, broken], check=True)
+    broken = shutil.copytree(tiny_bundle, tmp_path / "broken")
     (broken / "heads/fma.onnx").write_bytes(b"no graph")
-    with serving(tmp_path, "--bundle", broken, ready=False) as served:
-        assert served.process.wait(PATIENCE) == 4, served.said()
+    done = command.run("serve", "--bundle", broken, "--socket", tmp_path / "s")
+    assert done.returncode == 4 and not (tmp_path / "s").exists()
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -179,13 +167,14 @@ def test_systemd_hands_over_the_socket_and_is_told(tiny_bundle: Path, tmp_path: 
         told.bind(str(short / "notify"))
         told.settimeout(PATIENCE)
         log = tmp_path / "log"
-        process = subprocess.Popen(
-            [sys.executable, "-c", HANDED, str(listening.fileno()), "serve", "--bundle", str(tiny_bundle),
-             "--device", "cpu", "--workers", "1"],
-            pass_fds=[listening.fileno()],
-            stderr=log.open("wb"),
-            env={**os.environ, "NOTIFY_SOCKET": str(short / "notify")},
-        )  # fmt: skip
+        arguments = ("serve", "--bundle", tiny_bundle, "--device", "cpu", "--workers", 1)
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-c", HANDED, str(listening.fileno()), *map(str, arguments)],
+                pass_fds=[listening.fileno()],
+                stderr=file,
+                env={**os.environ, "NOTIFY_SOCKET": str(short / "notify")},
+            )
         try:
             served = Served(short / "s.sock", process, log)
             served.wait_until_ready()
@@ -194,10 +183,10 @@ def test_systemd_hands_over_the_socket_and_is_told(tiny_bundle: Path, tmp_path: 
                 said.append(told.recv(4096).decode())
             while not any("WATCHDOG=1" in one for one in said):
                 said.append(told.recv(4096).decode())
-            process.terminate()
+            process.send_signal(signal.SIGINT)
             while not any("STOPPING=1" in one for one in said):
                 said.append(told.recv(4096).decode())
-            assert process.wait(PATIENCE) == 0, served.said()
+            assert process.wait(PATIENCE) == 130, served.said()
             assert (short / "s.sock").exists(), "it is systemd's"
         finally:
             process.kill()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from edge_reclass import WorkerPool
+from edge_reclass import Verdict, WorkerPool
 from edge_reclass.errors import EdgeReclassError
 from edge_reclass.library import Basis, State
 from edge_reclass_service.engine import Engine
@@ -35,9 +35,19 @@ class Keeper:
     """Keeps the state of a service, from :meth:`start` to :meth:`stop`."""
 
     def __init__(
-        self, state: Path, settings: Settings, engine: Engine, socket: Path | None, say: Callable[[str], None]
+        self,
+        state: Path,
+        settings: Settings,
+        engine: Engine,
+        socket: Path | None,
+        say: Callable[[str], None],
+        told: Callable[[Verdict], None],
     ) -> None:
-        """``socket``: what the lock of the state says of where to find us.
+        """Opens nothing yet.
+
+        Args:
+            socket: what the lock of the state says of where to find us.
+            told: is told of each verdict, on the writer's thread.
 
         Raises:
             MissingExtraError: it is to watch, and watchdog is not installed.
@@ -47,7 +57,7 @@ class Keeper:
         """Streams of events that are open."""
         self.writer = Writer(state, socket, engine.fail)
         basis = Basis.of(settings.bundle, settings.policy, settings.min_confidence)
-        self.scans = Scans(self.writer, basis, settings.roots, self._pool)
+        self.scans = Scans(self.writer, basis, settings.roots, self._pool, told)
         self.plans = Plans(state, self.writer, settings.roots, write_tags=settings.write_tags, say=say)
         self._watching: Watching | None = None
         if settings.watch is not None:
@@ -56,6 +66,7 @@ class Keeper:
                 habits=settings.watch,
                 say=say,
                 failed=engine.fail,
+                told=told,
             )
 
     def start(self) -> None:

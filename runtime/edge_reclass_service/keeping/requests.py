@@ -15,8 +15,11 @@ from starlette.responses import Response
 from edge_reclass.library import State, TrackRow
 from edge_reclass_service.described import JSON
 from edge_reclass_service.keeping.keeper import Keeper
-from edge_reclass_service.problems import Problem
+from edge_reclass_service.problems import Problem, ProblemBody
 from edge_reclass_service.service import service_of
+
+ERRORS = {404: ProblemBody, 503: ProblemBody}
+"""What every route of the state may answer: there is none, or no such thing in it; it cannot be read or written now."""
 
 
 def keeper_of(request: Request) -> Keeper:
@@ -54,10 +57,15 @@ def check_below(roots: Iterable[Path], paths: Iterable[str]) -> None:
     real = [os.path.realpath(root) for root in roots]
     for path in paths:
         if not path.startswith("/") or "\0" in path:
-            raise Problem(400, "path", f"expected an absolute path, got {path[:200]!r}")
+            raise Problem(400, "path", f"expected an absolute path, got {shown(path)}")
         found = os.path.realpath(path)
         if not any(found == root or found.startswith(root.rstrip("/") + "/") for root in real):
-            raise Problem(403, "outside-roots", f"{path}: it does not lie below a root of this service (--root)")
+            raise Problem(403, "outside-roots", f"{shown(path)}: it does not lie below a root of this service (--root)")
+
+
+def shown(path: str) -> str:
+    """A path in an error: names that are not UTF-8 with escapes, and not too long."""
+    return path[:300].encode("utf-8", "backslashreplace").decode()
 
 
 def known(state: State, path: str) -> TrackRow:
@@ -68,5 +76,5 @@ def known(state: State, path: str) -> TrackRow:
     """
     row = state.track(path)
     if row is None:
-        raise Problem(404, "unknown-track", f"{path}: the state knows no such track")
+        raise Problem(404, "unknown-track", f"{shown(path)}: the state knows no such track")
     return row

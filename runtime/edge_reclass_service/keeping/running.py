@@ -26,16 +26,19 @@ class Running:
     Args:
         number: of the scan; verdicts that it has from before a kill or a loan are not made again.
         between: see :class:`edge_reclass.library.Updater`.
+        told: is told of each verdict.
     """
 
-    def __init__(self, number: int, request: ScanRequest, between: Callable[[], None]) -> None:
+    def __init__(
+        self, number: int, request: ScanRequest, between: Callable[[], None], told: Callable[[Verdict], None]
+    ) -> None:
         self.id = number
         self.counts = Counts()
         self.problems: list[tuple[str, str]] = []
         self.error: str | None = None
         """Which folders are not there."""
         self._again = Again(request.redo, request.retry_failed)
-        self._between = between
+        self._between, self._told = between, told
         self._before: dict[bytes, tuple[int | None, int | None]] = {}
         """What it classified before: path, size and time of its tracks."""
         self._unchanged = self._left = 0
@@ -95,6 +98,7 @@ class Running:
         """See :meth:`edge_reclass.run.Sink.write`."""
         self.counts.done += 1
         self.counts.failed += verdict.failed
+        self._told(verdict)
 
     def finish(self) -> None:
         """See :meth:`edge_reclass.run.Sink.finish`."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from edge_reclass import CascadePool
+from edge_reclass import CascadePool, Verdict
 from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError
 from edge_reclass.library import Basis, State, now
 from edge_reclass_service.keeping.running import Cancelled, Running
@@ -36,6 +36,7 @@ class Scans:
     Args:
         roots: what is looked at where a scan names nothing.
         pool: the open pool, which stays open within.
+        told: is told of each verdict, on the writer's thread.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Scans:
         basis: Basis,
         roots: Sequence[Path],
         pool: Callable[[], AbstractContextManager[CascadePool]],
+        told: Callable[[Verdict], None] = lambda _: None,
     ) -> None:
+        self._told = told
         self._writer, self._basis, self._pool = writer, basis, pool
         self._roots = [os.fspath(root) for root in roots]
         self._cancelled: set[int] = set()
@@ -153,7 +156,7 @@ class Scans:
             return
         _note(state, number, "running")
         request = msgspec.json.decode(row[0], type=ScanRequest)
-        running = Running(number, request, self._between)
+        running = Running(number, request, self._between, self._told)
         self._running = running
         try:
             with ExitStack() as held:

@@ -28,6 +28,7 @@ class Watching:
 
     Args:
         pool: the open pool, which stays open within.
+        told: is told of each verdict, on the writer's thread.
         failed: told of an error after which nothing can be classified or written.
     """
 
@@ -41,11 +42,12 @@ class Watching:
         habits: Habits,
         say: Callable[[str], None],
         failed: Callable[[BaseException], None],
+        told: Callable[[Verdict], None],
     ) -> None:
         """Raises ``MissingExtraError``: watchdog is not installed."""
         self._writer, self._pool, self._failed = writer, pool, failed
         self._stopping = threading.Event()
-        self._resident = Resident(list(map(os.fspath, roots)), self, basis, _Nowhere(), habits=habits, say=say)
+        self._resident = Resident(list(map(os.fspath, roots)), self, basis, _Told(told), habits=habits, say=say)
         self._thread = threading.Thread(target=self._run, name="watching", daemon=True)
 
     def start(self) -> None:
@@ -103,9 +105,11 @@ class Watching:
         """See above."""
 
 
-class _Nowhere:
-    """A sink: the verdicts are in the state."""
+class _Told:
+    """A sink: the verdicts are in the state already."""
 
-    def write(self, verdict: Verdict) -> None: ...
+    def __init__(self, told: Callable[[Verdict], None]) -> None:
+        self.write = told
+
     def finish(self) -> None: ...
     def stop(self) -> str | None: ...

@@ -11,17 +11,20 @@ import msgspec
 
 from edge_reclass.library import TrackRow
 
-Genre = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+_GENRE = "^[^\\x00-\\x20\\x7f-\\xa0]([^\\x00-\\x1f\\x7f-\\x9f]*[^\\x00-\\x20\\x7f-\\xa0])?$"
+_PATH = "^/[^\\x00]*$"
+Genre = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=_GENRE)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
 """A cursor or an id: exact in any JSON."""
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+Name = Annotated[str, msgspec.Meta(max_length=4096, pattern=_PATH)]
+"""An absolute path."""
 
 
 class TrackName(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A track: its absolute path, or Base64 of its bytes where it is not valid UTF-8."""
 
     path: Name | None = None
-    path_bytes: Name | None = None
+    path_bytes: str | None = None
 
     def __post_init__(self) -> None:
         """One of the two, an absolute path without NUL.
@@ -49,6 +52,30 @@ class TrackName(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             return os.fsdecode(base64.b64decode(self.path_bytes or "", validate=True))
         except binascii.Error as error:
             raise ValueError(f"path_bytes: {error}") from error
+
+
+def one_name(**more: Any) -> dict[str, Any]:
+    """The JSON Schema of an object that names a track in one of the two ways, with what ``more`` requires."""
+    encoded = {
+        "type": "string",
+        "contentEncoding": "base64",
+        "pattern": "^L[w-z0-9+/][A-Za-z0-9+/]{2}([A-Za-z0-9+/]{4})*$",  # its first byte is a slash
+    }
+    ways = {"path": {"type": "string", "pattern": _PATH, "maxLength": 4096}, "path_bytes": encoded}
+    return {
+        "oneOf": [
+            {
+                "type": "object",
+                "properties": {name: schema, **more},
+                "required": [name, *more],
+                "additionalProperties": False,
+            }
+            for name, schema in ways.items()
+        ]
+    }
+
+
+GENRE_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": _GENRE}
 
 
 class Correction(TrackName, forbid_unknown_fields=True, frozen=True, kw_only=True):

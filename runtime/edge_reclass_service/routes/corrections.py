@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_reclass.library import State
 from edge_reclass_service.bodies import body_as
-from edge_reclass_service.described import Described
-from edge_reclass_service.keeping.requests import answer, keeper_of, known
-from edge_reclass_service.keeping.wire import Correction, Said, TrackName
-from edge_reclass_service.problems import Problem, ProblemBody
+from edge_reclass_service.described import JSON, Described, Handler
+from edge_reclass_service.keeping.requests import ERRORS, answer, keeper_of, known
+from edge_reclass_service.keeping.wire import GENRE_SCHEMA, Correction, Said, TrackName, one_name
 
 
 async def correct(request: Request) -> Response:
     """Keep what a person said of a track, under every name of its file."""
     said = await body_as(request, Correction)
-    if not said.genre.isprintable() or not said.genre.strip():
-        raise Problem(400, "genre", f"genre: expected printable text, got {said.genre[:200]!r}")
     return await _write(request, said, lambda state, track: state.correct(track, said.genre))
 
 
@@ -48,13 +46,16 @@ async def _write(request: Request, name: TrackName, act: Callable[[State, int], 
     return answer(await keeper_of(request).write(written))
 
 
-def _described(method: str, path: str, handler: Callable[..., object], body: type, summary: str) -> Described:
-    return Described(method, path, handler, body, {200: Said, 404: ProblemBody, 503: ProblemBody}, summary)  # type: ignore[arg-type]
+def _described(method: str, path: str, handler: Handler, body: dict[str, Any], summary: str) -> Described:
+    return Described(method, path, handler, None, {200: Said, **ERRORS}, summary, bodies={JSON: body})
 
 
 ROUTES = [
-    _described("PUT", "/v1/corrections", correct, Correction, "Say what genre a track is; wins over its verdict"),
-    _described("DELETE", "/v1/corrections", withdraw, TrackName, "Take a correction back"),
-    _described("PUT", "/v1/skipped", skip, TrackName, "Leave a track for later; review asks about it last"),
-    _described("DELETE", "/v1/skipped", unskip, TrackName, "Take back that a track was left for later"),
+    _described(
+        *("PUT", "/v1/corrections", correct, one_name(genre=GENRE_SCHEMA)),
+        "Say what genre a track is; wins over its verdict",
+    ),
+    _described("DELETE", "/v1/corrections", withdraw, one_name(), "Take a correction back"),
+    _described("PUT", "/v1/skipped", skip, one_name(), "Leave a track for later; review asks about it last"),
+    _described("DELETE", "/v1/skipped", unskip, one_name(), "Take back that a track was left for later"),
 ]

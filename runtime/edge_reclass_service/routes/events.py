@@ -17,7 +17,7 @@ from edge_reclass.library import State, TrackRow, Wanted
 from edge_reclass_service.bodies import query_as
 from edge_reclass_service.described import Described
 from edge_reclass_service.keeping.keeper import Keeper
-from edge_reclass_service.keeping.requests import json_of, keeper_of
+from edge_reclass_service.keeping.requests import ERRORS, json_of, keeper_of
 from edge_reclass_service.keeping.wire import Number, Scan, StateNews, described
 from edge_reclass_service.problems import Problem
 from edge_reclass_service.service import Service, service_of
@@ -100,7 +100,7 @@ ROUTES = [
         "/v1/events",
         events,
         None,
-        {200: None},
+        {200: None, **ERRORS},
         "What happens, as it happens: events verdict, scan and state",
         query=Query,
         headers={"Last-Event-ID": "The id of the last event that came through: the stream goes on behind it."},

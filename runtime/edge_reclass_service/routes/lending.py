@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from edge_reclass_service.described import Described
-from edge_reclass_service.keeping.requests import keeper_of
+from edge_reclass_service.keeping.requests import ERRORS, keeper_of
 from edge_reclass_service.keeping.writer import Loan
 from edge_reclass_service.problems import Problem, ProblemBody
 from edge_reclass_service.service import Service, service_of
@@ -73,7 +73,7 @@ ROUTES = [
         "/v1/state/lend",
         lend,
         None,
-        {200: None, 403: ProblemBody, 503: ProblemBody},
+        {200: None, 403: ProblemBody, **ERRORS},
         "Have the service stop writing its state until this connection ends; only over its Unix socket",
         headers={"X-Borrower": "Who borrows it, in words: the service says so to others."},
         answers="text/plain",

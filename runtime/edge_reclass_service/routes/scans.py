@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from edge_reclass_service.bodies import body_as
 from edge_reclass_service.described import Described
-from edge_reclass_service.keeping.requests import answer, check_below, keeper_of
+from edge_reclass_service.keeping.requests import ERRORS, answer, check_below, keeper_of
 from edge_reclass_service.keeping.scans import DifferentRequestError
 from edge_reclass_service.keeping.wire import Scan, ScanList, ScanRequest
 from edge_reclass_service.problems import Problem, ProblemBody
@@ -23,9 +23,7 @@ async def add(request: Request) -> Response:
     if not settings.roots:
         raise Problem(403, "outside-roots", "this service has no roots; start it with --root DIR")
     check_below(settings.roots, wanted.paths)
-    key = request.headers.get(KEY)
-    if key is not None and not 0 < len(key) <= 200:
-        raise Problem(400, "key", f"{KEY}: expected 1 to 200 characters")
+    key = request.headers.get(KEY) or None
     try:
         number, _ = await keeper.write(lambda state: keeper.scans.add(state, wanted, key))
     except DifferentRequestError as error:
@@ -67,11 +65,11 @@ ROUTES = [
         "/v1/scans",
         add,
         ScanRequest,
-        {202: Scan, 403: ProblemBody, 409: ProblemBody},
+        {202: Scan, 403: ProblemBody, 409: ProblemBody, **ERRORS},
         "Have files and folders looked at, by default the roots",
         headers={KEY: "The same key names the same scan: a request that may have come through can be sent again."},
     ),
-    Described("GET", "/v1/scans", listed, None, {200: ScanList}, "The latest scans, newest first"),
-    Described("GET", "/v1/scans/{id:int}", one, None, {200: Scan, 404: ProblemBody}, "How far a scan is"),
-    Described("DELETE", "/v1/scans/{id:int}", cancel, None, {202: Scan, 404: ProblemBody}, "Take a scan back"),
+    Described("GET", "/v1/scans", listed, None, {200: ScanList, **ERRORS}, "The latest scans, newest first"),
+    Described("GET", "/v1/scans/{id:int}", one, None, {200: Scan, **ERRORS}, "How far a scan is"),
+    Described("DELETE", "/v1/scans/{id:int}", cancel, None, {202: Scan, **ERRORS}, "Take a scan back"),
 ]

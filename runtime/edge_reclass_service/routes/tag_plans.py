@@ -11,7 +11,7 @@ from starlette.responses import Response
 from edge_reclass.library import PlanRequest, PlanStep, TagPlan, TagPlans
 from edge_reclass_service.bodies import body_as, query_as
 from edge_reclass_service.described import Described
-from edge_reclass_service.keeping.requests import answer, check_below, keeper_of
+from edge_reclass_service.keeping.requests import ERRORS, answer, check_below, keeper_of
 from edge_reclass_service.keeping.wire import Number
 from edge_reclass_service.problems import Problem, ProblemBody
 from edge_reclass_service.service import service_of
@@ -80,17 +80,22 @@ async def _plan(request: Request, number: int) -> TagPlan:
 
 
 ROUTES = [
-    Described("POST", "/v1/tag-plans", add, PlanRequest, {202: TagPlan, 403: ProblemBody}, "Plan genres to be written"),
-    Described("GET", "/v1/tag-plans", listed, None, {200: PlanList}, "All plans, newest first"),
     Described(
-        "GET", "/v1/tag-plans/{id:int}", one, None, {200: PlanSeen, 404: ProblemBody}, "A plan's files", query=Query
+        "POST",
+        "/v1/tag-plans",
+        add,
+        PlanRequest,
+        {202: TagPlan, 403: ProblemBody, **ERRORS},
+        "Plan genres to be written",
     ),
+    Described("GET", "/v1/tag-plans", listed, None, {200: PlanList, **ERRORS}, "All plans, newest first"),
+    Described("GET", "/v1/tag-plans/{id:int}", one, None, {200: PlanSeen, **ERRORS}, "A plan's files", query=Query),
     Described(
         "POST",
         "/v1/tag-plans/{id:int}/approve",
         approve,
         None,
-        {200: TagPlan, 404: ProblemBody, 409: ProblemBody},
+        {200: TagPlan, 409: ProblemBody, **ERRORS},
         "Approve of a plan",
     ),
 ]

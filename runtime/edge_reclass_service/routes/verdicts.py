@@ -9,15 +9,41 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_reclass.errors import Status
 from edge_reclass.library import State, Wanted
 from edge_reclass_service.bodies import query_as
 from edge_reclass_service.described import Described
-from edge_reclass_service.keeping.requests import answer, keeper_of, known
+from edge_reclass_service.keeping.requests import ERRORS, answer, keeper_of, known
 from edge_reclass_service.keeping.wire import Number, TrackName, described
-from edge_reclass_service.problems import Problem, ProblemBody
+from edge_reclass_service.problems import Problem
 
 _ABSENT = {"any": None, "yes": True, "no": False}
+
+StatusName = Literal[
+    "ok",
+    "unsure",
+    "silent",
+    "too_short",
+    "missing",
+    "unreadable",
+    "unsupported",
+    "corrupt",
+    "empty",
+    "too_long",
+    "out_of_memory",
+    "timeout",
+    "crashed",
+    "error",
+    "quarantined",
+    "corrected",
+]
+"""Those of verdicts, and of what a person corrected."""
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A track: its absolute path, or Base64 of its bytes where it is not valid UTF-8; one of them."""
+
+    path: str | None = None
+    path_bytes: str | None = None
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -25,7 +51,7 @@ class Query(msgspec.Struct, frozen=True):
 
     since: Number = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 500
-    status: str | None = None
+    status: StatusName | None = None
     genre: str | None = None
     path_prefix: str | None = None
     scan: Number | None = None
@@ -47,8 +73,6 @@ class Verdicts(msgspec.Struct, frozen=True):
 async def changes(request: Request) -> Response:
     """What changed since a cursor."""
     query = query_as(request, Query)
-    if query.status not in (None, *Status, "corrected"):
-        raise Problem(400, "query", f"status: expected one of {', '.join(Status)}, corrected, got {query.status!r}")
     prefix = None if query.path_prefix is None else os.fsencode(query.path_prefix)
     wanted = Wanted(
         genre=query.genre,
@@ -66,8 +90,12 @@ async def changes(request: Request) -> Response:
 
 
 async def track(request: Request) -> Response:
-    """One track, as /v1/verdicts has it, with ``first_seen`` and ``last_seen``; only these keys where it has no verdict."""
-    name = query_as(request, TrackName)
+    """One track, as /v1/verdicts has it, with ``first_seen`` and ``last_seen``; before it is classified, only these."""
+    query = query_as(request, Named)
+    try:
+        name = TrackName(query.path, query.path_bytes)
+    except ValueError as error:
+        raise Problem(404, "unknown-track", str(error)) from error
 
     def seen(state: State) -> dict[str, Any]:
         row = known(state, name.file)
@@ -77,6 +105,8 @@ async def track(request: Request) -> Response:
 
 
 ROUTES = [
-    Described("GET", "/v1/verdicts", changes, None, {200: Verdicts}, "What changed since a cursor", query=Query),
-    Described("GET", "/v1/tracks", track, None, {200: dict[str, Any], 404: ProblemBody}, "One track", query=TrackName),
+    Described(
+        "GET", "/v1/verdicts", changes, None, {200: Verdicts, **ERRORS}, "What changed since a cursor", query=Query
+    ),
+    Described("GET", "/v1/tracks", track, None, {200: dict[str, Any], **ERRORS}, "One track", query=Named),
 ]

@@ -28,20 +28,23 @@ Status = Literal["preparing", "ready", "failed", "approved", "applied"]
 WRITTEN: Final = "written"
 """Outcome of a step."""
 
+_Path = Annotated[str, msgspec.Meta(max_length=4096, pattern="^/[^\\x00]*$")]
+
 
 class PlanRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Which genres would go into which tracks of a state, by default into all that have none."""
 
-    paths: Annotated[list[str], msgspec.Meta(max_length=10_000)] = []
+    paths: Annotated[
+        list[Annotated[str, msgspec.Meta(max_length=4096, pattern="^/[^\\x00]*$")]], msgspec.Meta(max_length=10_000)
+    ] = []
     """Tracks, and folders; none: all tracks."""
     mode: Mode = "fill"
     min_confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
-    top: Annotated[int, msgspec.Meta(ge=1, le=20)] = 1
 
     @property
     def rules(self) -> Rules:
         """As ``tag`` has them."""
-        return Rules(self.mode, self.min_confidence, self.top)
+        return Rules(self.mode, self.min_confidence)
 
 
 class PlanStep(msgspec.Struct):

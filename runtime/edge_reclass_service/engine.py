@@ -19,7 +19,6 @@ from edge_reclass.errors import EdgeReclassError, EngineError
 from edge_reclass_service.probe import Probed, probe
 from edge_reclass_service.problems import Problem
 
-
 _STUCK_SECONDS = 1800.0
 """Three times what a worker may take for the longest track."""
 

@@ -124,6 +124,10 @@ class AsyncClient(BaseClient):
         """See :meth:`Client.uncorrect`."""
         await self._call(calls.uncorrect(path))
 
+    async def skip(self, path: str | os.PathLike[str], skipped: bool = True) -> None:
+        """See :meth:`Client.skip`."""
+        await self._call(calls.skip(path, skipped))
+
     async def _call(self, call: calls.Call[T]) -> T:
         upload, retries = Upload(call.body), Retries(self.patience)
         while True:

@@ -1,11 +1,11 @@
 /* classify SOCKET [-j] [-s] FILE…: a line for each file, by the service that listens at SOCKET.
- *     cc -std=c11 -O2 -o classify classify.c edge_reclass.c
+ *     cc -std=c11 -O2 -o classify classify.c edge-reclass.c
  * -j prints the service's JSON; -s sends the files' content, for those that the service may not read.
  * Exit codes: 0 all have an answer, 2 wrong usage, 3 some have none, 5 the service cannot be used. */
 #include <stdio.h>
 #include <string.h>
 
-#include "edge_reclass.h"
+#include "edge-reclass.h"
 
 int main(int count, char **words)
 {

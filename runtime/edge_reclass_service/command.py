@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -162,7 +163,10 @@ def serve(
             write_tags,
         )
         code = serving.serve(settings, sockets)
-    raise typer.Exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)  # all is closed; to take a Python with its libraries apart can take seconds on a busy machine
 
 
 def _need_extra() -> None:

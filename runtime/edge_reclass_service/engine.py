@@ -19,6 +19,9 @@ from edge_reclass.errors import EdgeReclassError, EngineError
 from edge_reclass_service.probe import Probed, probe
 from edge_reclass_service.problems import Problem
 
+_STUCK_SECONDS = 1800.0
+"""Three times what a worker may take for the longest track."""
+
 
 class Engine:
     """The one :class:`edge_reclass.WorkerPool` of the service, for requests and for whoever scans.
@@ -43,7 +46,7 @@ class Engine:
             room: requests that are worked on or wait at a time.
             idle: seconds without a user after which the pool is closed.
             spool: where the probe's track is written for a moment.
-            told: is told of each request's verdict, on the thread of the event loop.
+            told: is told of each verdict, from any thread.
             on_failure: see above.
         """
         self._open_pool, self._room, self._idle, self._spool = open_pool, room, idle, spool
@@ -53,6 +56,7 @@ class Engine:
         self._pool: WorkerPool | None = None
         self._users, self._used = 0, time.monotonic()
         self._closed = False
+        self._began: dict[int, float] = {}
         self._threads = ThreadPoolExecutor(room, thread_name_prefix="edge-reclass-request")
         self._typical = 1.0
         self._lanes = 1
@@ -158,12 +162,27 @@ class Engine:
             detail = "the service is being stopped" if self._closed else f"the service cannot go on: {error}"
             raise Problem(503, "stopping", detail, {"Retry-After": "10"}) from error
         self._typical += 0.2 * (time.monotonic() - began - self._typical)
-        self._told(verdict)
+        self.tell(verdict)
         return verdict
 
+    def tell(self, verdict: Verdict) -> None:
+        """Count a verdict, whoever asked for it; from any thread."""
+        self._told(verdict)
+
     def _classify(self, path: str | os.PathLike[str]) -> Verdict:
-        with self.pool() as pool:
-            return pool.classify(path)
+        me = object()
+        self._began[id(me)] = time.monotonic()
+        try:
+            with self.pool() as pool:
+                return pool.classify(path)
+        finally:
+            del self._began[id(me)]
+
+    @property
+    def stuck(self) -> bool:
+        """True if a request gets no verdict, although each track has its limit: a device that does not come back."""
+        began = list(self._began.values())
+        return bool(began) and time.monotonic() - min(began) > _STUCK_SECONDS
 
     def release_when_idle(self) -> bool:
         """Close the pool if nobody has used it for a while, and say so. Not on the event loop's thread."""

@@ -166,6 +166,7 @@ async def _tend(engine: Engine) -> None:
     """Signs of life, and encoders closed when nobody needs them."""
     while True:
         await asyncio.sleep(_TICK)
-        notify_alive()
+        if not engine.stuck:  # else systemd's watchdog starts it anew
+            notify_alive()
         if await asyncio.to_thread(engine.release_when_idle):
             say("nothing to do: the encoders are closed")

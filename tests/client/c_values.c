@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "edge_reclass.h"
+#include "edge-reclass.h"
 
 int main(int count, char **words)
 {

@@ -31,7 +31,7 @@ def compiled(folder: Path, main: Path, sanitized: bool) -> Path:
     if compiler is None:
         pytest.skip("no C compiler (cc, gcc or clang)")
     program = folder / f"{main.stem}-{sanitized}"
-    files = [str(main), str(SOURCE / "edge_reclass.c"), f"-I{SOURCE}", "-o", str(program)]
+    files = [str(main), str(SOURCE / "edge-reclass.c"), f"-I{SOURCE}", "-o", str(program)]
     if sanitized:
         (folder / "try.c").write_text("int main(void) { return 0; }\n")
         tried = subprocess.run(
@@ -88,7 +88,7 @@ def test_an_arm64_program_says_the_same(socket_path: str, tiny: Path, music: Pat
     compiler, qemu = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64-static")
     if compiler is None or qemu is None:
         pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64-static")
-    program, files = tmp_path / "classify", [str(SOURCE / name) for name in ("classify.c", "edge_reclass.c")]
+    program, files = tmp_path / "classify", [str(SOURCE / name) for name in ("classify.c", "edge-reclass.c")]
     subprocess.run([compiler, *WARNINGS, "-static", *files, "-o", str(program)], check=True, timeout=300)
     tracks = [music / "a.wav", music / "b.flac"]
     done = call(Path(qemu), program, socket_path, "-j", *tracks)

@@ -45,7 +45,7 @@ def test_c(socket_path: str, music: Path, tmp_path: Path) -> None:
         pytest.skip("no C compiler (cc or gcc)")
     (block,) = blocks("c")
     (tmp_path / "main.c").write_text(block.replace("/tmp/er.sock", socket_path))
-    files = [str(tmp_path / "main.c"), str(SOURCE / "edge_reclass.c")]
+    files = [str(tmp_path / "main.c"), str(SOURCE / "edge-reclass.c")]
     done([compiler, *WARNINGS, f"-I{SOURCE}", *files, "-o", str(tmp_path / "main")])
     assert done([str(tmp_path / "main"), str(music / "a.wav")]) == "Alpha\n"
 

@@ -229,6 +229,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self.cascades = [None, None]
+        self.lanes = 2
         self.go = threading.Event()
         self.done: list[str] = []
         self._threads = ThreadPoolExecutor(2)

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from command import Done, run
+from edge_reclass.cli.review import SentAnswers
 from edge_reclass.client import Client
 from edge_reclass.library import State, Wanted
+from edge_reclass.library.review.queue import Queue
 from libraries import Library, library, small_bundle
 from served import PATIENCE, Served, serving
 
@@ -140,6 +142,20 @@ def test_events_go_on_where_they_were_cut_off(library: Library) -> None:
     with serve(library) as served:
         stream = Stream(served, None, since=0)
         client = Client(served.socket)
+        pages: list[list[str]] = []
+
+        def follow() -> None:
+            own, cursor = list[str](), 0
+            until = time.monotonic() + PATIENCE
+            while len(own) < 12 and time.monotonic() < until:
+                page = served.get(f"/v1/verdicts?since={cursor}&limit=2").json
+                own += names(library, page["verdicts"])
+                cursor = page["next"]
+            pages.append(own)
+
+        readers = [threading.Thread(target=follow) for _ in range(2)]
+        for reader in readers:
+            reader.start()
         client.start_scan()
         seen = list(stream.verdicts(4))
         stream.close()
@@ -150,6 +166,9 @@ def test_events_go_on_where_they_were_cut_off(library: Library) -> None:
         assert len({path for _, path in seen}) == 12
         ended = next(event for event in again if event["event"] == "scan" and json.loads(event["data"])["ended"])
         assert json.loads(ended["data"])["counts"]["done"] == 12
+        for reader in readers:
+            reader.join(PATIENCE)
+        assert [len(set(own)) for own in pages] == [len(own) for own in pages] == [12, 12]
 
         began = time.monotonic()
         assert served.stop() == 0  # although a stream is open
@@ -207,7 +226,7 @@ def test_classify_beside_a_service_gives_the_same_verdicts(library: Library) -> 
     assert classify(library, "--bundle", library.bundle).stdout == ""  # alone again: nothing is left to do
 
 
-def test_a_root_that_is_not_mounted_takes_nothing_away(library: Library) -> None:
+def test_a_root_that_is_not_mounted_takes_nothing_away_and_a_second_service_is_refused(library: Library) -> None:
     with serve(library) as served:
         client = Client(served.socket)
         assert scanned(client).counts["done"] == 3
@@ -223,40 +242,14 @@ def test_a_root_that_is_not_mounted_takes_nothing_away(library: Library) -> None
         (library.root / "away").rename(library.music)
         assert scanned(client).status == "done"
 
-
-def test_what_writes_in_other_ways_borrows_the_state(library: Library) -> None:
-    with serve(library) as served:
-        client = Client(served.socket)
-        scanned(client)
-        kept = run("library", "forget", library.file, library.music / "album")
-        assert kept.returncode == 0 and "waits until this is done" in kept.stderr
-        assert len(list(client.verdicts())) == 1
-        with client.borrow_state():
-            news = eventually(lambda: served.ask("PUT", "/v1/skipped", {"path": str(library.music / "three.wav")}))
-            assert news.kind == "state-busy" and f"process {os.getpid()}" in news.json["detail"]
-            assert news.headers["retry-after"]
-        assert served.ask("PUT", "/v1/skipped", {"path": str(library.music / "three.wav")}).json["skipped"]
-        assert scanned(client).counts["done"] == 2
-        assert run("library", "vacuum", library.file).returncode == 0
+        watched = run("watch", library.music, "--state", library.file, "--bundle", library.bundle)
+        assert watched.returncode == 2 and "--watch" in watched.stderr
+        with serve(library, ready=False) as second:
+            assert second.process.wait(PATIENCE) == 2
+            assert f"process {served.process.pid}" in second.said()
 
 
-def test_a_borrower_that_dies_gives_the_state_back(library: Library) -> None:
-    with serve(library) as served:
-        client = Client(served.socket)
-        connection = served.connect()
-        connection.request("POST", "/v1/state/lend")
-        response = connection.getresponse()
-        assert response.readline() == b"lent\n"
-        with State.open(library.file, write=True):
-            connection.close()
-            response.close()
-        assert scanned(client).counts["done"] == 3
-
-
-def test_answers_of_a_review_go_to_the_service(library: Library) -> None:
-    from edge_reclass.cli.review import SentAnswers
-    from edge_reclass.library.review.queue import Queue
-
+def test_what_writes_in_other_ways_borrows_the_state_and_answers_are_sent(library: Library) -> None:
     with serve(library) as served:
         client = Client(served.socket)
         scanned(client)
@@ -272,44 +265,25 @@ def test_answers_of_a_review_go_to_the_service(library: Library) -> None:
             assert len(state.skipped()) == 1
         assert [change.corrected for change in client.verdicts(3)] == ["Beta"]
 
+        kept = run("library", "forget", library.file, library.music / "album")
+        assert kept.returncode == 0 and "waits until this is done" in kept.stderr
+        assert len(list(client.verdicts())) == 1
+        with client.borrow_state():
+            news = eventually(lambda: served.ask("PUT", "/v1/skipped", {"path": str(library.music / "three.wav")}))
+            assert news.kind == "state-busy" and f"process {os.getpid()}" in news.json["detail"]
+            assert news.headers["retry-after"]
+        assert served.ask("PUT", "/v1/skipped", {"path": str(library.music / "three.wav")}).json["skipped"]
+        assert scanned(client).counts["done"] == 2
+        assert run("library", "vacuum", library.file).returncode == 0
 
-def test_a_second_service_and_watch_say_who_holds_the_state(library: Library) -> None:
-    with serve(library) as served, serve(library, ready=False) as second:
-        assert second.process.wait(PATIENCE) == 2
-        assert f"process {served.process.pid}" in second.said()
-        watched = run("watch", library.music, "--state", library.file, "--bundle", library.bundle)
-        assert watched.returncode == 2 and "--watch" in watched.stderr
-
-
-def test_a_service_without_a_state_has_no_scans(library: Library) -> None:
-    with serving(library.root, "--root", library.music, "--bundle", library.bundle, "--workers", 1) as served:
-        assert served.ask("POST", "/v1/scans", {}).kind == served.get("/v1/events").kind == "no-state"
-
-
-def test_many_readers_see_each_change_once_while_a_scan_runs(library: Library) -> None:
-    for number in range(12):
-        library.add(f"more/{number}.wav")
-    with serve(library) as served:
-        client = Client(served.socket)
-        found: list[list[str]] = []
-
-        def follow() -> None:
-            own, cursor = list[str](), 0
-            until = time.monotonic() + PATIENCE
-            while len(own) < 15 and time.monotonic() < until:
-                page = served.get(f"/v1/verdicts?since={cursor}&limit=2").json
-                own += names(library, page["verdicts"])
-                cursor = page["next"]
-            found.append(own)
-
-        readers = [threading.Thread(target=follow) for _ in range(3)]
-        for reader in readers:
-            reader.start()
-        client.start_scan()
-        for reader in readers:
-            reader.join(PATIENCE)
-        assert [len(own) for own in found] == [15] * 3
-        assert all(len(set(own)) == 15 for own in found)
+        connection = served.connect()  # a borrower that dies
+        connection.request("POST", "/v1/state/lend")
+        response = connection.getresponse()
+        assert response.readline() == b"lent\n"
+        with State.open(library.file, write=True):
+            connection.close()
+            response.close()
+        assert scanned(client).counts["to_do"] == 0
 
 
 def test_a_service_that_watches_classifies_what_comes_and_lends_the_state(library: Library) -> None:

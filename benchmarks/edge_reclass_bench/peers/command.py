@@ -20,9 +20,7 @@ def peers(
         list[str], typer.Argument(help="Audio files, and folders that are searched for them.", metavar="PATH...")
     ],
     bundle: Annotated[Path | None, typer.Option(help="Bundle directory. [default: the starter bundle]")] = None,
-    tasks: Annotated[
-        str, typer.Option(help="Some of features,encoders,files,service; or all.")
-    ] = "all",
+    tasks: Annotated[str, typer.Option(help="Some of features,encoders,files,service; or all.")] = "all",
     encoders: Annotated[
         str | None, typer.Option(help="Stages whose encoders are compared, comma-separated. [default: all]")
     ] = None,

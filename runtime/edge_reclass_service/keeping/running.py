@@ -71,7 +71,6 @@ class Running:
             try:
                 updater.update(some, self, ready=self._is_ready, found=self._found)
             except UsageError as error:
-                self.problems.append((some[0], str(error)))
                 self.error = str(error) if self.error is None else f"{self.error}; {error}"
 
     def _is_ready(self, track: Track) -> bool:

@@ -50,7 +50,7 @@ class Scans:
         self._told = told
         self._writer, self._basis, self._pool = writer, basis, pool
         self._roots = [os.fspath(root) for root in roots]
-        self._cancelled: set[int] = set()
+        self._cancelled: int | None = None
         self._running: Running | None = None
 
     @property
@@ -95,13 +95,12 @@ class Scans:
     def cancel(self, state: State, number: int) -> None:
         """Take a scan back; one that runs ends at the next track. One that has ended stays as it is."""
         with state.transaction():
-            state.connection.execute(
-                "UPDATE scan SET status = 'cancelled', ended = ?1 WHERE id = ?2 AND id IS NOT ?3"
-                " AND status IN ('waiting', 'running')",
-                (now(), number, self.running),
-            )
-        if self.running == number:
-            self._cancelled.add(number)
+            done = state.connection.execute(
+                "UPDATE scan SET status = 'cancelled', ended = ? WHERE id = ? AND status IN ('waiting', 'running')",
+                (now(), number),
+            ).rowcount
+        if done and self.running == number:
+            self._cancelled = number
 
     def listed(self, state: State, limit: int = 100) -> list[Scan]:
         """The latest scans, newest first."""
@@ -169,15 +168,14 @@ class Scans:
         except EdgeReclassError as reason:
             status, error = "failed", str(reason)
         finally:
-            self._running = None
-            self._cancelled.discard(number)
+            self._running = self._cancelled = None
         counts = {**msgspec.to_builtins(running.counts), "problems": running.problems}
         with suppress(EdgeReclassError):  # a full disk: it counts as not ended, and goes on at the next start
             _note(state, number, status, error, json.dumps(counts))
 
     def _between(self) -> None:
         self._writer.between()
-        if self.running in self._cancelled:
+        if self._cancelled is not None:
             raise Cancelled
 
 

@@ -136,8 +136,9 @@ class Scan(msgspec.Struct, kw_only=True):
     since: int
     counts: Counts
     problems: list[tuple[str, str]] = []
-    """Folders that could not be searched, or that are not there, and why."""
+    """Folders that could not be searched, and why."""
     error: str | None
+    """Why it failed, as of folders that are not there."""
 
 
 class ScanList(msgspec.Struct):

@@ -25,7 +25,7 @@ from edge_reclass_service.service import Service, service_of
 _TICK = 0.25
 """Seconds between looks at what is new: at most four events of a scan's progress a second."""
 _PING = 15
-_MOST_STREAMS = 64
+_MOST_STREAMS = 16
 _PAGE = 200
 
 
@@ -59,7 +59,7 @@ async def _events(service: Service, keeper: Keeper, cursor: int) -> AsyncIterato
     try:  # what cannot be read ends the stream: its reader comes again
         news: StateNews | None = None
         scans: dict[int, Scan] = {}
-        seen = -1
+        seen, listed = -1, list[Scan]()
         while not service.stopping.is_set():
             began = time.monotonic()
             if (revision := keeper.writer.revision) != seen:
@@ -71,11 +71,11 @@ async def _events(service: Service, keeper: Keeper, cursor: int) -> AsyncIterato
                     yield _event("state", now, cursor)
                 more = True
                 while more and not service.stopping.is_set():
-                    rows, cursor, more = await keeper.read(partial(_page, after=cursor))
+                    rows, cursor, more, listed = await keeper.read(partial(_look, keeper=keeper, after=cursor))
                     for row in rows:
                         yield _event("verdict", described(row), row.change or cursor)
-                for scan in reversed(await keeper.read(lambda state: keeper.scans.listed(state, 10))):
-                    if scans.get(scan.id) != scan and not (first and scan.ended is not None):
+                for scan in reversed(listed):
+                    if scans.get(scan.id) != scan and not (first and scan.ended is not None and scan is not listed[0]):
                         yield _event("scan", scan)
                     scans[scan.id] = scan
             with suppress(TimeoutError, asyncio.TimeoutError):
@@ -86,8 +86,10 @@ async def _events(service: Service, keeper: Keeper, cursor: int) -> AsyncIterato
         keeper.streams -= 1
 
 
-def _page(state: State, after: int) -> tuple[list[TrackRow], int, bool]:
-    return state.changes(after, Wanted(absent=None), _PAGE)
+def _look(state: State, keeper: Keeper, after: int) -> tuple[list[TrackRow], int, bool, list[Scan]]:
+    """What changed, in a page, and the latest scans; these first: verdicts come before the end of their scan."""
+    scans = keeper.scans.listed(state, 10)
+    return *state.changes(after, Wanted(absent=None), _PAGE), scans
 
 
 def _event(name: str, values: object, cursor: int | None = None) -> ServerSentEvent:

@@ -34,6 +34,13 @@ class ServedScan:
 
     def __init__(self, client: Client, paths: Sequence[str], *, redo: bool, retry_failed: bool) -> None:
         self._client = client
+        for path in paths:
+            try:
+                path.encode()
+            except UnicodeEncodeError as error:
+                raise UsageError(
+                    f"{printable(path)}: the service cannot be told a name that is not UTF-8; name the folder it is in"
+                ) from error
         # With a key, a request whose answer was lost is sent again without a second scan.
         self._scan = client.start_scan(
             [absolute(path) for path in paths], redo=redo, retry_failed=retry_failed, key=uuid.uuid4().hex

@@ -1,4 +1,4 @@
-/* A client of `edge-reclass serve` for C programs: this header, edge_reclass.c, and libc.
+/* A client of `edge-reclass serve` for C programs: this header, edge-reclass.c, and libc.
  *
  *     struct edge_reclass service = EDGE_RECLASS("/run/edge-reclass/edge-reclass.sock");
  *     struct edge_reclass_answer answer;

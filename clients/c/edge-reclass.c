@@ -1,7 +1,7 @@
-/* See edge_reclass.h. HTTP/1.0 over a Unix socket: the answer is never in chunks, and ends with the connection. */
+/* See edge-reclass.h. HTTP/1.0 over a Unix socket: the answer is never in chunks, and ends with the connection. */
 #define _POSIX_C_SOURCE 200809L
 
-#include "edge_reclass.h"
+#include "edge-reclass.h"
 
 #include <errno.h>
 #include <fcntl.h>

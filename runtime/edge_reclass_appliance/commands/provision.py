@@ -144,6 +144,7 @@ def _all(ours: Steps, options: argparse.Namespace, plan: Plan, found: program.Pr
     steps.tell_upgrade(ours, plan)
     steps.user_step(ours, plan)
     steps.folders_step(ours, plan)
+    steps.devices_step(ours, plan, trial, found.python)
     found.step(ours, options.wheelhouse, trial)
     program.tools_step(ours, plan)
     program.commands_step(ours, plan, places.COMMANDS)

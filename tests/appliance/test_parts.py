@@ -35,9 +35,8 @@ def mounts(tmp_path: Path, kind: str) -> str:
     ],
 )
 def test_what_mends_closed_music_depends_on_its_file_system(tmp_path: Path, kind: str, says: str) -> None:
-    tmp_path.chmod(0o755)
     folder = tmp_path / "music"
-    folder.mkdir()
+    folder.mkdir(mode=0o755)
     (folder / "mine").mkdir(mode=0o700)
     assert says in music.remedy(folder / "mine", folder, SERVICE, {}, mounts(tmp_path, kind))
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge_reclass_appliance.commands import COMMANDS
-from edge_reclass_appliance.errors import ApplianceError
+from edge_reclass_appliance.errors import FAILED, ApplianceError
 
 EXIT_CODES = """\
 Exit codes: 0 done, or nothing to do; 1 a step failed; 2 wrong usage; 3 --check found something to do; 4 a bundle is
@@ -58,6 +58,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "python3 -m edge
         if error.fix:
             print(f"  to fix it: {error.fix}", file=sys.stderr)
         return error.code
+    except OSError as error:  # what no step foresaw, such as a full disk
+        print(f"error: {error}; what was in use before is still in use", file=sys.stderr)
+        print("  to fix it: df -h; then run this again", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("interrupted; what was in use before is still in use", file=sys.stderr)
         return 130

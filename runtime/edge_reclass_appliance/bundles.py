@@ -86,24 +86,23 @@ class Bundles:
         before = re.sub(r" program=.*", "", files.read(self.folder / _VERIFIED / name))
         return before != re.sub(r" program=.*", "", self.verified_for())
 
-    def inspect(self, folder: Path) -> Inspected:
-        """Check every hash of a bundle, as the service.
+    def inspect(self, folder: Path, source: Path | None = None) -> Inspected:
+        """Check every hash of a bundle, as the service. ``source`` is where it came from, for messages.
 
         Raises:
             ApplianceError: it is not valid (``BAD_BUNDLE``).
         """
-        fix = f"edge-reclass inspect {folder}   (or copy the bundle again)"
+        shown = folder if source is None else source
+        fix = f"edge-reclass inspect {shown}   (or copy the bundle again)"
         command = [self.program.command, "inspect", str(folder), "--format", "json"]
-        said = self.trial.require(command, f"{folder} is no valid bundle", fix, BAD_BUNDLE)
+        said = self.trial.require(command, f"{shown} is no valid bundle", fix, BAD_BUNDLE)
         try:
             bundle = json.loads(said)
             name = re.sub(r"[^A-Za-z0-9._-]", "_", bundle["name"]).lstrip(".") or "bundle"
             graphs = any(stage["encoder"]["kind"] == "waveform" for stage in bundle["stages"])
             return Inspected(f"{name}-{bundle['digest'][:12]}", graphs)
         except (ValueError, KeyError, TypeError) as error:
-            raise ApplianceError(
-                f"inspect said of {folder} what is not understood: {error}", fix, BAD_BUNDLE
-            ) from error
+            raise ApplianceError(f"inspect said of {shown} what is not understood: {error}", fix, BAD_BUNDLE) from error
 
     def require_intact(self, name: str) -> Inspected:
         """An installed bundle has to be whole, and still the one that its folder's name says.
@@ -152,7 +151,7 @@ class Bundles:
                 (``BAD_BUNDLE``).
         """
         name = found.name
-        fix = f"edge-reclass-appliance bundle install {folder}   again, after what is said above was mended"
+        fix = "edge-reclass-appliance bundle install DIR_OR_TAR   again, after what is said above was mended"
         say(f"trying bundle {name} on this device")
         with self.trial.folder() as work:
             on = ["--device", "cpu"]
@@ -225,7 +224,7 @@ class Bundles:
         incoming.chmod(0o755)
         try:
             folder = self._unpack(source, incoming)
-            found = self.inspect(folder)
+            found = self.inspect(folder, source)
             name, there = found.name, self.folder / found.name
             good = there.is_dir() and self.is_intact(name)
             if good and self.is_verified(name) and self.engines_in_place(there):

@@ -52,5 +52,25 @@ def device_groups(root: Path) -> list[str]:
     return sorted((owners | {name for name in _USUAL_GROUPS if name in known}) - {"", "root"})
 
 
+def nodes(root: Path) -> list[Path]:
+    """The nodes that the service has to open: not those that a driver keeps for root (nvidia-caps)."""
+    own = _found(root, NODES)
+    return own + [node for node in _found(root, DRIVER_NODES) if node.stat().st_gid != 0]
+
+
+def why_closed(root: Path, node: Path) -> tuple[str, str]:
+    """Why the service may not open a node, and the command that mends it."""
+    found = node.stat()
+    name = {number: group for group, number in users.groups(root).items()}.get(found.st_gid)
+    mode = f"/{node.relative_to(root)} (mode {found.st_mode & 0o7777:04o}, group {name or found.st_gid})"
+    again = "sudo apt-get install --reinstall nvidia-l4t-init && sudo reboot   (brings the rules that set its group)"
+    if name is None:
+        fix = f"sudo groupadd --system --gid {found.st_gid} {'video' if found.st_gid == 44 else 'render'}"
+        return f"{mode}: that group has no name on this machine, so no service can be in it", fix
+    if name == "root" or not found.st_mode & 0o020:
+        return f"{mode}: it is open to root alone", again
+    return f"{mode}: it stays closed although the service is in that group", "edge-reclass doctor"
+
+
 def _found(root: Path, patterns: tuple[str, ...]) -> list[Path]:
     return [node for pattern in patterns for node in sorted((root / "dev").glob(pattern))]

@@ -26,7 +26,10 @@ def remedy(closed: Path, music: Path, user: User, groups: dict[str, int], mounts
         groups: name → number of the machine's groups.
         mounts: the kernel's list of mounts.
     """
-    blocked = next((one for one in reversed([closed, *closed.parents]) if not may(one, user, one == closed)), closed)
+    way = [*reversed(closed.parents), closed]
+    inside = [one for one in way if one == music or music in one.parents]
+    # What is inside comes first: above it, the sandbox passes a home that is closed.
+    blocked = next((one for one in (*inside, *way) if not may(one, user, one == closed)), closed)
     place, kind = mount_of(blocked, mounts)
     name, shown = user.name, shlex.quote(str(blocked))
     try:

@@ -258,8 +258,15 @@ def commands_step(steps: Steps, plan: Plan, folder: str) -> None:
         todo.append((link, target))
     names = ", ".join(link.name for link, _ in todo)
     if steps.settle("commands", same=not todo, now=f"{folder}/edge-reclass", todo=f"link {names} in {folder}"):
-        for link, target in todo:
-            files.switch(link, target)
+        try:
+            for link, target in todo:
+                files.switch(link, target)
+        except OSError as error:
+            text = (
+                f"{folder} cannot be written ({error.strerror}): call them as {', '.join(command_links(plan).values())}"
+            )
+            steps.step("warning", "commands", text)
+            return
         steps.step("done", "commands", f"{names} in {folder}")
 
 

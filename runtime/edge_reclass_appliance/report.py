@@ -129,7 +129,8 @@ def write(root: Path, settings: Settings, *, failed: bool) -> str:
         html = [program, "library", "report", str(state), "--no-tags", "--output", str(folder / "library.html")]
         subprocess.run(html, stdin=subprocess.DEVNULL, check=False)
     _keep(folder / "latest.txt", text)
-    _keep(folder / f"{time.strftime('%Y-%m-%d')}.txt", text)
+    today = folder / f"{time.strftime('%Y-%m-%d')}.txt"  # of every run of the day
+    _keep(today, "\n".join(filter(None, (files.read(today), text))))
     if not failed:  # what is new now is told again by the next report
         _keep(folder / "seen.json", json.dumps(now))
     _forget_old(folder)

@@ -6,8 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from edge_reclass_appliance import files, installation, music, places, power, units, users
-from edge_reclass_appliance.errors import ApplianceError
+from edge_reclass_appliance import devices, files, installation, music, places, power, units, users
+from edge_reclass_appliance.errors import UNSUPPORTED, ApplianceError
 from edge_reclass_appliance.saying import Steps, say
 from edge_reclass_appliance.services import Services
 from edge_reclass_appliance.trial import Trial, look
@@ -103,6 +103,38 @@ def music_step(steps: Steps, plan: Plan, trial: Trial, python: str) -> None:
         steps.step("warning", "music", f"--tags: {name} may not write into {shown}; to fix it: {fix}   (package acl)")
     if not sight.closed and not sight.absent:
         steps.step("same", "music", f"{sight.files} files can be read in {shown}")
+
+
+_OPEN = """
+import os, sys
+for path in sys.argv[1:]:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+    except PermissionError:
+        print(path)
+    except OSError:
+        pass
+"""
+
+
+def devices_step(steps: Steps, plan: Plan, trial: Trial, python: str) -> None:
+    """Whether the service may open the GPU's device nodes, tried as the service.
+
+    Raises:
+        ApplianceError: it may not: the GPU's driver would not start (``UNSUPPORTED``).
+    """
+    if plan.machine.device == "cpu" or steps.check:
+        return
+    nodes = devices.nodes(plan.root)
+    done = trial.run([python, "-I", "-c", _OPEN, *map(str, nodes)])
+    closed = done.stdout.splitlines()
+    if done.returncode != 0:
+        raise ApplianceError(f"the GPU's device nodes cannot be tried as the service: {done.stderr.strip()}")
+    if closed:
+        why, fix = devices.why_closed(plan.root, Path(closed[0]))
+        raise ApplianceError(f"the service may not open {why}: the GPU's driver would not start", fix, UNSUPPORTED)
+    groups = ", ".join(devices.device_groups(plan.root)) or "none"
+    steps.step("same", "devices", f"the service opens {len(nodes)} nodes of the GPU; groups {groups}")
 
 
 def settings_step(steps: Steps, plan: Plan) -> None:

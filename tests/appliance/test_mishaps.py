@@ -216,3 +216,10 @@ def test_a_killed_trial_leaves_nothing_behind(device: Device, tmp_path: Path) ->
     assert list(device.state.glob(".trial.*"))
     assert device.bundle("install", str(bundle)).returncode == 0
     assert not list(device.state.glob(".trial.*")) and not list(device.state.glob("bundles/.incoming.*"))
+
+
+def test_what_no_step_foresaw_ends_with_a_message(device: Device) -> None:
+    (device.root / "etc/systemd/system/edge-reclass.timer").mkdir()  # of another mode, and no file
+    done = device.provision("--yes")
+    assert done.returncode == 1
+    assert "what was in use before is still in use" in done.stderr and "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
-"""provision.sh for real: a wheelhouse's wheels, the starter bundle, verification and smoke test, without a network.
+"""provision.sh for real: a wheelhouse's wheels, the starter bundle, its trial, without a network.
 
-``EDGE_RECLASS_WHEELHOUSE`` names a wheelhouse for this machine, a Debian 12 (target ``debian12``, for this processor:
-``jetson/make_wheelhouse.sh`` makes aarch64 ones). Needs root, for a network namespace without a network.
+``EDGE_RECLASS_WHEELHOUSE`` names a wheelhouse for this machine, a Debian 12 (target ``debian12`` or
+``debian12-amd64``). Needs root, for a network namespace without a network.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def provision(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_real_installation(root: Path) -> None:
     done = provision(root, "--yes", "--insecure", "--wheelhouse", WHEELHOUSE)
     assert done.returncode == 0, done.stderr
-    assert "a made tone is " in done.stderr
+    assert "done       bundle" in done.stderr
     again = provision(root, "--yes")
     assert again.returncode == 0, again.stderr
     assert "nothing was changed" in again.stderr

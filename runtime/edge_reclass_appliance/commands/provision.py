@@ -149,6 +149,7 @@ def _all(ours: Steps, options: argparse.Namespace, plan: Plan, found: program.Pr
         steps.tell_upgrade(ours, plan)
         steps.user_step(ours, plan)
         steps.folders_step(ours, plan)
+        steps.devices_step(ours, plan, trial, found.python)
         found.step(ours, wheelhouse, trial)
         program.tools_step(ours, plan)
         program.commands_step(ours, plan, places.COMMANDS)
@@ -248,7 +249,7 @@ def _finish(ours: Steps, plan: Plan) -> int:
         "nothing was changed: everything is in place" if not ours.done else f"done: {ours.done} steps changed something"
     )
     if ours.warnings:
-        say(f"{ours.warnings} warnings: see above; run this again afterwards")
+        say(f"warnings: {ours.warnings}, see above; run this again afterwards")
     current = files.link_target(plan.root / places.BUNDLES[1:] / CURRENT)
     say(f"bundle {current} on {plan.machine.device}; music {', '.join(plan.settings.music)}; verdicts {places.LIBRARY}")
     say(f"look at it: sudo edge-reclass library status {places.LIBRARY};  journalctl -u edge-reclass")

@@ -193,8 +193,8 @@ def _service(plan: Plan) -> str:
     ]
     service: Properties = [
         # READY=1 when everything is open; WATCHDOG=1 while it lives. A track that hangs costs itself: workers have a
-        # limit of their own.
-        ("Type", "notify"),
+        # limit of their own. A run that finds nothing new ends without READY=1.
+        ("Type", "notify" if resident else "exec"),
         ("NotifyAccess", "main"),
         ("TimeoutStartSec", "15min"),
         ("TimeoutStopSec", "30s"),
@@ -219,7 +219,8 @@ def _service(plan: Plan) -> str:
         unit.append(("OnSuccess", REPORT))
         # The watchdog is told after each track: a worker has 10 minutes for one at most, and the encoders come on top.
         # 3: some tracks failed, each with its reason.
-        service += [("WatchdogSec", "30min"), ("SuccessExitStatus", "3 143"), ("StandardOutput", "null")]
+        service += [("WatchdogSec", "30min"), ("SuccessExitStatus", "3 143")]
+        service += [("StandardOutput", "null"), ("StandardError", "journal")]
         install = []
     return _text(Unit=unit, Service=[*service, *sandbox(plan)], Install=install)
 

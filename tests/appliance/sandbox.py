@@ -30,6 +30,7 @@ _ELSEWHERE = {
     ),
     *("SuccessExitStatus", "Restart", "RestartSec", "RestartPreventExitStatus", "RestartSteps", "RestartMaxDelaySec"),
     *("SyslogIdentifier", "StandardInput", "StandardOutput", "StandardError"),
+    *("RuntimeDirectory", "RuntimeDirectoryMode"),
     # Needs control groups, which belong to systemd: not tried here.
     *("MemoryMax", "TasksMax", "OOMPolicy", "IPAddressDeny", "DevicePolicy"),
     *("OOMScoreAdjust", "LimitCORE", "Nice"),
@@ -46,6 +47,7 @@ _TRANSLATED = {
     *(
         "ProtectSystem",
         "ReadWritePaths",
+        "ReadOnlyPaths",
         "ProtectHome",
         "BindReadOnlyPaths",
         "BindPaths",
@@ -99,10 +101,14 @@ def command(
         arguments += ["--tmpfs", "/tmp", "--tmpfs", "/var/tmp"]
     for path in outside:
         arguments += ["--ro-bind", str(path), str(path)]
-    for path in words(unit, "Service", "BindReadOnlyPaths"):
-        arguments += ["--ro-bind", path, path]
-    for path in (*words(unit, "Service", "BindPaths"), *words(unit, "Service", "ReadWritePaths")):
-        arguments += ["--bind", path, path]
+    for option, keys in (
+        ("--ro-bind", ["BindReadOnlyPaths"]),
+        ("--bind", ["BindPaths", "ReadWritePaths"]),
+        ("--ro-bind", ["ReadOnlyPaths"]),
+    ):
+        for path in (word for key in keys for word in words(unit, "Service", key)):
+            optional = "-try" if path.startswith("-") else ""
+            arguments += [f"{option}{optional}", path.removeprefix("-"), path.removeprefix("-")]
     for name in words(unit, "Service", "CacheDirectory"):
         (cache / name).mkdir(exist_ok=True)
         arguments += ["--tmpfs", "/var/cache", "--bind", str(cache / name), f"/var/cache/{name}"]

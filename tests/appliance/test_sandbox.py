@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 import socket
@@ -12,11 +11,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from appliance import sandbox
-from appliance.unit_file import JETSON, Unit, last, parse, render
+from appliance.unit_file import Unit, last, parse, plan
+from edge_reclass_appliance import tone, units
 
 REASON = sandbox.unavailable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no sandbox here: {REASON}")
@@ -26,11 +27,10 @@ PROGRAM = Path(sys.prefix) / "bin" / "edge-reclass"
 
 @dataclass(frozen=True)
 class Appliance:
-    """A device in a folder: what provision.sh would have made."""
+    """A device in a folder: what an installation would have made."""
 
     unit: Unit
     music: Path
-    results: Path
     state: Path
     cache: Path
 
@@ -39,37 +39,34 @@ class Appliance:
         return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
 
     def _outside(self) -> list[Path]:
-        """Where a test keeps what a device has in /opt and /var: the Python, the checkout, the state."""
+        """Where a test keeps what a device has in /opt and /srv: the Python, the checkout, the music."""
         checkout = Path(__file__).resolve().parents[2]
-        return [Path(sys.base_prefix).resolve(), Path(sys.prefix), checkout, self.state]
+        return [Path(sys.base_prefix).resolve(), Path(sys.prefix), checkout, self.music]
 
     @property
     def service(self) -> list[str]:
         return shlex.split(last(self.unit, "Service", "ExecStart"))
 
+    def verdicts(self) -> list[dict[str, Any]]:
+        export = [str(PROGRAM), "library", "export", str(self.state / "library.state")]
+        done = subprocess.run(export, capture_output=True, text=True, check=True, timeout=120)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
 
 @pytest.fixture
 def appliance(tmp_path: Path) -> Appliance:
+    """With the unit of a run at a time of the day, which ends."""
     from edge_reclass.bundle.loading import starter_path
 
-    folders = {name: tmp_path / name for name in ("the music", "results", "state", "cache")}
+    folders = {name: tmp_path / name for name in ("the music", "state", "cache")}
     for folder in folders.values():
         folder.mkdir()
-    bundles = folders["state"] / "bundles"
-    bundles.mkdir()
-    (bundles / "current").symlink_to(starter_path())
-    text = render(
-        "edge-reclass.service",
-        {
-            "MUSIC": str(folders["the music"]),
-            "RESULTS": str(folders["results"]),
-            "STATE": str(folders["state"]),
-            "BUNDLES": str(bundles),
-            "ENGINES": str(folders["state"] / "engines"),
-            "PREFIX": str(tmp_path / "opt"),
-        },
-    ).replace(str(tmp_path / "opt" / "venv"), sys.prefix)
-    return Appliance(parse(text), folders["the music"], folders["results"], folders["state"], folders["cache"])
+    (folders["state"] / "bundles").mkdir()
+    (folders["state"] / "engines").mkdir()
+    (folders["state"] / "bundles/current").symlink_to(starter_path())
+    text = units.render(plan(when="daily", music=(str(folders["the music"]),)))[units.SERVICE]
+    text = text.replace("/var/lib/edge-reclass", str(folders["state"])).replace("/opt/edge-reclass/venv", sys.prefix)
+    return Appliance(parse(text), folders["the music"], folders["state"], folders["cache"])
 
 
 @pytest.fixture
@@ -93,24 +90,15 @@ def listening() -> Iterator[int]:
         thread.join()
 
 
-def write_tone(path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("smoke", JETSON / "bin" / "smoke.py")
-    assert spec is not None and spec.loader is not None
-    smoke = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(smoke)
-    smoke.write_tone(path)
-
-
 needs_program = pytest.mark.skipif(not PROGRAM.is_file(), reason=f"edge-reclass is not installed: no {PROGRAM}")
 
 
 @needs_program
 def test_the_units_own_command_classifies(appliance: Appliance) -> None:
-    write_tone(appliance.music / "a tone.wav")
+    tone.write(appliance.music / "a tone.wav")
     done = appliance.run(appliance.service)
     assert done.returncode == 0, done.stderr
-    (line,) = (appliance.results / "verdicts.jsonl").read_text().splitlines()
-    verdict = json.loads(line)
+    (verdict,) = appliance.verdicts()
     assert verdict["status"] == "unsure"  # a tone is no music
     assert verdict["bundle"] == "starter"
     assert [path.name for path in appliance.music.iterdir()] == ["a tone.wav"]
@@ -126,7 +114,7 @@ def test_real_audio_has_the_same_verdict_as_outside(appliance: Appliance, data: 
         soundfile.write(appliance.music / f"{clip.stem}.wav", samples, rate, subtype="PCM_16")
     done = appliance.run(appliance.service)
     assert done.returncode == 0, done.stderr
-    inside = [json.loads(line) for line in (appliance.results / "verdicts.jsonl").read_text().splitlines()]
+    inside = appliance.verdicts()
     outside = subprocess.run(
         [str(PROGRAM), "classify", str(appliance.music), "--format", "jsonl"],
         capture_output=True,
@@ -136,7 +124,9 @@ def test_real_audio_has_the_same_verdict_as_outside(appliance: Appliance, data: 
     )
     expected = [json.loads(line) for line in outside.stdout.splitlines()]
     keys = ("path", "status", "genre", "confidence", "decided_by")
-    assert [[one[key] for key in keys] for one in inside] == [[one[key] for key in keys] for one in expected]
+    assert sorted([one[key] for key in keys] for one in inside) == sorted(
+        [one[key] for key in keys] for one in expected
+    )
     assert {one["status"] for one in inside} == {"ok"}
     # The neural stage ran in there too: no code was made at run time, no forbidden system call was needed.
     assert "musicnn" in {stage["name"] for one in inside for stage in one["stages"]}
@@ -149,14 +139,15 @@ def test_nothing_else_is_possible(appliance: Appliance, listening: int) -> None:
         "/opt",
         "/usr/lib",
         str(appliance.music),
-        str(appliance.state),
+        str(appliance.state / "bundles"),
+        str(appliance.state / "engines"),
         str(Path(sys.prefix)),
     ]
     probe = [
         sys.executable,
         str(Path(__file__).with_name("probe.py")),
         str(listening),
-        str(appliance.results),
+        str(appliance.state),
         *forbidden,
     ]
     outside = json.loads(subprocess.run(probe, capture_output=True, text=True, check=True, timeout=60).stdout)
@@ -189,15 +180,15 @@ def test_without_the_sandbox_the_same_network_would_be_reached(appliance: Applia
     service["RestrictAddressFamilies"] = ["AF_UNIX AF_INET"]
     service["MemoryDenyWriteExecute"] = ["no"]
     service["ReadWritePaths"].append(shlex.quote(str(appliance.music)))
-    probe = [sys.executable, str(Path(__file__).with_name("probe.py")), str(listening), str(appliance.results)]
-    done = appliance.run([*probe, str(appliance.music), str(appliance.state)])
+    probe = [sys.executable, str(Path(__file__).with_name("probe.py")), str(listening), str(appliance.state)]
+    done = appliance.run([*probe, str(appliance.music), str(appliance.state / "bundles")])
     assert done.returncode == 0, done.stderr
     inside = json.loads(done.stdout)
     assert inside["tcp connection"] == "yes"
     assert inside["write and execute"] == "yes"
     assert inside[f"write {appliance.music}"] == "yes"
     assert inside["netlink socket"] != "yes"
-    assert inside[f"write {appliance.state}"] != "yes"
+    assert inside[f"write {appliance.state / 'bundles'}"] != "yes"
 
 
 def test_a_directive_that_is_not_translated_is_an_error(appliance: Appliance) -> None:
@@ -209,8 +200,8 @@ def test_a_directive_that_is_not_translated_is_an_error(appliance: Appliance) ->
 @needs_program
 def test_the_watchdog_is_told(appliance: Appliance, tmp_path: Path) -> None:
     for name in ("one.wav", "two.wav"):
-        write_tone(appliance.music / name)
-    address = appliance.results / "notify"  # a path that is visible in there, as /run/systemd/notify is on a device
+        tone.write(appliance.music / name)
+    address = appliance.state / "notify"  # a path that is visible in there, as /run/systemd/notify is on a device
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(str(address))
         channel.settimeout(5)

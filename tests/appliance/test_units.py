@@ -101,6 +101,7 @@ def test_a_service_that_runs_for_years() -> None:
     assert last(service, "Service", "MemoryMax") == "75%"
     assert last(service, "Service", "User") == "edge-reclass"
     nightly = unit(SERVICE, plan(when="daily"))
+    assert last(nightly, "Service", "Type") == "exec"  # where nothing is new, it ends without READY=1
     assert {"3", "143"} == set(words(nightly, "Service", "SuccessExitStatus"))  # some tracks failed; stopped
     assert last(nightly, "Unit", "OnSuccess") == units.REPORT
 

@@ -248,7 +248,7 @@ def _finish(ours: Steps, plan: Plan) -> int:
         "nothing was changed: everything is in place" if not ours.done else f"done: {ours.done} steps changed something"
     )
     if ours.warnings:
-        say(f"{ours.warnings} warnings: see above; run this again afterwards")
+        say(f"warnings: {ours.warnings}, see above; run this again afterwards")
     current = files.link_target(plan.root / places.BUNDLES[1:] / CURRENT)
     say(f"bundle {current} on {plan.machine.device}; music {', '.join(plan.settings.music)}; verdicts {places.LIBRARY}")
     say(f"look at it: sudo edge-reclass library status {places.LIBRARY};  journalctl -u edge-reclass")

@@ -121,7 +121,7 @@ def _music(root: Path, folder: str, name: str) -> MusicState:
     try:
         if not path.is_dir():
             return MusicState(folder, False, f"{folder} is not there; to fix it: findmnt --verify; sudo mount --all")
-        above = [one for one in reversed(path.parents) if one.is_relative_to(root)]
+        above = [one for one in reversed(path.parents) if one.is_relative_to(root) and one != root]
         closed = next((one for one in above if not music.may(one, user, False)), None)
         inside = list(_some_of(path))
     except PermissionError as error:

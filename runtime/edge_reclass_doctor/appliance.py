@@ -138,7 +138,7 @@ def _some_of(folder: Path) -> Iterator[Path]:
     """The first files and folders below, without hidden ones; a folder that this user may not read is one of them."""
     left = _LOOKED_AT
     for base, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "lost+found")
         for name in (*folders, *sorted(name for name in names if not name.startswith("."))):
             path = Path(base, name)
             if path.is_symlink():

@@ -82,6 +82,7 @@ def night(box: Box) -> str:
     box.wait(f"systemctl show {SERVICE} -p SubState --value | grep -E '^(dead|failed|auto-restart)$'", 600)
     said = box.run(f"systemctl show {SERVICE} -p Result,ExecMainStatus").stdout.split()
     box.run(f"systemctl stop {SERVICE}", check=False)
+    print(box.run(f"journalctl -u {SERVICE} --no-pager -o cat -n 12").stdout)
     return " ".join(said)
 
 
@@ -107,11 +108,12 @@ def test_installed_from_the_package(box: Box, songs: Path) -> None:
     put(box, songs, "album/a.flac", "album/b.flac", "c.flac")
     box.copy(Path(os.environ["EDGE_RECLASS_DEB"]), "/root/edge-reclass.deb")
     box.run("dpkg -i /root/edge-reclass.deb")
+    # The tests of a checkout try its program, not the package's.
+    box.copy(RUNTIME / "edge_reclass_appliance", "/usr/lib/edge-reclass/edge_reclass_appliance")
     done = box.run(f"edge-reclass-appliance provision --yes --music {MUSIC} --calendar '*-*-* 02:30:00'")
     print(done.stderr)
     again = box.run("edge-reclass-appliance provision --yes")
     assert "nothing was changed" in again.stderr, again.stderr
-    # The tests of a checkout try its program, not the package's.
     site = box.run("/opt/edge-reclass/venv/bin/python -c 'import edge_reclass; print(edge_reclass.__path__[0])'").stdout
     for package in ("edge_reclass", "edge_reclass_appliance", "edge_reclass_doctor"):
         box.copy(RUNTIME / package, f"{Path(site.strip()).parent}/{package}")

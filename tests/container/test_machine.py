@@ -162,11 +162,11 @@ def test_a_disk_that_is_not_mounted(box: Box, songs: Path) -> None:
     after = results(box)
     said("a disk is not mounted", before, after, ended)
     assert kept(before, after)
+    assert "not mounted?" in box.run(f"journalctl -u {SERVICE} --no-pager -o cat -n 12").stdout
     box.run(f"mount {disk} {USB}")
     ended = night(box)
     said("mounted again", after, results(box), ended)
     assert results(box) == before
-    box.run(f"umount {USB}; rmdir {USB}")
 
 
 def test_a_folder_that_cannot_be_read(box: Box) -> None:
@@ -233,7 +233,7 @@ def test_the_clock_jumps(box: Box, songs: Path, jump: str) -> None:
         pytest.skip("the base has no libfaketime")
     before = results(box)
     put(box, songs, f"clock{jump}/a.flac")
-    lines = f"[Service]\nEnvironment=LD_PRELOAD={FAKETIME} FAKETIME={jump} DONT_FAKE_MONOTONIC=1 FAKETIME_NO_CACHE=1\n"
+    lines = f"[Service]\nEnvironment=LD_PRELOAD={FAKETIME} FAKETIME={jump} DONT_FAKE_MONOTONIC=1 FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_NO_CACHE=1\n"
     box.run(f"mkdir -p /etc/systemd/system/{SERVICE}.d; printf '{lines}' > /etc/systemd/system/{SERVICE}.d/clock.conf")
     box.run("systemctl daemon-reload")
     ended = night(box)

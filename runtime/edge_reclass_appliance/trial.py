@@ -186,6 +186,7 @@ for top in sys.argv[1:]:
         continue
     found["writable"] &= os.access(top, os.W_OK | os.X_OK)
     for folder, folders, names in os.walk(top, onerror=closed):
+        folders[:] = [name for name in folders if name != "lost+found"]
         for name in names:
             path = os.path.join(folder, name)
             if os.access(path, os.R_OK):

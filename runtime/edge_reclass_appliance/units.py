@@ -220,6 +220,7 @@ def _service(plan: Plan) -> str:
         # The watchdog is told after each track: a worker has 10 minutes for one at most, and the encoders come on top.
         # 3: some tracks failed, each with its reason.
         service += [("WatchdogSec", "30min"), ("SuccessExitStatus", "3 143")]
+        # Verdicts are in the state. What the program says goes to the journal: standard error would follow to null.
         service += [("StandardOutput", "null"), ("StandardError", "journal")]
         install = []
     return _text(Unit=unit, Service=[*service, *sandbox(plan)], Install=install)

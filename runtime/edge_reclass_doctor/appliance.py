@@ -121,7 +121,7 @@ def _music(root: Path, folder: str, name: str) -> MusicState:
     try:
         if not path.is_dir():
             return MusicState(folder, False, f"{folder} is not there; to fix it: findmnt --verify; sudo mount --all")
-        above = [one for one in reversed(path.parents) if one.is_relative_to(root)]
+        above = [one for one in reversed(path.parents) if one.is_relative_to(root) and one != root]
         closed = next((one for one in above if not music.may(one, user, False)), None)
         inside = list(_some_of(path))
     except PermissionError as error:
@@ -138,7 +138,7 @@ def _some_of(folder: Path) -> Iterator[Path]:
     """The first files and folders below, without hidden ones; a folder that this user may not read is one of them."""
     left = _LOOKED_AT
     for base, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "lost+found")
         for name in (*folders, *sorted(name for name in names if not name.startswith("."))):
             path = Path(base, name)
             if path.is_symlink():

@@ -82,6 +82,7 @@ def night(box: Box) -> str:
     box.wait(f"systemctl show {SERVICE} -p SubState --value | grep -E '^(dead|failed|auto-restart)$'", 600)
     said = box.run(f"systemctl show {SERVICE} -p Result,ExecMainStatus").stdout.split()
     box.run(f"systemctl stop {SERVICE}", check=False)
+    print(box.run(f"journalctl -u {SERVICE} --no-pager -o cat -n 12").stdout)
     return " ".join(said)
 
 
@@ -107,11 +108,12 @@ def test_installed_from_the_package(box: Box, songs: Path) -> None:
     put(box, songs, "album/a.flac", "album/b.flac", "c.flac")
     box.copy(Path(os.environ["EDGE_RECLASS_DEB"]), "/root/edge-reclass.deb")
     box.run("dpkg -i /root/edge-reclass.deb")
+    # The tests of a checkout try its program, not the package's.
+    box.copy(RUNTIME / "edge_reclass_appliance", "/usr/lib/edge-reclass/edge_reclass_appliance")
     done = box.run(f"edge-reclass-appliance provision --yes --music {MUSIC} --calendar '*-*-* 02:30:00'")
     print(done.stderr)
     again = box.run("edge-reclass-appliance provision --yes")
     assert "nothing was changed" in again.stderr, again.stderr
-    # The tests of a checkout try its program, not the package's.
     site = box.run("/opt/edge-reclass/venv/bin/python -c 'import edge_reclass; print(edge_reclass.__path__[0])'").stdout
     for package in ("edge_reclass", "edge_reclass_appliance", "edge_reclass_doctor"):
         box.copy(RUNTIME / package, f"{Path(site.strip()).parent}/{package}")
@@ -160,11 +162,11 @@ def test_a_disk_that_is_not_mounted(box: Box, songs: Path) -> None:
     after = results(box)
     said("a disk is not mounted", before, after, ended)
     assert kept(before, after)
+    assert "not mounted?" in box.run(f"journalctl -u {SERVICE} --no-pager -o cat -n 12").stdout
     box.run(f"mount {disk} {USB}")
     ended = night(box)
     said("mounted again", after, results(box), ended)
     assert results(box) == before
-    box.run(f"umount {USB}; rmdir {USB}")
 
 
 def test_a_folder_that_cannot_be_read(box: Box) -> None:
@@ -231,7 +233,7 @@ def test_the_clock_jumps(box: Box, songs: Path, jump: str) -> None:
         pytest.skip("the base has no libfaketime")
     before = results(box)
     put(box, songs, f"clock{jump}/a.flac")
-    lines = f"[Service]\nEnvironment=LD_PRELOAD={FAKETIME} FAKETIME={jump} DONT_FAKE_MONOTONIC=1 FAKETIME_NO_CACHE=1\n"
+    lines = f"[Service]\nEnvironment=LD_PRELOAD={FAKETIME} FAKETIME={jump} DONT_FAKE_MONOTONIC=1 FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_NO_CACHE=1\n"
     box.run(f"mkdir -p /etc/systemd/system/{SERVICE}.d; printf '{lines}' > /etc/systemd/system/{SERVICE}.d/clock.conf")
     box.run("systemctl daemon-reload")
     ended = night(box)

@@ -67,7 +67,7 @@ def test_the_state_of_a_library(library: Library, tmp_path: Path) -> None:
     known: dict[str, int] = {"lost": 0, "kept": 0, "torn": 0}
     moments = 0
     cut = None
-    for cut in some(recording.cuts(), 10):
+    for cut in some(recording.cuts(), 40):
         moments += 1
         cut.restore(home)
         if not file.exists() or not file.stat().st_size:
@@ -106,7 +106,7 @@ def test_tags_and_their_journal(tags: tuple[Recording, Path, dict[Path, str]]) -
     file = root / "library.state"
     seen: set[tuple[str, bool]] = set()
     moments = 0
-    for cut in some(recording.cuts(seed=1), 8):
+    for cut in some(recording.cuts(seed=1), 40):
         moments += 1
         where = (cut.done, cut.after, cut.disk)
         cut.restore(root)

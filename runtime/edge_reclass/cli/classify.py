@@ -265,6 +265,7 @@ def classify(
             tracks = [track for track in tracks if part.holds(os.fsencode(track.path))]
         _refuse_inputs(output, files_from, bundle, tracks)
         if library is not None and not tracks:
+            notify.ready("nothing to do")  # else systemd takes a run without work for one that failed
             library.nothing_to_do(format, top)
             failed = 0
         else:

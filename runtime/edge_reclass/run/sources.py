@@ -7,10 +7,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from edge_reclass.audio.formats import has_audio_suffix
 from edge_reclass.errors import UsageError
+
+_OF_FSCK: Final = "lost+found"
+"""The folder at the top of an ext4 disk, which only root may read; it is passed over as hidden ones are."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class TrackSearch:
 
     def _child(self, entry: os.DirEntry[str]) -> tuple[str, os.DirEntry[str] | None] | None:
         """Path of an entry, and the entry if it is a file; None if it is skipped, which is then counted."""
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or entry.name == _OF_FSCK:
             self.skipped_hidden += 1
             return None
         try:

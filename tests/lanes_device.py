@@ -68,10 +68,10 @@ class SharingDevice(OrtBackend):
 
 
 def traced_peak(pool: CascadePool, path: Path) -> int:
-    """Bytes that a warm pool allocates at a time, while it classifies one track 8 times."""
+    """Bytes that a warm pool allocates at a time, while it classifies one track 4 times."""
 
     def classify() -> None:
-        assert {verdict.status for verdict in pool.classify_many([path] * 8)} == {"ok"}
+        assert {verdict.status for verdict in pool.classify_many([path] * 4)} == {"ok"}
 
     classify()
     return min(traced(classify).peaks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,4 +54,6 @@ def second_file_system(tmp_path: Path) -> Path:
     shm = Path("/dev/shm")
     if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev or not os.access(shm, os.W_OK):
         pytest.skip("no second file system: /dev/shm is none, or cannot be written")
+    if shutil.disk_usage(shm).free < 64 << 20:
+        pytest.skip("no second file system: less than 64 MiB are free in /dev/shm")
     return shm / f"edge-reclass-{os.getpid()}-{tmp_path.name}"

@@ -357,11 +357,16 @@ def test_seeks_and_does_not_decode_the_whole_track(kind: str, made: Made, monkey
     assert 44_100 <= read <= 2 * 44_100
 
 
+@pytest.fixture(scope="module")
+def forty_seconds() -> synth.Signal:
+    return synth.music(40)
+
+
 @pytest.mark.parametrize("kind", [".wav", ".flac", ".mp3", ".m4a", ".alac.m4a", ".wma"])
-def test_allocates_nothing_that_grows(kind: str, tmp_path: Path) -> None:
+def test_allocates_nothing_that_grows(kind: str, forty_seconds: synth.Signal, tmp_path: Path) -> None:
     if kind in synth.AV_FORMATS:
         pytest.importorskip("av")
-    path = synth.write(tmp_path / f"a{kind}", synth.music(40), 44_100)
+    path = synth.write(tmp_path / f"a{kind}", forty_seconds, 44_100)
     out = np.empty(40 * 44_100, dtype=np.float32)
     decoder = Decoder()
     decoder.decode(path, [ExcerptSpec("center", 1.0)], out)  # imports

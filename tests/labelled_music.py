@@ -16,7 +16,7 @@ GENRES = ("Drone", "Loop", "March")
 
 
 def base(root: Path, *, accept: float = 0.9) -> Path:
-    """Two stages of 64 values for a second each; the head of the second takes both."""
+    """Two stages of 64 values for a second each; the head of the second takes both. Policies: ladder, thorough."""
     stages = [
         bundles.waveform_stage("low", dim=PARTS),
         bundles.waveform_stage("high", dim=PARTS, head={"inputs": ["low", "high"]}),
@@ -25,9 +25,9 @@ def base(root: Path, *, accept: float = 0.9) -> Path:
         {"after": "low", "weights": {"low": 1.0}, "accept": accept, "windows": 1},
         {"after": "high", "weights": {"high": 1.0}},
     ]
-    return bundles.make_bundle(
-        root, stages, policies={"ladder": {"vote": "soft", "steps": steps}}, default_policy="ladder"
-    )
+    patient = [{"after": "low", "weights": {"low": 1.0}, "accept": 1.0}, {"after": "high", "weights": {"high": 1.0}}]
+    policies = {"ladder": {"vote": "soft", "steps": steps}, "thorough": {"vote": "soft", "steps": patient}}
+    return bundles.make_bundle(root, stages, policies=policies, default_policy="ladder")
 
 
 def track(genre: int, number: int, seconds: float = 3.0) -> NDArray[np.float32]:

@@ -62,18 +62,21 @@ def from_folders(root: Path) -> Data:
     counts too, if mutagen is installed. Raises ``UsageError`` where there are fewer than 2 such folders.
     """
     genres = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    tracks = []
+    tracks, notes = [], []
     for folder in genres:
-        for found in TrackSearch([folder]):
+        search = TrackSearch([folder])
+        for found in search:
             between = found.path.relative_to(folder).parts[:-1]
             belongs = (("artist", _same(between[0])),) if between and not _nobody(between[0]) else ()
             tracks.append(Labelled(found.path, folder.name, belongs))
+        notes += [f"warning: {printable(str(path))}: cannot be searched ({why})" for path, why in search.problems]
     if len({track.genre for track in tracks}) < 2:
         raise UsageError(
             f"{root}: expected a folder for each genre with its tracks in it, and at least 2 of them; found"
             f" {_listed(sorted({track.genre for track in tracks})) or 'none with audio files'}"
         )
-    return with_tags(tracks)
+    read = with_tags(tracks)
+    return Data(read.tracks, (*notes, *read.notes))
 
 
 def from_csv(table: Path) -> Data:

@@ -44,11 +44,11 @@ def test_what_is_known_of_a_group_does_not_leak_into_its_fold() -> None:
     # Each artist has a sound of its own and one genre by chance: only who has heard the artist can know.
     random = np.random.default_rng(3)
     artist = np.repeat(np.arange(40), 4)
-    vectors = random.normal(0, 1, (40, 30))[artist] + random.normal(0, 0.05, (160, 30))
+    vectors = random.normal(0, 1, (40, 100))[artist] + random.normal(0, 0.05, (160, 100))
     genres = [("Jazz", "Rock")[i] for i in random.permutation(np.arange(40) % 2)[artist]]
     grouped = Task(examples(vectors, genres, [f"g{a}" for a in artist]), ["Jazz", "Rock"], SIMPLE, {})
     apart = replace(grouped, examples=examples(vectors, genres, [f"g{i}" for i in range(160)]))
-    assert accuracy(apart) > 0.85, "with the artist on both sides it looks good"
+    assert accuracy(apart) > 0.9, "with the artist on both sides it looks good"
     assert accuracy(grouped) < 0.7
 
 

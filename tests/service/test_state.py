@@ -317,12 +317,16 @@ def test_a_tag_plan_is_approved_over_http_and_carried_out_by_the_command(library
     with serve(library) as served:
         client = Client(served.socket)
         scanned(client)
+        for file in before:
+            file.chmod(0o444)  # as the service's user sees them
         asked = served.ask("POST", "/v1/tag-plans", {"paths": [str(library.music / "album")]})
         assert (asked.status, asked.headers["location"]) == (202, "/v1/tag-plans/1")
         seen = eventually(lambda: (now := served.get("/v1/tag-plans/1").json)["plan"]["status"] == "ready" and now)
         assert [(step["before"], step["genres"], step["outcome"]) for step in seen["steps"]] == [
             ([], ["Alpha"], None)
         ] * 2
+        for file in before:
+            file.chmod(0o644)
         assert "no tag plan is approved" in run("tag", library.file, "--apply-approved").stderr
         assert served.ask("POST", "/v1/tag-plans/1/approve").json["status"] == "approved"
         assert served.ask("POST", "/v1/tag-plans/1/approve").kind == "plan"

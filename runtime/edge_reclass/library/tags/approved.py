@@ -112,7 +112,8 @@ class TagPlans:
 
         import_mutagen()
         listed = of_state(self._state, map(Path, request.paths))
-        session = Session(request.rules, roots, state=self._state, rows=listed, journal=Journal.of_state(self._state))
+        log = Journal.of_state(self._state)
+        session = Session(request.rules, roots, state=self._state, rows=listed, journal=log, by_another=True)
         steps = []
         for path, _ in listed:
             if not goes_on():

@@ -56,6 +56,7 @@ class Session:
         journal: for writing; None for a dry run.
         break_links: write files that have several names, under the one that is listed.
         keep_mtime: leave the times of files as they were.
+        by_another: another user writes, so that it is not asked whether we may.
     """
 
     def __init__(
@@ -68,12 +69,13 @@ class Session:
         journal: Journal | None = None,
         break_links: bool = False,
         keep_mtime: bool = False,
+        by_another: bool = False,
     ) -> None:
         self.rules = rules
         self._roots = {os.path.realpath(root) for root in roots}
         self._state = state
         self._journal = journal
-        self._break_links, self._keep_mtime = break_links, keep_mtime
+        self._break_links, self._keep_mtime, self._by_another = break_links, keep_mtime, by_another
         self._rows: dict[Path, list[int]] = defaultdict(list)
         for path, row in rows:
             self._rows[_real(path)].append(row)
@@ -107,7 +109,8 @@ class Session:
         if change is None:
             return Outcome(candidate, Fate.SAME)
         change = self._with_original(change, found)
-        check_writable(path, found.status)
+        if not self._by_another:
+            check_writable(path, found.status)
         self._check_unchanged(candidate, found)
         if found.status.st_nlink > 1 and not self._break_links:
             return Outcome(candidate, Fate.LINKED, f"it has {found.status.st_nlink} names", found, change)

@@ -20,6 +20,7 @@ _REFERENCE = "#/components/schemas/"
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _ALWAYS = (400, 401, 403, 500)
 """What any address may answer, before or beside what it is for."""
+_WITH_A_BODY = (408, 413, 415, 503)
 _WORDS = {
     200: "All is well",
     201: "Made",
@@ -123,7 +124,8 @@ def _operation(one: Described, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responses(one: Described, schemas: dict[str, Any]) -> dict[str, Any]:
-    wanted: dict[int, Any] = {**dict.fromkeys(_ALWAYS, ProblemBody), **one.responses}
+    codes = (*_ALWAYS, *(_WITH_A_BODY if one.body is not None or one.bodies else ()))
+    wanted: dict[int, Any] = {**dict.fromkeys(codes, ProblemBody), **one.responses}
     responses = {}
     for code, kind in sorted(wanted.items()):
         response: dict[str, Any] = {"description": _WORDS.get(code, "See the summary")}

@@ -29,10 +29,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(file)
 
 
-def test_the_wheel_has_six_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_has_seven_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
     info = f"edge_reclass-{edge_reclass.__version__}.dist-info"
-    packages = {f"edge_reclass{beside}" for beside in ("", "_doctor", "_service", "_export", "_learn", "_bench")}
+    beside = ("", "_appliance", "_doctor", "_service", "_export", "_learn", "_bench")
+    packages = {f"edge_reclass{name}" for name in beside}
     assert tops == {*packages, info}
     assert {f"{package}/py.typed" for package in tops - {info}} <= set(wheel.namelist())
     assert not [name for name in wheel.namelist() if "export/starter" in name], "the starter's fitting is not for users"

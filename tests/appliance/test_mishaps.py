@@ -35,13 +35,22 @@ def test_a_full_disk_never_replaces_a_file_with_half_of_it(tmp_path: Path) -> No
 
 def test_a_hardened_root_makes_what_the_service_can_read(tmp_path: Path, bundle: Path) -> None:
     device = fake_root.make(tmp_path / "device", JETPACK6)
-    options = ["--root", str(device.root), "--yes", "--wheelhouse", str(device.wheelhouse), "--bundle", str(bundle)]
+    options = [
+        "--root",
+        str(device.root),
+        "--yes",
+        "--insecure",
+        "--wheelhouse",
+        str(device.wheelhouse),
+        "--bundle",
+        str(bundle),
+    ]
     strict = ["bash", "-c", 'umask 077; exec "$@"', "-"]
     done = device._run([*strict, str(JETSON / "provision.sh"), *options], {})
     assert done.returncode == 0, done.stderr
     second = fake_root.write_bundle(tmp_path / "second", "two", "others")
     tool = str(device.root / "opt/edge-reclass/bin/edge-reclass-appliance")
-    install = ["bundle", "--root", str(device.root), "install", str(second)]
+    install = ["bundle", "--root", str(device.root), "install", str(second), "--insecure"]
     done = device._run([*strict, sys.executable, "-IB", tool, *install], {})
     assert done.returncode == 0, done.stderr
     ours = [device.root / "opt/edge-reclass", device.state, device.root / "etc/edge-reclass"]
@@ -190,7 +199,7 @@ def test_a_power_cut_before_any_rename_of_an_update(tmp_path: Path, bundle: Path
     assert device.install("--no-units", "--bundle", str(bundle)).returncode == 0
 
     def install(bundle: Path, renames: int) -> subprocess.CompletedProcess[str]:
-        options = ["bundle", "--root", str(device.root), "install", str(bundle)]
+        options = ["bundle", "--root", str(device.root), "install", str(bundle), "--insecure"]
         return device._run([sys.executable, "-IB", "-c", _KILLER, str(RUNTIME), str(renames), *options], {})
 
     for renames in range(20):

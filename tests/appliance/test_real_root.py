@@ -118,7 +118,7 @@ def run(
 def test_the_whole_way(device: Device) -> None:
     fake_root.write_bundle(device.base / "bundle", "one")
     provision = f"/srv/checkout/{JETSON.name}/provision.sh"
-    options = ("--wheelhouse", f"/srv/base/{device.wheelhouse.name}", "--bundle", "/srv/base/bundle")
+    options = ("--insecure", "--wheelhouse", f"/srv/base/{device.wheelhouse.name}", "--bundle", "/srv/base/bundle")
 
     before = device.tree()
     checked = run(device, provision, "--check", *options)
@@ -170,7 +170,8 @@ def test_the_trial_opens_what_only_the_units_groups_may(tmp_path: Path) -> None:
         return run(
             device,
             f"/srv/checkout/{JETSON.name}/provision.sh",
-            *("--yes", "--wheelhouse", f"/srv/base/{device.wheelhouse.name}", "--bundle", "/srv/base/bundle"),
+            *("--yes", "--insecure", "--wheelhouse", f"/srv/base/{device.wheelhouse.name}"),
+            *("--bundle", "/srv/base/bundle"),
             bind={node: "/dev/nvmap", device.root / _TENSORRT[1:]: _TENSORRT},
             FAKE_NODE="/dev/nvmap",
         )

@@ -319,8 +319,9 @@ def test_device_nodes_as_on_a_jetson(box: Box) -> None:
     box.node("/dev/dri/renderD128", "660", "root:render")
     program = (
         "import dataclasses, sys; from pathlib import Path\n"
-        "from edge_reclass_appliance import limits, machine, places, trial, units\n"
-        "root = Path('/'); here = dataclasses.replace(machine.detect(root), device='tensorrt')\n"
+        "from edge_reclass_appliance import limits, machine, places, releases, trial, units\n"
+        "root = Path('/'); jetson = releases.release_of('36.4.3')\n"
+        "here = dataclasses.replace(machine.detect(root), release=jetson, tensorrt='10.3.0')\n"
         "plan = units.Plan(root, places.read_settings(root), here, limits.limits(here))\n"
         "tried = trial.Trial(plan)\n"
         "print(tried.how)\n"
@@ -341,8 +342,9 @@ def test_device_nodes_as_on_a_jetson(box: Box) -> None:
     assert "Permission denied: '/dev/nvmap'" in missing
 
 
-def test_doctor_of_three_faults(box: Box) -> None:
+def test_doctor_of_three_faults(box: Box, songs: Path) -> None:
     """Each command that doctor prints and that changes nothing outside of the box is run there."""
+    put(box, songs, "last/a.flac")
     box.run(f"chmod 700 {MUSIC}/many")
     bundle = "/var/lib/edge-reclass/bundles/current"
     box.run(f"printf x >> $(ls {bundle}/heads/*.onnx | head -1)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import struct
 from pathlib import Path
 
 from edge_reclass_appliance.users import User
@@ -14,6 +15,9 @@ BY_OPTIONS = ("vfat", "msdos", "exfat", "ntfs", "ntfs3", "fuseblk", "cifs", "smb
 
 BY_SERVER = ("nfs", "nfs4", "fuse.sshfs", "9p")
 """Those on which another machine decides."""
+
+_USER, _GROUP, _MASK = 2, 8, 16
+"""Tags of the entries of an access list."""
 
 
 def remedy(closed: Path, music: Path, user: User, groups: dict[str, int], mounts: str = "/proc/self/mountinfo") -> str:
@@ -69,10 +73,7 @@ def remedy(closed: Path, music: Path, user: User, groups: dict[str, int], mounts
 
 
 def may(path: Path, user: User, last: bool) -> bool:
-    """Whether modes and access lists let ``user`` pass a folder, or read ``path`` where it is the ``last``.
-
-    A file with an access list counts as open where that names the user or one of the groups: it was not read further.
-    """
+    """Whether modes and access lists let ``user`` pass a folder, or read ``path`` where it is the ``last``."""
     try:
         found = path.stat()
     except OSError:
@@ -80,26 +81,31 @@ def may(path: Path, user: User, last: bool) -> bool:
     want = (5 if last else 1) if stat.S_ISDIR(found.st_mode) else 4
     if found.st_uid == user.uid:
         return (found.st_mode >> 6) & want == want
-    if _listed(path, user):
-        return True
+    listed = _listed(path, user)
+    if listed is not None:
+        return listed & want == want
     if found.st_gid in {user.gid, *user.groups}:
         return (found.st_mode >> 3) & want == want
     return found.st_mode & want == want
 
 
-def _listed(path: Path, user: User) -> bool:
-    """Whether a POSIX access list of ``path`` names the user: entries of 8 bytes (tag, rights, number) after 4."""
+def _listed(path: Path, user: User) -> int | None:
+    """What a POSIX access list of ``path`` gives the user or a group of theirs; None where it names none of them.
+
+    Entries of 8 bytes (tag, rights, number) after 4. The mask, which chmod sets, bounds them all.
+    """
     try:
         content = os.getxattr(path, "system.posix_acl_access")
     except OSError:
-        return False
-    for start in range(4, len(content), 8):
-        tag, rights = (int.from_bytes(content[at : at + 2], "little") for at in (start, start + 2))
-        number = int.from_bytes(content[start + 4 : start + 8], "little")
-        named = (tag == 2 and number == user.uid) or (tag == 8 and number in {user.gid, *user.groups})
-        if named and rights & 1:
-            return True
-    return False
+        return None
+    whole = content[4 : 4 + (len(content) - 4) // 8 * 8]
+    entries = list(struct.iter_unpack("<HHI", whole))
+    mask = next((rights for tag, rights, _ in entries if tag == _MASK), 7)
+    mine = [rights for tag, rights, number in entries if tag == _USER and number == user.uid]
+    ours = [rights for tag, rights, number in entries if tag == _GROUP and number in {user.gid, *user.groups}]
+    if mine:
+        return mine[0] & mask
+    return None if not ours else max(ours) & mask
 
 
 def mount_of(path: Path, mounts: str = "/proc/self/mountinfo") -> tuple[str, str]:

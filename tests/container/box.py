@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 
 BASE = Path(os.environ.get("EDGE_RECLASS_CONTAINER_BASE", "/var/tmp/edge-reclass-bookworm"))
-_PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,acl,procps,libfaketime,e2fsprogs"
+_PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,acl,procps,e2fsprogs"
 _TOOLS = ("systemd-nspawn", "debootstrap", "nsenter", "mount", "losetup", "mkfs.ext4")
 _SECONDS = 120.0
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
 def unavailable() -> str | None:

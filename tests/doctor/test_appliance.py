@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 import tagged
-from edge_reclass_appliance import installation
+from edge_reclass_appliance import installation, music
+from edge_reclass_appliance.users import User
 from edge_reclass_doctor import machine as machines
 from edge_reclass_doctor.appliance import appliance_problems, survey_appliance
 from edge_reclass_doctor.kernel import enforced
@@ -207,3 +209,14 @@ def test_what_the_kernel_enforces(tmp_path: Path) -> None:
     assert found["devices"] is None, "what cannot be seen is not called good"
     (tmp_path / "proc/config.gz").write_bytes(b"no gzip")
     assert kernel(tmp_path, None)["devices"] is None
+
+
+def test_chmod_shuts_what_an_access_list_had_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask of an access list is what chmod calls the group's rights, and bounds every entry."""
+    tmp_path.chmod(0o700)
+    user = User("edge-reclass", 990, 990)
+    for mask, opens in ((5, True), (0, False), (4, False)):
+        entries = [(1, 7, 0xFFFFFFFF), (2, 5, 990), (4, 0, 0xFFFFFFFF), (16, mask, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF)]
+        content = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+        monkeypatch.setattr("edge_reclass_appliance.music.os.getxattr", lambda *_, given=content: given)
+        assert music.may(tmp_path, user, True) is opens

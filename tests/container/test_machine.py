@@ -248,7 +248,7 @@ def test_the_clock_jumps(box: Box, songs: Path, days: int, tmp_path: Path) -> No
     ended = night(box)
     after = results(box)
     said(f"the clock jumps by {days} days", before, after, ended, after[f"clock{days}/a.flac"][2])
-    assert kept(before, after) and len(after) == len(before) + 1 and ended.startswith("Result=success")
+    assert kept(before, after) and ended.startswith("Result=success")
     box.run(f"rm -r /etc/systemd/system/{SERVICE}.d; systemctl daemon-reload")
     night(box)
     assert kept(after, results(box))
@@ -353,6 +353,7 @@ def test_device_nodes_as_on_a_jetson(box: Box) -> None:
 def test_doctor_of_three_faults(box: Box, songs: Path) -> None:
     """Each command that doctor prints and that changes nothing outside of the box is run there."""
     put(box, songs, "last/a.flac")
+    box.run(f"head -c 3000 /dev/urandom >> {MUSIC}/last/a.flac")  # else it has the verdict of a track like it
     box.run(f"chmod 700 {MUSIC}/many")
     bundle = "/var/lib/edge-reclass/bundles/current"
     box.run(f"printf x >> $(ls {bundle}/heads/*.onnx | head -1)")

@@ -93,6 +93,22 @@ def test_thresholds_are_chosen_again_within_what_may_go_wrong() -> None:
     assert [step.accept for step in judged_anew(answers, always).steps] == [0.0, 1.0, None]
 
 
+def test_a_threshold_is_not_lowered_where_no_track_shows_it() -> None:
+    # As in a memory: of every track only what the stage made of all its windows is known.
+    policy = Policy("ladder", "soft", (Step("a", {"a": 1.0}, 0.77, 1), Step("a", {"a": 1.0})))
+    heard = Listening({"a": ("a",)}, {"a": (1, None)}, {"a": ((("a", 1),), (("a", None),))}, {"ladder": policy}, policy)
+    labels = np.random.default_rng(0).integers(0, 3, 200)
+    logits = {given: 9.0 * np.eye(3)[labels] for given in heard.givens["a"]}
+
+    def accept(windows: dict[str, int]) -> float | None:
+        tracks = [Example(str(i), "x", str(i), {}, windows) for i in range(200)]
+        answers = Answers(heard, tracks, Said({"a": logits}, {}), {"a": 1.0}, {}, 0.0)
+        return judged_anew(answers, policy).steps[0].accept
+
+    assert accept({"a": 5}) == 0.4, "all are right at once"
+    assert accept({}) == 0.77
+
+
 def test_a_source_that_gives_the_genre_away_is_warned_of() -> None:
     random = np.random.default_rng(0)
     tracks = []

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import command
+from edge_reclass.installing import install_command
 from served import PATIENCE, Served, serving
 
 LARGE = os.environ.get("EDGE_RECLASS_SERVICE_LARGE") == "1"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds for whatever has to come about on a slow machine."""
 
 
@@ -68,7 +68,7 @@ class Served:
         return (
             UnixConnection(self.socket)
             if self.address is None
-            else http.client.HTTPConnection(self.address, timeout=60)
+            else http.client.HTTPConnection(self.address, timeout=PATIENCE)
         )
 
     def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:

@@ -167,6 +167,9 @@ def test_an_endless_answer_is_not_kept(classify: Path) -> None:
     assert (done.returncode, b"more than" in done.stderr) == (5, True)
 
 
+HURRY = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+"""A fixture for all examples is meant, and 40 objects take long to make where others have the processor."""
+
 keys = st.sampled_from(["path", "genre", "a", "error"])
 scalars = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(-1e9, 1e9) | st.text(max_size=8)
 nested = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
@@ -179,7 +182,7 @@ def asked(program: Path, pairs: list[tuple[str, str]], *words: object) -> list[l
     return [line.split(" ") for line in done.stdout.decode().splitlines()]
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=HURRY)
 @given(
     objects=st.lists(st.tuples(st.dictionaries(keys, nested, max_size=4), keys, st.booleans()), min_size=1, max_size=40)
 )
@@ -208,7 +211,7 @@ def test_a_text_that_does_not_fit_and_one_that_is_not_utf8(values: Path) -> None
     assert asked(values, [('{"a": "x\\udcff"}', "a")])[0][:2] == ["1", "78ff"]
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=HURRY)
 @given(texts=st.lists(st.text(alphabet='{}[]",:\\u0aD8d c1-e.', max_size=30), min_size=1, max_size=100))
 def test_what_is_no_json_harms_nothing(values: Path, texts: list[str]) -> None:
     assert len(asked(values, [(text, "a") for text in texts] + [(f'{{"a":{text}', "a") for text in texts])) == 2 * len(

@@ -81,5 +81,6 @@ def test_the_document_is_kept(tiny_bundle: Path, library: Path, tmp_path: Path) 
             timeout=1800,
             check=False,
         )
+        print(done.stdout)
         assert done.returncode == 0, done.stdout + done.stderr
         assert served.process.poll() is None, served.said()

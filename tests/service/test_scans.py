@@ -21,7 +21,7 @@ from libraries import Library, library, small_bundle
 
 __all__ = ["library", "small_bundle"]
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class Held:

@@ -27,14 +27,14 @@ BYTES = {"Content-Type": "application/octet-stream"}
 DECODER = """
 import os, time
 import edge_reclass.audio.decode as decode
-was = decode._open_regular
+was = decode.open_regular
 def opened(path):
     if str(path).endswith(".hang"):
         time.sleep(3600)
     if str(path).endswith(".die"):
         os.abort()
     return was(path)
-decode._open_regular = opened
+decode.open_regular = opened
 """
 
 

@@ -100,9 +100,11 @@ def _listed(path: Path, user: User) -> int | None:
         return None
     whole = content[4 : 4 + (len(content) - 4) // 8 * 8]
     entries: list[tuple[int, int, int]] = list(struct.iter_unpack("<HHI", whole))
-    mask = next((rights for tag, rights, _ in entries if tag == _MASK), 7)
-    mine = [rights for tag, rights, number in entries if tag == _USER and number == user.uid]
-    ours = [rights for tag, rights, number in entries if tag == _GROUP and number in {user.gid, *user.groups}]
+    mask: int = next((rights for tag, rights, _ in entries if tag == _MASK), 7)
+    mine: list[int] = [rights for tag, rights, number in entries if tag == _USER and number == user.uid]
+    ours: list[int] = [
+        rights for tag, rights, number in entries if tag == _GROUP and number in {user.gid, *user.groups}
+    ]
     if mine:
         return mine[0] & mask
     return None if not ours else max(ours) & mask

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
 from edge_reclass_export.heads import LinearLayer, Scaler
@@ -74,8 +74,7 @@ def fit_head(
 
     scaler = fit_scaler(features, weights)
     model = LogisticRegression(C=strength, max_iter=1000)
-    widths = widths or (features.shape[1],)
-    share = np.concatenate([np.full(n, np.sqrt(min(widths) / n)) for n in widths])
+    share = _share(widths or (features.shape[1],))
     kernel, bias = np.zeros((features.shape[1], classes)), np.full(classes, _NEVER)
     known = np.unique(labels)
     bias[known] = 0.0
@@ -85,6 +84,46 @@ def fit_head(
         told = known if len(known) > 2 else known[1:]
         kernel[:, told], bias[told] = model.coef_.T * share[:, None], model.intercept_
     return Head(scaler, LinearLayer(kernel, bias))
+
+
+def add_genres(
+    head: Head,
+    features: NDArray[np.floating],
+    labels: NDArray[np.intp],
+    weights: Array,
+    new: NDArray[np.bool_],
+    *,
+    strength: float,
+    widths: Sequence[int] = (),
+) -> Head:
+    """``head`` with the ``new`` genres (bool[classes]) fitted beside the others, which stay as they are.
+
+    The same regression as :func:`fit_head`, but only over what is new: how likely one old genre is against another
+    does not change.
+    """
+    share, names = _share(widths or (features.shape[1],)), np.flatnonzero(new)
+    inputs = standardised(features, head.scaler) * share
+    known = logsumexp(head.logits(features)[:, ~new], axis=1)
+    # Column 0 is any old genre.
+    wanted = np.concatenate([~new[labels][:, None], labels[:, None] == names], axis=1)
+
+    def loss(values: Array) -> tuple[float, Array]:
+        kernel, bias = values[: -len(names)].reshape(-1, len(names)), values[-len(names) :]
+        told = log_softmax(np.column_stack([known, inputs @ kernel + bias]), axis=1)
+        slope = strength * weights[:, None] * (np.exp(told) - wanted)[:, 1:]
+        found = -strength * float(weights @ told[wanted]) + 0.5 * float((kernel**2).sum())
+        return found, np.concatenate([(inputs.T @ slope + kernel).ravel(), slope.sum(axis=0)])
+
+    start = np.zeros((inputs.shape[1] + 1) * len(names))
+    values = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000}).x
+    kernel, bias = np.array(head.layer.kernel, np.float64), np.array(head.layer.bias, np.float64)
+    kernel[:, names] = values[: -len(names)].reshape(-1, len(names)) * share[:, None]
+    bias[names] = values[-len(names) :]
+    return Head(head.scaler, LinearLayer(kernel, bias))
+
+
+def _share(widths: Sequence[int]) -> Array:
+    return np.concatenate([np.full(n, np.sqrt(min(widths) / n)) for n in widths])
 
 
 def fit_temperature(logits: Array, labels: NDArray[np.intp], weights: Array) -> float:

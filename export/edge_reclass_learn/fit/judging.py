@@ -18,7 +18,7 @@ from scipy.special import log_softmax
 
 from edge_reclass_learn.fit.examples import Example, numbers, rows
 from edge_reclass_learn.fit.folds import deal
-from edge_reclass_learn.fit.heads import Array, Head, balanced_weights, fit_head, fit_temperature
+from edge_reclass_learn.fit.heads import Array, Head, add_genres, balanced_weights, fit_head, fit_temperature
 from edge_reclass_learn.fit.held_back import held_back, new_genres
 from edge_reclass_learn.fit.listening import Given, Listening
 from edge_reclass_learn.fit.ranges import RangeTest, fit_range
@@ -110,7 +110,10 @@ def fit(task: Task, train: Rows) -> Fitted:
 
 
 def fit_stage(task: Task, stage: str, train: Rows, strength: float, givens: Sequence[Given] | None = None) -> Head:
-    """The head of a stage, on all that it may be given of the examples ``train``."""
+    """The head of a stage, on all that it may be given of the examples ``train``.
+
+    Where the base remembers tracks, its genres come first, and new ones are added beside them.
+    """
     asked = task.heard.givens[stage] if givens is None else givens
     own = [task.examples[i] for i in train]
     features = np.concatenate([rows(own, given) for given in asked])
@@ -118,7 +121,13 @@ def fit_stage(task: Task, stage: str, train: Rows, strength: float, givens: Sequ
     labels = task.labels[train][owners]
     weights = balanced_weights(labels, owners, len(task.genres))
     widths = [len(own[0].embeddings[one]) for one in asked[0]]
-    return fit_head(features, labels, weights, len(task.genres), strength=strength, widths=widths)
+    new = new_genres(task.examples, task.genres)
+    added = new[labels]
+    old = ~added
+    classes = len(task.genres)
+    first = balanced_weights(labels[old], owners[old], classes) if added.any() else weights
+    head = fit_head(features[old], labels[old], first, classes, strength=strength, widths=widths)
+    return add_genres(head, features, labels, weights, new, strength=strength, widths=widths) if added.any() else head
 
 
 def choose_strength(task: Task, stage: str, train: Rows) -> float:

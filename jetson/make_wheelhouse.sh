@@ -59,8 +59,8 @@ command -v "$python" > /dev/null || fail "no $python; set PYTHON to a Python 3.1
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
   fail "$python is $("$python" -V 2>&1); set PYTHON to a Python 3.10 or newer"
 
-# The helper's modules lie in the checkout: leave no bytecode there.
-helper() { PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$here" "$1" -m wheelhouse "${@:2}"; }
+# The helper's modules and the table of systems lie in the checkout: leave no bytecode there.
+helper() { PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$here:$root/runtime" "$1" -m wheelhouse "${@:2}"; }
 
 mapfile -t known < <(helper "$python" targets)
 targets=()

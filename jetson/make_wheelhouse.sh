@@ -9,8 +9,9 @@ usage: jetson/make_wheelhouse.sh TARGET|all [--output DIR] [--deb] [--update]
 
 Downloads the wheels of jetson/wheelhouse/TARGET.lock, builds edge-reclass from this checkout, and writes
 edge-reclass-VERSION-TARGET.tar, its .sha256 and its bill of materials .cdx.json into DIR, and beside them
-edge-reclass-appliance, the program that installs them. Needs a network and Python 3.10 or newer ($PYTHON, by default
-python3); the machine need not be the target's kind. docs/releases.md says how to sign all of it.
+edge-reclass-appliance, the program that installs them: a device needs that file and its archive, and no checkout.
+Needs a network and Python 3.10 or newer ($PYTHON, by default python3); the machine need not be the target's kind.
+docs/releases.md says how to sign all of it.
 
   TARGET        jetpack6, jetpack7, debian12, debian12-amd64, or all
   --output DIR  where the archives go [default: dist/ of the checkout]

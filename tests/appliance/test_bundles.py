@@ -239,8 +239,8 @@ def test_removing(device: Device, tmp_path: Path) -> None:
 def test_the_tool_is_one_file_and_needs_no_checkout(device: Device, tmp_path: Path) -> None:
     tool = device.root / "opt/edge-reclass/bin/edge-reclass-appliance"
     assert tool.stat().st_mode & 0o777 == 0o755
-    assert device.appliance("--help", PYTHONPATH=str(tmp_path)).returncode == 0
+    assert device.tool("--help", PYTHONPATH=str(tmp_path)).returncode == 0
     before = tool.read_bytes()
-    done = device.appliance("provision", "--yes", "--no-units", "--root", str(device.root))  # run out of itself
+    done = device.tool("provision", "--yes", "--no-units", "--root", str(device.root))  # run out of itself
     assert done.returncode == 0, done.stderr
     assert tool.read_bytes() == before

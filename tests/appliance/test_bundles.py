@@ -48,18 +48,13 @@ def test_a_broken_head_is_never_switched_to(tmp_path: Path) -> None:
 
     device, good = with_the_real_program(tmp_path)
     one = device.current()
-    for fault in ("no graph", "one byte"):
-        bad = tmp_path / fault
-        shutil.copytree(good, bad)
-        head = next(bad.glob("heads/*.onnx"))
-        if fault == "no graph":
-            head.write_text("this is no onnx file")
-        else:
-            flip_a_byte(head)
-        bundles.rehash(bad)
-        refused = device.bundle("install", str(bad))
-        assert refused.returncode == 4, refused.stderr
-        assert device.current() == one
+    bad = tmp_path / "bad"
+    shutil.copytree(good, bad)
+    flip_a_byte(next(bad.glob("heads/*.onnx")))
+    bundles.rehash(bad)
+    refused = device.bundle("install", str(bad))
+    assert refused.returncode == 4, refused.stderr
+    assert device.current() == one
     # As if an earlier program had let it in, which looked at encoders alone.
     done = device.bundle("install", str(good))
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,6 @@
     sbom.py      CycloneDX bill of materials
     deb.py       Debian package
 
-Run by jetson/make_wheelhouse.sh. Needs runtime/edge_reclass_appliance on the path, which has the table of systems, and for
-all but the target table ``packaging``.
+Run by jetson/make_wheelhouse.sh. Needs runtime/edge_reclass_appliance on the path, which has the table of systems, and
+for all but the target table ``packaging``.
 """

@@ -99,7 +99,7 @@ def _listed(path: Path, user: User) -> int | None:
     except OSError:
         return None
     whole = content[4 : 4 + (len(content) - 4) // 8 * 8]
-    entries = list(struct.iter_unpack("<HHI", whole))
+    entries: list[tuple[int, int, int]] = list(struct.iter_unpack("<HHI", whole))
     mask = next((rights for tag, rights, _ in entries if tag == _MASK), 7)
     mine = [rights for tag, rights, number in entries if tag == _USER and number == user.uid]
     ours = [rights for tag, rights, number in entries if tag == _GROUP and number in {user.gid, *user.groups}]

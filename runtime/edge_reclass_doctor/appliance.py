@@ -42,6 +42,13 @@ def engine_store(root: Path = Path("/")) -> Path:
     return root / places.ENGINES[1:]
 
 
+def restore_command(found: Installation) -> str:
+    """What brings a good bundle back: the one before, where there is one."""
+    if found.previous:
+        return "sudo edge-reclass-appliance bundle rollback"
+    return "sudo edge-reclass-appliance bundle install DIR_OR_TAR   (a good copy of it)"
+
+
 def survey_appliance(found: Installation, run: Run, root: Path = Path("/")) -> ApplianceState:
     """Look at the service and what it works on.
 

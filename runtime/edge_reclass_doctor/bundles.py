@@ -10,20 +10,22 @@ from edge_reclass.cascade import choose_policy, untrained
 from edge_reclass.errors import BundleError
 from edge_reclass_doctor.report import ALL_DEVICES, BundleState, Problem
 
+_RESTORE = "restore the bundle from its source, or export it again: edge-reclass export --help"
 
-def survey_bundle(path: Path, of_service: bool = False) -> tuple[Bundle | None, BundleState, list[Problem]]:
+
+def survey_bundle(path: Path, fix: str = _RESTORE) -> tuple[Bundle | None, BundleState, list[Problem]]:
     """Load a bundle and check every file; the first is None where its manifest cannot be used.
 
     Args:
         path: its directory.
-        of_service: it is the one in use on a machine that was provisioned.
+        fix: what mends it where it is damaged.
     """
     try:
         bundle = load(path)
         policy = choose_policy(bundle)
     except BundleError as error:
         state = BundleState(str(path), None, None, 0, 0, None, (), (), (str(error),))
-        return None, state, [_invalid(str(error), of_service)]
+        return None, state, [_invalid(str(error), fix)]
     faults = []
     for check in (bundle.require_exact, *(bundle.file(file).check for file in bundle.manifest.files)):
         try:
@@ -42,7 +44,7 @@ def survey_bundle(path: Path, of_service: bool = False) -> tuple[Bundle | None, 
         untrained=tuple(untrained(bundle, policy)),
         faults=tuple(faults),
     )
-    problems = [_invalid(fault, of_service) for fault in faults]
+    problems = [_invalid(fault, fix) for fault in faults]
     if state.untrained:
         message = (
             f"{', '.join(state.untrained)}: untrained weights, whose answers mean nothing;"
@@ -53,8 +55,5 @@ def survey_bundle(path: Path, of_service: bool = False) -> tuple[Bundle | None, 
     return bundle, state, problems
 
 
-def _invalid(fault: str, of_service: bool) -> Problem:
-    fix = "restore the bundle from its source, or export it again: edge-reclass export --help"
-    if of_service:
-        fix = "sudo edge-reclass-appliance bundle rollback   (or bundle install DIR_OR_TAR, with a good copy)"
+def _invalid(fault: str, fix: str) -> Problem:
     return Problem("bundle-invalid", fault, fix, ALL_DEVICES)

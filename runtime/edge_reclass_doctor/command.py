@@ -57,6 +57,7 @@ def diagnose(
         bundle_in_use,
         engine_store,
         find_appliance,
+        restore_command,
         survey_appliance,
     )
     from edge_reclass_doctor.bundles import survey_bundle
@@ -82,7 +83,9 @@ def diagnose(
         named = () if engines is None else ("--engines", str(engines))
         return engine_command(verb, bundle, stages, *options, *named)
 
-    loaded, bundle_state, problems = survey_bundle(bundle, of_service)
+    loaded, bundle_state, problems = (
+        survey_bundle(bundle, restore_command(installed)) if installed and of_service else survey_bundle(bundle)
+    )
     # Without a manifest there is no digest, and so no engine to look for; the store is named all the same.
     folder = engines_folder("" if loaded is None else loaded.digest, engines)
     here = machines.probe(paths=(bundle, folder)) if machine is None else machine

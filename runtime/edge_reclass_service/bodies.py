@@ -20,6 +20,9 @@ T = TypeVar("T")
 MOST_JSON = 1 << 20
 """Bytes of a JSON body."""
 
+MOST_NAMES = 8 << 20
+"""The same where it has a list of paths: 2000, as many as may be named, of 4096 bytes, as long as Linux has them."""
+
 IDLE_SECONDS = 30.0
 """A body of which nothing comes for so long is given up."""
 
@@ -70,8 +73,8 @@ async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
             yield chunk
 
 
-async def body_as(request: Request, kind: type[T]) -> T:
-    """A JSON body as a struct.
+async def body_as(request: Request, kind: type[T], most: int = MOST_JSON) -> T:
+    """A JSON body of at most so many bytes as a struct.
 
     Raises:
         Problem: 415 another media type, 413 too large, 400 not JSON or not of this kind.
@@ -79,7 +82,7 @@ async def body_as(request: Request, kind: type[T]) -> T:
     if media_type(request) != JSON:
         raise Problem(415, "media-type", f"expected Content-Type: {JSON}, got {media_type(request) or 'none'}")
     try:
-        content = b"".join([chunk async for chunk in chunks(request, MOST_JSON)])
+        content = b"".join([chunk async for chunk in chunks(request, most)])
     except ClientDisconnect:
         raise Problem(400, "body", "the body was cut off") from None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from edge_reclass.backends.tensorrt.memory import CudaMemory, open_cuda_memory
 from edge_reclass.backends.tensorrt.memory.base import cuda_failure
 from edge_reclass.backends.tensorrt.memory.pycuda import _NAMES
 from edge_reclass.errors import DeviceError, EngineError, MissingExtraError, UsageError
+from edge_reclass.installing import install_command
 
 BOTH = ("cuda-bindings", "pycuda")
 
@@ -59,7 +61,7 @@ def test_which_is_taken(
             (),
             "",
             MissingExtraError,
-            r"cuda-bindings or pycuda: install it with  pip install 'edge-reclass\[tensorrt\]'",
+            "cuda-bindings or pycuda: install it with  " + re.escape(install_command("tensorrt")),
         ),
         (("pycuda",), "cuda-bindings", MissingExtraError, "cuda-bindings is asked for and not installed"),
         (("cuda-bindings",), "pycuda", UsageError, "pycuda is asked for and not installed: pip install pycuda"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import sys
 import tempfile
 import threading
@@ -28,6 +29,7 @@ from edge_reclass.backends.ort.cpu import OrtBackend
 from edge_reclass.backends.ort.cuda import MAX_CUDA_GRAPHS, OrtCudaBackend, OrtCudaGraph
 from edge_reclass.errors import DeviceError, EngineError, MissingExtraError
 from edge_reclass.host.gpu import Gpu
+from edge_reclass.installing import install_command
 from traced import traced
 
 WIDTH, DIM, BATCH = 160, 8, 12
@@ -352,14 +354,16 @@ def test_without_a_gpu_no_other_package_is_asked_for(monkeypatch: pytest.MonkeyP
 
 def test_a_package_without_cuda_is_a_missing_extra(ort: FakeOnnxruntime) -> None:
     ort.faults.providers = ("AzureExecutionProvider", "CPUExecutionProvider")
-    with pytest.raises(MissingExtraError, match=r"side by side: first  pip uninstall .*edge-reclass\[gpu\]") as caught:
+    with pytest.raises(
+        MissingExtraError, match="side by side: first .* uninstall .*" + re.escape(install_command("gpu"))
+    ) as caught:
         OrtCudaBackend(1)
     assert caught.value.extra == "gpu"
 
 
 def test_no_onnxruntime_is_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"needs onnxruntime-gpu .*edge-reclass\[gpu\]"):
+    with pytest.raises(MissingExtraError, match="needs onnxruntime-gpu .*" + re.escape(install_command("gpu"))):
         OrtCudaBackend(1)
 
 

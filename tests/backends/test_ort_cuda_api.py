@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from edge_reclass.backends.ort.cpu import OrtBackend
 from edge_reclass.backends.ort.cuda import OrtCudaBackend
 from edge_reclass.errors import DeviceError, EdgeReclassError, MissingExtraError
 from edge_reclass.host.gpu import Gpu, probe_gpu
+from edge_reclass.installing import install_command
 
 WIDTH, DIM, BATCH = 160, 8, 4
 HAS_CUDA = "CUDAExecutionProvider" in real.get_available_providers()
@@ -47,7 +49,7 @@ def test_without_a_gpu_the_installed_onnxruntime_is_refused_with_what_to_do(
             OrtCudaBackend(1)
     monkeypatch.setattr(ort_cuda, "probe_gpu", lambda: Gpu("RTX 4090", "8.9", "driver-580.65"))
     if not HAS_CUDA:
-        with pytest.raises(MissingExtraError, match=r"package without CUDA.*pip install 'edge-reclass\[gpu\]'"):
+        with pytest.raises(MissingExtraError, match="package without CUDA.*" + re.escape(install_command("gpu"))):
             OrtCudaBackend(1)
         return
     with pytest.raises(DeviceError, match=r"cannot use the RTX 4090 .*pip install 'onnxruntime-gpu\[cuda,cudnn\]=="):

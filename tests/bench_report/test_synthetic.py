@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from bench_report.conftest import NAMES
 from edge_reclass import Cascade
 from edge_reclass.bundle.loading import load
 from edge_reclass.errors import BundleError, EdgeReclassError, UsageError
+from edge_reclass.installing import install_command
 from edge_reclass_bench.synthetic import build, make
 from edge_reclass_bench.synthetic.build import export_process
 from edge_reclass_bench.synthetic.calibration import CalibrationTracks
@@ -123,7 +125,7 @@ def test_a_failing_export_is_reported_with_its_last_words(tmp_path):
 
 def test_without_torch_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "find_spec", lambda name: None)
-    with pytest.raises(EdgeReclassError, match=r"edge-reclass\[export\]"):
+    with pytest.raises(EdgeReclassError, match=re.escape(install_command("export"))):
         make(["openjmla"], tmp_path)
 
 

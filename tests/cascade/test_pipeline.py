@@ -25,6 +25,7 @@ from edge_reclass.cascade.encoders.windowed import RunningMean
 from edge_reclass.cascade.shared_batches import Fill, SharedGraph
 from edge_reclass.cascade.windowing import fill_window
 from edge_reclass.errors import DeviceError, EngineError, UsageError
+from edge_reclass.installing import install_command
 from lanes_device import SharingDevice, traced_peak
 
 RATE = 16_000
@@ -494,6 +495,7 @@ _BUSY = """
 import os, signal, sys, threading, time
 from edge_reclass import Cascade, CascadePool
 from edge_reclass.cli import main
+from edge_reclass.installing import install_command
 
 classify, close, closing = Cascade.classify, CascadePool.close, threading.Event()
 partial = sys.argv[sys.argv.index("-o") + 1] + ".partial"
@@ -617,7 +619,7 @@ def test_without_onnxruntime_no_device_can_be_used(bundle: Path, device: str, mo
     """With the exit code that doctor gives, too."""
     monkeypatch.setattr(opening, "_why_no_gpu", lambda: "no NVIDIA GPU")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(DeviceError, match=r"ONNX Runtime cannot be imported .*pip install 'edge-reclass\[cpu\]'"):
+    with pytest.raises(DeviceError, match="ONNX Runtime cannot be imported .*" + re.escape(install_command("cpu"))):
         Cascade.open(bundle, device)
 
 

@@ -207,24 +207,27 @@ def test_tracks_that_hang_and_crash(box: Box, songs: Path) -> None:
 
 def test_the_disk_of_the_state_is_full(box: Box, songs: Path) -> None:
     disk = box.disk("small", 64)
-    box.run(
-        f"mount {disk} /mnt && cp -a /var/lib/edge-reclass/. /mnt/ && umount /mnt && mount {disk} /var/lib/edge-reclass"
-    )
-    box.run("chown root:edge-reclass /var/lib/edge-reclass; chmod 1775 /var/lib/edge-reclass")
-    before = results(box)
-    put(box, songs, *(f"more/{number:02}.flac" for number in range(30)))
-    box.run("cat /dev/zero > /var/lib/edge-reclass/filler", check=False)
-    ended = night(box)
-    journal = box.run(f"journalctl -u {SERVICE} --no-pager -n 20 -o cat").stdout
-    full = results(box)
-    said("the disk is full", before, full, ended, *[line for line in journal.splitlines() if "full" in line][-1:])
-    assert kept(before, full) and "full" in journal
-    box.run("rm /var/lib/edge-reclass/filler")
-    ended = night(box)
-    after = results(box)
-    said("with space again", full, after, ended)
-    assert kept(full, after) and len(after) == len(before) + 30 and ended == "Result=success ExecMainStatus=0"
-    box.run("umount /var/lib/edge-reclass")
+    box.run(f"mount {disk} /mnt && cp -a /var/lib/edge-reclass/. /mnt/ && umount /mnt")
+    box.run(f"mount {disk} /var/lib/edge-reclass")
+    try:
+        box.run("chown root:edge-reclass /var/lib/edge-reclass; chmod 1775 /var/lib/edge-reclass")
+        night(box)  # notices what the test before has removed, whose verdicts would move to tracks of the same content
+        before = {name: one for name, one in results(box).items() if not name.startswith("bad/")}
+        put(box, songs, *(f"more/{number:02}.flac" for number in range(30)))
+        box.run("cat /dev/zero > /var/lib/edge-reclass/filler", check=False)
+        ended = night(box)
+        journal = box.run(f"journalctl -u {SERVICE} --no-pager -n 20 -o cat").stdout
+        full = results(box)
+        said("the disk is full", before, full, ended, *[line for line in journal.splitlines() if "full" in line][-1:])
+        assert kept(before, full) and "full" in journal
+        box.run("rm /var/lib/edge-reclass/filler")
+        ended = night(box)
+        after = results(box)
+        said("with space again", full, after, ended)
+        assert kept(before, after) and ended.startswith("Result=success")
+        assert {f"more/{number:02}.flac" for number in range(30)} <= set(after)
+    finally:
+        box.run("umount --lazy /var/lib/edge-reclass")
 
 
 @pytest.mark.parametrize("days", [400, -400])
@@ -245,7 +248,7 @@ def test_the_clock_jumps(box: Box, songs: Path, days: int, tmp_path: Path) -> No
     ended = night(box)
     after = results(box)
     said(f"the clock jumps by {days} days", before, after, ended, after[f"clock{days}/a.flac"][2])
-    assert kept(before, after) and len(after) == len(before) + 1 and ended.startswith("Result=success")
+    assert kept(before, after) and ended.startswith("Result=success")
     box.run(f"rm -r /etc/systemd/system/{SERVICE}.d; systemctl daemon-reload")
     night(box)
     assert kept(after, results(box))
@@ -350,6 +353,7 @@ def test_device_nodes_as_on_a_jetson(box: Box) -> None:
 def test_doctor_of_three_faults(box: Box, songs: Path) -> None:
     """Each command that doctor prints and that changes nothing outside of the box is run there."""
     put(box, songs, "last/a.flac")
+    box.run(f"head -c 3000 /dev/urandom >> {MUSIC}/last/a.flac")  # else it has the verdict of a track like it
     box.run(f"chmod 700 {MUSIC}/many")
     bundle = "/var/lib/edge-reclass/bundles/current"
     box.run(f"printf x >> $(ls {bundle}/heads/*.onnx | head -1)")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_reclass.client import Client
+from edge_reclass.errors import UsageError
 from edge_reclass_service.routes import ALL
 from served import Served, serving
 
@@ -32,6 +34,20 @@ def test_every_reference_leads_somewhere(service: Served) -> None:
     names = set(re.findall(r'"#/components/schemas/([^"]+)"', answer.body.decode()))
     assert {"Verdict", "Score", "StageReport", "ProblemBody", "Ready"} <= names
     assert names == set(answer.json["components"]["schemas"])
+
+
+@pytest.mark.parametrize("path", ["/v1/scans", "/v1/tag-plans"])
+def test_as_many_and_as_long_paths_are_taken_as_the_document_says(service: Served, path: str) -> None:
+    document = service.get("/openapi.json").json
+    reference = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    schema = document["components"]["schemas"][reference.rpartition("/")[2]]["properties"]["paths"]
+    most, longest = schema["maxItems"], schema["items"]["maxLength"]
+    name = "/" + "x" * (longest - 1)
+    assert service.ask("POST", path, {"paths": [name] * most}).kind == "outside-roots"
+    assert service.ask("POST", path, {"paths": ["/"] * (most + 1)}).kind == "body"
+    assert service.ask("POST", path, {"paths": [name + "x"]}).kind == "body"
+    with pytest.raises(UsageError, match=f"at most {most}"):
+        Client(service.socket).start_scan(["/"] * (most + 1))
 
 
 def test_the_document_is_kept(tiny_bundle: Path, library: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -55,6 +56,12 @@ def classify(library: Library, *options: object) -> Done:
 def lines(done: Done) -> dict[str, Any]:
     verdicts = [json.loads(line) for line in done.stdout.splitlines()]
     return {verdict["path"]: verdict for verdict in verdicts}
+
+
+def counted(served: Served) -> float:
+    """Tracks that /metrics says were classified."""
+    found = re.findall(r"^edge_reclass_tracks_total\{.*\} (\S+)$", served.get("/metrics").body.decode(), re.MULTILINE)
+    return sum(map(float, found))
 
 
 class Stream:
@@ -132,6 +139,7 @@ def test_a_scan_and_what_came_of_it(library: Library) -> None:
         (library.music / "out").symlink_to("/etc")
         assert served.ask("POST", "/v1/scans", {"paths": [str(library.music / "out")]}).kind == "outside-roots"
         assert served.ask("POST", "/v1/scans", {"paths": ["music"]}).status == 400
+        assert counted(served) == 4
         assert served.get("/v1/scans/99").kind == served.ask("DELETE", "/v1/scans/99").kind == "unknown-scan"
         assert served.stop() == 0
 
@@ -295,6 +303,7 @@ def test_a_service_that_watches_classifies_what_comes_and_lends_the_state(librar
             return set(names(library, [change.verdict.path for change in client.verdicts()]))
 
         eventually(lambda: len(known()) == 3)
+        eventually(lambda: counted(served) == 3)
         library.add("album/new.wav")
         eventually(lambda: "album/new.wav" in known())
         assert run("library", "forget", library.file, library.music / "three.wav").returncode == 0

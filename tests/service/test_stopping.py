@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import command
+from edge_reclass.installing import install_command
 from served import PATIENCE, Served, serving
 
 LARGE = os.environ.get("EDGE_RECLASS_SERVICE_LARGE") == "1"
@@ -147,7 +148,7 @@ def test_what_cannot_be_opened_ends_it(tiny_bundle: Path, tmp_path: Path) -> Non
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     done = command.run("serve", "--socket", tmp_path / "s")
-    assert done.returncode == 2 and "pip install 'edge-reclass[service]'" in done.stderr
+    assert done.returncode == 2 and install_command("service") in done.stderr
     assert "--socket" in command.run("serve", "--help").stdout
 
 

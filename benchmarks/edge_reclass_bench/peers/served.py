@@ -22,6 +22,7 @@ from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import choose_policy, untrained
 from edge_reclass.client import Client
 from edge_reclass.errors import EdgeReclassError, ServiceError
+from edge_reclass.installing import install_command
 from edge_reclass_bench.peers.clips import Clip
 from edge_reclass_bench.peers.contest import OURS, Contender, Task
 from edge_reclass_bench.peers.parity import close_values
@@ -33,7 +34,6 @@ _STARTS = 120.0
 _EXTRA = ("starlette", "uvicorn", "sse_starlette", "prometheus_client")
 
 ONE = "verdict, one track at a time"
-_NEEDS = "the service needs its extra: pip install 'edge-reclass[service]'"
 
 
 def service_tasks(
@@ -43,7 +43,7 @@ def service_tasks(
 
     A peer instead says why there is no service to measure. A task is to be held before the next one is asked for.
     """
-    reason = None if all(map(find_spec, _EXTRA)) else _NEEDS
+    reason = None if all(map(find_spec, _EXTRA)) else f"the service needs its extra: {install_command('service')}"
     if untrained(bundle, choose_policy(bundle)):
         reason = "a service takes no untrained stages"
     if reason is not None:

@@ -13,6 +13,7 @@ heads.py        embeddings → heads and temperatures
 ranges.py       embeddings → the range test
 nonsense.py     made signals that are no music
 judging.py      what heads say of tracks that they were not fitted on
+held_back.py    new genres held back, so that old ones are kept
 policies.py     policies replayed on that; their thresholds
 doubts.py       whether the source gives the genre away; labels that look wrong
 gain.py         the new bundle against its base

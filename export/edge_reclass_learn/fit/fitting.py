@@ -22,6 +22,7 @@ from edge_reclass_learn.fit.examples import Example
 from edge_reclass_learn.fit.gain import range_given, same_genres
 from edge_reclass_learn.fit.groups import Pair, group, near_duplicates
 from edge_reclass_learn.fit.hearing import Clip, hear, hear_nonsense
+from edge_reclass_learn.fit.held_back import hold_back, new_genres
 from edge_reclass_learn.fit.judging import RangeInputs, Task, fit, judge
 from edge_reclass_learn.fit.listening import Listening, listening
 from edge_reclass_learn.fit.memory import recall, remember
@@ -91,6 +92,9 @@ def fit_bundle(data: Path, output: Path, options: Options, say: Say) -> Outcome:
     judged = judge(task, options.folds, options.seed, say)
     say("fitting on all tracks")
     fitted = fit(task, np.arange(len(examples)))
+    new = new_genres(examples, genres)
+    heads = {stage: hold_back(head, judged.held_back[stage], new) for stage, head in fitted.heads.items()}
+    fitted = replace(fitted, heads=heads)
     found = outcome(task, fitted, judged, base, Read(left_out, pairs, in_base, _digest(clips)))
     say("writing the bundle")
     write_bundle(output, there, base, _new(found))
@@ -182,6 +186,7 @@ def _new(found: Outcome) -> New:
         "data_sha256": found.read.digest,
         "out_of_fold_accuracy": round(found.accuracies[policy][0], 4),
         "strengths": dict(fitted.strengths),
+        "new_genres_held_back": {stage: round(amount, 4) for stage, amount in judged.held_back.items()},
         "policies": "those of the base, with thresholds chosen again on the answers out of fold",
         "min_confidence": "of the base",
     }

@@ -2,7 +2,8 @@
 
 The examples are dealt into folds that share no group. What is said of a fold comes from heads that were fitted on the
 others. How strongly a head is held back (scikit-learn's C) is chosen anew within those others, by inner folds, so that
-no fold has a say in the heads that it judges. Temperatures and the limit of the range test come from these answers.
+no fold has a say in the heads that it judges. Temperatures, the limit of the range test, and how much new genres are
+held back, come from these answers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from scipy.special import log_softmax
 from edge_reclass_learn.fit.examples import Example, numbers, rows
 from edge_reclass_learn.fit.folds import deal
 from edge_reclass_learn.fit.heads import Array, Head, balanced_weights, fit_head, fit_temperature
+from edge_reclass_learn.fit.held_back import held_back, new_genres
 from edge_reclass_learn.fit.listening import Given, Listening
 from edge_reclass_learn.fit.ranges import RangeTest, fit_range
 
@@ -83,12 +85,16 @@ class Said:
 
 @dataclass(frozen=True)
 class Judged:
-    """Everything that was found out of fold, and the fold of each example."""
+    """Everything that was found out of fold, and the fold of each example.
+
+    held_back: by stage, what is taken off the logits of new genres; what is ``said`` is after that
+    """
 
     said: Said
     folds: Rows
     temperatures: Mapping[str, float]
     limits: Mapping[str, float]
+    held_back: Mapping[str, float]
 
 
 def fit(task: Task, train: Rows) -> Fitted:
@@ -168,6 +174,12 @@ def judge(task: Task, folds: int, seed: int, progress: Callable[[str], None]) ->
                 said.logits[stage][given][inside] = logits
         for stage, distances in part.distances.items():
             said.distances[stage][inside] = distances
+    remembered, new = np.array([one.remembered for one in task.examples]), new_genres(task.examples, task.genres)
+    amounts = {}
+    for stage, by_given in said.logits.items():
+        amounts[stage] = held_back(by_given[task.heard.fullest(stage)], labels, remembered, new)
+        for logits in by_given.values():
+            logits[:, new] -= amounts[stage]
     # Where all of a genre lies in one fold, its heads have not heard the genre: that is nothing to calibrate with.
     learnt = np.array([((labels == one) & (dealt != fold)).any() for one, fold in zip(labels, dealt, strict=True)])
     weights = balanced_weights(labels, every, len(task.genres))[learnt]
@@ -176,4 +188,4 @@ def judge(task: Task, folds: int, seed: int, progress: Callable[[str], None]) ->
         for stage in task.heard.inputs
     }
     limits = {stage: float(np.quantile(found, 1.0 - FALSE_ALARMS)) for stage, found in said.distances.items()}
-    return Judged(said, dealt, temperatures, limits)
+    return Judged(said, dealt, temperatures, limits, amounts)

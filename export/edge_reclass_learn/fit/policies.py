@@ -25,6 +25,9 @@ ACCEPTS: Final = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.
 DISAGREEMENT: Final = 0.025
 """Share of the tracks that may get another genre than without an early exit."""
 
+ENOUGH: Final = 100
+"""Tracks that have to be judged at a step before its threshold may be lower than the base's."""
+
 Numbers = NDArray[np.intp]
 
 
@@ -87,16 +90,18 @@ def judged_anew(answers: Answers, policy: Policy) -> Policy:
     """``policy`` with thresholds under which few examples get another genre than without an early exit.
 
     Of DISAGREEMENT, each step in turn may spend its share of what the steps before it left. Of the thresholds that
-    keep to that, the lowest is taken; 1 where none does.
+    keep to that, the lowest is taken; 1 where none does. A step that fewer than ENOUGH tracks come to keeps at least
+    the threshold that it has: of tracks without windows, as in a memory, nothing can be seen there.
     """
     eager = replace(policy, steps=tuple(replace(one, accept=0.0) for one in policy.steps[:-1]) + policy.steps[-1:])
     total = len(answers.examples)
     genre, confidence = np.zeros((len(policy.steps), total), np.intp), np.zeros((len(policy.steps), total))
-    may_stop = np.zeros(genre.shape, np.bool_)
+    may_stop, seen = np.zeros(genre.shape, np.bool_), np.zeros(len(policy.steps), np.intp)
     for row in range(total):
         for number, decision in answers.steps(row, eager, answers.min_confidence):
             genre[number, row], confidence[number, row] = decision.genre, decision.confidence
             may_stop[number, row] = decision.stop
+            seen[number] += 1
     full = answers.genres(patient(policy))
     chosen = [i for i, step in enumerate(policy.steps) if step.accept is not None and 0.0 < step.accept < 1.0]
     budget, open_still = DISAGREEMENT * total, np.ones(total, np.bool_)
@@ -106,7 +111,9 @@ def judged_anew(answers: Answers, policy: Policy) -> Policy:
         if number in chosen:
             own = budget / (len(chosen) - chosen.index(number))
             wrong = genre[number] != full
-            spent = {accept: int((able & wrong & (confidence[number] > accept)).sum()) for accept in (*ACCEPTS, 1.0)}
+            least = 0.0 if seen[number] >= ENOUGH else policy.steps[number].accept or 0.0
+            tried = sorted({accept for accept in (*ACCEPTS, least, 1.0) if accept >= max(least, ACCEPTS[0])})
+            spent = {accept: int((able & wrong & (confidence[number] > accept)).sum()) for accept in tried}
             accepts[number] = lowest = next(accept for accept, n in spent.items() if n <= own)
             budget -= spent[lowest]
         open_still &= ~(able & (confidence[number] > (accepts[number] or 0.0)))

@@ -125,11 +125,8 @@ def with_tags(tracks: Sequence[Labelled]) -> Data:
         return Data(tuple(tracks))
     try:
         found = [track if track.belongs else _told(track, read_tags(track.path)) for track in tracks]
-    except MissingExtraError:
-        return Data(
-            tuple(tracks),
-            ("warning: the artists in the tags cannot be read without mutagen: pip install 'edge-reclass[tags]'",),
-        )
+    except MissingExtraError as error:
+        return Data(tuple(tracks), (f"warning: the artists in the tags cannot be read: {error}",))
     return Data(tuple(found))
 
 

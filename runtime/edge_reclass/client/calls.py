@@ -37,6 +37,8 @@ JSON: Final = "application/json"
 FILE: Final = "application/octet-stream"
 PCM: Final = "audio/pcm"
 EVENTS: Final = "text/event-stream"
+MOST_PATHS: Final = 2000
+"""Of a scan, as the service takes them."""
 
 
 @dataclass(frozen=True)
@@ -181,11 +183,15 @@ def start_scan(
     """Scan folders and files below the roots; None: all roots. A ``key`` makes a repeated call the same scan.
 
     Raises:
-        UsageError: a path that is not valid UTF-8.
+        UsageError: a path that is not valid UTF-8, or more paths than a service takes.
     """
     wanted: dict[str, Any] = {"redo": redo, "retry_failed": retry_failed}
     if paths is not None:
-        wanted["paths"] = [_utf8(absolute(path)) for path in paths]
+        wanted["paths"] = named = [_utf8(absolute(path)) for path in paths]
+        if len(named) > MOST_PATHS:
+            raise UsageError(
+                f"{len(named)} paths: a scan takes at most {MOST_PATHS}; name the folders in which the files are"
+            )
     return send_json("POST", "/v1/scans", wanted, _scan, {} if key is None else {"Idempotency-Key": key})
 
 

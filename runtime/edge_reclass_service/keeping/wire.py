@@ -98,7 +98,7 @@ class Said(msgspec.Struct):
 class ScanRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What to look at: files and folders below the roots, by default the roots."""
 
-    paths: Annotated[list[Name], msgspec.Meta(max_length=10_000)] = []
+    paths: Annotated[list[Name], msgspec.Meta(max_length=2000)] = []
     redo: bool = False
     """Classify what has not changed, too."""
     retry_failed: bool = False

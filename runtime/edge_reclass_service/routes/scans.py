@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_reclass_service.bodies import body_as
+from edge_reclass_service.bodies import MOST_NAMES, body_as
 from edge_reclass_service.described import Described
 from edge_reclass_service.keeping.requests import ERRORS, answer, check_below, keeper_of
 from edge_reclass_service.keeping.scans import DifferentRequestError
@@ -19,7 +19,7 @@ KEY = "Idempotency-Key"
 async def add(request: Request) -> Response:
     """Take a scan; with a key that came before, the scan of then is answered."""
     keeper, settings = keeper_of(request), service_of(request).settings
-    wanted = await body_as(request, ScanRequest)
+    wanted = await body_as(request, ScanRequest, MOST_NAMES)
     if not settings.roots:
         raise Problem(403, "outside-roots", "this service has no roots; start it with --root DIR")
     check_below(settings.roots, wanted.paths)

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_reclass.library import PlanRequest, PlanStep, TagPlan, TagPlans
-from edge_reclass_service.bodies import body_as, query_as
+from edge_reclass_service.bodies import MOST_NAMES, body_as, query_as
 from edge_reclass_service.described import Described
 from edge_reclass_service.keeping.requests import ERRORS, answer, check_below, keeper_of
 from edge_reclass_service.keeping.wire import Number
@@ -40,7 +40,7 @@ class PlanSeen(msgspec.Struct, frozen=True):
 async def add(request: Request) -> Response:
     """Have a plan prepared, which takes a while: each file's tags are read. Nothing is written."""
     keeper, settings = keeper_of(request), service_of(request).settings
-    wanted = await body_as(request, PlanRequest)
+    wanted = await body_as(request, PlanRequest, MOST_NAMES)
     check_below(settings.roots, wanted.paths)
     number = await keeper.write(lambda state: TagPlans(state).add(wanted))
     keeper.plans.prepare(number, wanted)

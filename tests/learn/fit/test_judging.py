@@ -19,6 +19,7 @@ from edge_reclass_learn.fit import memory
 from edge_reclass_learn.fit.doubts import baselines, source_warnings, wrong_labels
 from edge_reclass_learn.fit.examples import Example, Facts, numbers
 from edge_reclass_learn.fit.gain import gain, same_genres
+from edge_reclass_learn.fit.held_back import TAKEN, new_genres
 from edge_reclass_learn.fit.judging import Said, Task, judge
 from edge_reclass_learn.fit.listening import Listening, listening
 from edge_reclass_learn.fit.policies import Answers, judged_anew, patient
@@ -61,6 +62,29 @@ def test_temperatures_are_fair_to_a_genre_that_some_folds_do_not_know() -> None:
     assert 0.2 < judge(task, 5, 0, lambda _: None).temperatures["a"] < 3
 
 
+def test_a_new_genre_takes_few_tracks_that_the_base_remembers() -> None:
+    # The new genre lies all over one of the old ones.
+    random = np.random.default_rng(0)
+    genres = ["Jazz"] * 200 + ["Rock"] * 200 + ["New"] * 60
+    centres = np.zeros((3, 8))
+    centres[:2, :2] = 4.0 * np.eye(2)
+    centres[2, 1:3] = 4.0, 1.5
+    vectors = random.normal(0, 1, (460, 8)) + centres[np.repeat([0, 1, 2], (200, 200, 60))]
+    tracks = examples(vectors, genres, [f"g{i}" for i in range(460)])
+    old = [replace(one, remembered=one.genre != "New") for one in tracks]
+
+    def said(some: list[Example]) -> tuple[np.ndarray, float]:
+        judged = judge(Task(some, ["Jazz", "Rock", "New"], SIMPLE, {}), 5, 0, lambda _: None)
+        return judged.said.logits["a"][SIMPLE.fullest("a")].argmax(axis=1), judged.held_back["a"]
+
+    free, none = said(tracks)
+    assert none == 0.0 and (free[200:400] == 2).sum() > 10, "without a memory all genres count the same"
+    held, amount = said(old)
+    assert amount > 0.5 and (held[:400] == 2).sum() <= TAKEN * 400
+    assert (held[400:] == 2).sum() > 5, "what is unlike the old genres is still found"
+    assert not new_genres([one for one in old if one.remembered], ["Jazz", "Rock"]).any()
+
+
 def ladder(accepts: tuple[float, ...]) -> tuple[Policy, Listening]:
     steps = tuple(Step(name, {name: 1.0}, accept) for name, accept in zip("abc", (*accepts, None), strict=False))
     policy = Policy("ladder", "soft", steps)
@@ -91,6 +115,22 @@ def test_thresholds_are_chosen_again_within_what_may_go_wrong() -> None:
     assert (answers.genres(careless) != full).mean() > 0.025, "not any threshold does"
     always, _ = ladder((0.0, 1.0))
     assert [step.accept for step in judged_anew(answers, always).steps] == [0.0, 1.0, None]
+
+
+def test_a_threshold_is_not_lowered_where_no_track_shows_it() -> None:
+    # As in a memory: of every track only what the stage made of all its windows is known.
+    policy = Policy("ladder", "soft", (Step("a", {"a": 1.0}, 0.77, 1), Step("a", {"a": 1.0})))
+    heard = Listening({"a": ("a",)}, {"a": (1, None)}, {"a": ((("a", 1),), (("a", None),))}, {"ladder": policy}, policy)
+    labels = np.random.default_rng(0).integers(0, 3, 200)
+    logits = {given: 9.0 * np.eye(3)[labels] for given in heard.givens["a"]}
+
+    def accept(windows: dict[str, int]) -> float | None:
+        tracks = [Example(str(i), "x", str(i), {}, windows) for i in range(200)]
+        answers = Answers(heard, tracks, Said({"a": logits}, {}), {"a": 1.0}, {}, 0.0)
+        return judged_anew(answers, policy).steps[0].accept
+
+    assert accept({"a": 5}) == 0.4, "all are right at once"
+    assert accept({}) == 0.77
 
 
 def test_a_source_that_gives_the_genre_away_is_warned_of() -> None:

@@ -35,7 +35,7 @@ class PlanRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Which genres would go into which tracks of a state, by default into all that have none."""
 
     paths: Annotated[
-        list[Annotated[str, msgspec.Meta(max_length=4096, pattern="^/[^\\x00]*$")]], msgspec.Meta(max_length=10_000)
+        list[Annotated[str, msgspec.Meta(max_length=4096, pattern="^/[^\\x00]*$")]], msgspec.Meta(max_length=2000)
     ] = []
     """Tracks, and folders; none: all tracks."""
     mode: Mode = "fill"

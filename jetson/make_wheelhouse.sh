@@ -9,8 +9,9 @@ usage: jetson/make_wheelhouse.sh TARGET|all [--output DIR] [--deb] [--update]
 
 Downloads the wheels of jetson/wheelhouse/TARGET.lock, builds edge-reclass from this checkout, and writes
 edge-reclass-VERSION-TARGET.tar, its .sha256 and its bill of materials .cdx.json into DIR, and beside them
-edge-reclass-appliance, the program that installs them. Needs a network and Python 3.10 or newer ($PYTHON, by default
-python3); the machine need not be the target's kind. docs/releases.md says how to sign all of it.
+edge-reclass-appliance, the program that installs them: a device needs that file and its archive, and no checkout.
+Needs a network and Python 3.10 or newer ($PYTHON, by default python3); the machine need not be the target's kind.
+docs/releases.md says how to sign all of it.
 
   TARGET        jetpack6, jetpack7, debian12, debian12-amd64, or all
   --output DIR  where the archives go [default: dist/ of the checkout]
@@ -59,8 +60,8 @@ command -v "$python" > /dev/null || fail "no $python; set PYTHON to a Python 3.1
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
   fail "$python is $("$python" -V 2>&1); set PYTHON to a Python 3.10 or newer"
 
-# The helper's modules lie in the checkout: leave no bytecode there.
-helper() { PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$here" "$1" -m wheelhouse "${@:2}"; }
+# The helper's modules and the table of systems lie in the checkout: leave no bytecode there.
+helper() { PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$here:$root/runtime" "$1" -m wheelhouse "${@:2}"; }
 
 mapfile -t known < <(helper "$python" targets)
 targets=()

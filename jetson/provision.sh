@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From a flashed board to a running service, offline: finds a Python and the program beside it. All else is Python:
-# runtime/edge_reclass_appliance. docs/jetson.md describes the whole way.
+# runtime/edge_reclass_appliance, so this folder alone is not enough; edge-reclass-appliance is all of it in one file.
+# docs/jetson.md describes the whole way.
 set -euo pipefail
 
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
@@ -9,7 +10,9 @@ for modules in "$here" "$here/../runtime"; do
 done
 if [ ! -d "$modules/edge_reclass_appliance" ]; then
   echo "error: the folder edge_reclass_appliance was found neither beside $here/provision.sh nor in $here/../runtime" >&2
-  echo "  to fix it: copy it there, from runtime/ of the release that provision.sh is from" >&2
+  echo "  to fix it: copy the whole checkout; or, without one, the file edge-reclass-appliance, which" >&2
+  echo "  jetson/make_wheelhouse.sh writes beside the wheelhouse:" >&2
+  echo "    sudo python3 -IB edge-reclass-appliance provision --wheelhouse TAR" >&2
   exit 1
 fi
 

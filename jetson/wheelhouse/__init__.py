@@ -7,5 +7,6 @@
     sbom.py      CycloneDX bill of materials
     deb.py       Debian package
 
-Run by jetson/make_wheelhouse.sh; needs ``packaging`` beyond the standard library, but for the target table.
+Run by jetson/make_wheelhouse.sh. Needs runtime/edge_reclass_appliance on the path, which has the table of systems, and
+for all but the target table ``packaging``.
 """

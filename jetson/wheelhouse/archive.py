@@ -91,8 +91,11 @@ def install_text(target: Target, wheels: list[Wheel]) -> str:
     name = archive_name(target, wheels)
     return f"""\
 {name}: everything that edge-reclass needs on {target.system} ({target.machine}, Python {target.python_version}).
-For a service that runs by itself, use jetson/provision.sh of the project. By hand, in this folder, without a network
-(pip runs out of its own wheel, so python3-venv is not needed):
+For a service that runs by itself, with edge-reclass-appliance, the file that is made beside this archive:
+
+    sudo python3 -IB edge-reclass-appliance provision --wheelhouse {name}.tar
+
+By hand, in this folder, without a network (pip runs out of its own wheel, so python3-venv is not needed):
 
     python3 -m venv --without-pip{system} ~/edge-reclass
     ~/edge-reclass/bin/python "$(echo wheels/pip-*.whl)"/{_PIP_INSTALL}

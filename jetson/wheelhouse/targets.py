@@ -1,9 +1,11 @@
-"""The systems that a wheelhouse is made for."""
+"""What a wheelhouse holds for each system of edge_reclass_appliance's table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from edge_reclass_appliance import releases
 
 if TYPE_CHECKING:
     from packaging.tags import Tag
@@ -15,24 +17,40 @@ LEGACY = "manylinux2014"
 
 @dataclass(frozen=True)
 class Target:
-    """One system: what its Python and C library accept, and what is installed there."""
+    """One system, and what is installed there."""
 
-    name: str
-    system: str
-    python: tuple[int, int]
+    of: releases.Target
     glibc: tuple[int, int]
     extras: tuple[str, ...]
     bounds: tuple[str, ...] = ()
     """Requirements on top of pyproject.toml's."""
     versions_of: str | None = None
     """The target whose locked versions hold here too."""
-    machine: str = "aarch64"
-    """As Python names the processor."""
+
+    @property
+    def name(self) -> str:
+        """Such as ``jetpack6``."""
+        return self.of.name
+
+    @property
+    def system(self) -> str:
+        """In words."""
+        return self.of.system
+
+    @property
+    def python(self) -> tuple[int, int]:
+        """Such as ``(3, 10)``."""
+        return self.of.python
+
+    @property
+    def machine(self) -> str:
+        """As Python names the processor."""
+        return self.of.processor
 
     @property
     def python_version(self) -> str:
         """Such as ``3.10``."""
-        return ".".join(map(str, self.python))
+        return self.of.python_version
 
     @property
     def glibc_version(self) -> str:
@@ -100,39 +118,27 @@ TARGETS = {
     target.name: target
     for target in (
         Target(
-            "jetpack6",
-            "JetPack 6.1 to 6.2.x, Ubuntu 22.04",
-            python=(3, 10),
+            releases.JETPACK6,
             glibc=(2, 35),
             extras=("cpu", "codecs", "tags", "watch", "service", "tensorrt"),
             # JetPack 6 has CUDA 12.6. cuda-bindings follow CUDA's numbers; 12.6 has no wheels.
             bounds=("cuda-bindings<13",),
         ),
         Target(
-            "jetpack7",
-            "JetPack 7.2, Ubuntu 24.04",
-            python=(3, 12),
+            releases.JETPACK7,
             glibc=(2, 39),
             extras=("cpu", "codecs", "tags", "watch", "service", "tensorrt"),
             # JetPack 7.2 has CUDA 13.2: no bindings that are newer than the driver.
             bounds=("cuda-bindings>=13,<13.3",),
         ),
-        Target(
-            "debian12",
-            "Debian 12, Raspberry Pi OS (bookworm, 64 bit)",
-            python=(3, 11),
-            glibc=(2, 36),
-            extras=("cpu", "codecs", "tags", "watch", "service"),
-            versions_of="jetpack6",
-        ),
-        Target(
-            "debian12-amd64",
-            "Debian 12 (bookworm, 64 bit PC)",
-            python=(3, 11),
-            glibc=(2, 36),
-            extras=("cpu", "codecs", "tags", "watch", "service"),
-            versions_of="jetpack6",
-            machine="x86_64",
+        *(
+            Target(
+                debian,
+                glibc=(2, 36),
+                extras=("cpu", "codecs", "tags", "watch", "service"),
+                versions_of="jetpack6",
+            )
+            for debian in (releases.DEBIAN12, releases.DEBIAN12_AMD64)
         ),
     )
 }

@@ -85,7 +85,7 @@ class Trial:
         done = self.run(command)
         if done.returncode == 0:
             return done.stdout
-        for text in done.stderr.strip().splitlines()[-20:]:
+        for text in (done.stdout + done.stderr).strip().splitlines()[-20:]:  # verify says on stdout what disagrees
             say(f"  {text}")
         if LARGE_ALLOCATION_FAILED in done.stdout + done.stderr:
             raise ApplianceError(

@@ -17,7 +17,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Device:
     base = tmp_path_factory.mktemp("installed")
     device = fake_root.make(base / "device", JETPACK6)
     bundle = fake_root.write_bundle(base / "bundle", "one")
-    done = device.install("--bundle", str(bundle))
+    done = device.script("--yes", "--insecure", "--wheelhouse", str(device.wheelhouse), "--bundle", str(bundle))
     assert done.returncode == 0, done.stderr
     return device
 

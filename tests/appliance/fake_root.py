@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from appliance import warm
 
 JETSON = Path(__file__).resolve().parents[2] / "jetson"
 
@@ -109,27 +109,50 @@ class Device:
         return self.root / "var/lib/edge-reclass"
 
     def provision(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """``provision.sh``; the wheelhouses and bundles of these tests are not signed, but for test_signed.py's."""
+        """What ``provision.sh`` runs; wheelhouses and bundles of these tests are unsigned, but for test_signed.py's."""
         return self.run_provision("--insecure", *arguments, **environ)
 
     def run_provision(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return self._run([str(JETSON / "provision.sh"), "--root", str(self.root), *arguments], environ)
+        command = ["provision", "--root", str(self.root), *arguments]
+        return warm.run("provision.sh", command, self.environment(environ))
+
+    def script(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """``provision.sh`` itself."""
+        return self.run([str(JETSON / "provision.sh"), "--root", str(self.root), *arguments], environ)
 
     def install(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return self.provision("--yes", "--wheelhouse", str(self.wheelhouse), *arguments, **environ)
 
     def bundle(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """``bundle``, of the installed copy, not the checkout's."""
+        """``bundle``."""
         unsigned = ("--insecure",) if arguments[:1] == ("install",) else ()
         return self.appliance("bundle", "--root", str(self.root), *arguments, *unsigned, **environ)
 
-    def appliance(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """The installed command."""
-        tool = self.root / "opt/edge-reclass/bin/edge-reclass-appliance"
-        return self._run([sys.executable, "-IB", str(tool), *arguments], environ)
+    def appliance(
+        self, *arguments: str, renames: int | None = None, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """What the installed command runs; ``renames`` as warm.py says."""
+        return warm.run("edge-reclass-appliance", arguments, self.environment(environ), renames)
 
-    def _run(self, command: Sequence[str], environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        given = {
+    def tool(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """The installed command itself."""
+        tool = self.root / "opt/edge-reclass/bin/edge-reclass-appliance"
+        return self.run([sys.executable, "-IB", str(tool), *arguments], environ)
+
+    def run(self, command: Sequence[str], environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=self.environment(environ),
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+            check=False,
+        )
+
+    def environment(self, more: dict[str, str]) -> dict[str, str]:
+        """Of every command on this device."""
+        return {
             "PATH": f"{self.base / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.base),
             "LC_ALL": "C.UTF-8",
@@ -137,13 +160,9 @@ class Device:
             "FAKE_ROOT": str(self.root),
             "FAKE_CALLS": str(self.base / "calls"),
             "FAKE_PYTHON": str(Path(sys.executable).resolve()),  # without site: it starts at once
-            "FAKE_YAML": str(Path(yaml.__file__).parents[1]),
             **self.environ,
-            **environ,
+            **more,
         }
-        return subprocess.run(
-            command, capture_output=True, text=True, env=given, stdin=subprocess.DEVNULL, timeout=120, check=False
-        )
 
     @property
     def wheelhouse(self) -> Path:
@@ -249,7 +268,7 @@ _TOOLS = {
     mkdir -p "$folder/bin"
     cat > "$folder/bin/python" << END
 #!/bin/bash
-export FAKE_VENV="$folder" PYTHONPATH="$FAKE_ROOT/usr/lib/python3/dist-packages:$FAKE_YAML"
+export FAKE_VENV="$folder" PYTHONPATH="$FAKE_ROOT/usr/lib/python3/dist-packages"
 exec "$FAKE_PYTHON" -S "\\$@"
 END
     chmod +x "$folder/bin/python"
@@ -338,7 +357,7 @@ def write_bundle(folder: Path, name: str, content: str = "weights") -> Path:
         "stages": [{"name": "one", "encoder": {"kind": "waveform"}}],
         "files": {"encoders/one.onnx": digest},
     }
-    (folder / "bundle.yaml").write_text(yaml.safe_dump(manifest))
+    (folder / "bundle.yaml").write_text(json.dumps(manifest))
     (folder / "engines").mkdir()
     (folder / "engines/from-elsewhere").write_text("engines never travel")
     return folder

@@ -13,7 +13,7 @@ import pytest
 from appliance.unit_file import plan
 from edge_reclass_appliance import music, places, power, report
 from edge_reclass_appliance.errors import ApplianceError
-from edge_reclass_appliance.releases import RELEASES, supported_release
+from edge_reclass_appliance.releases import supported_release
 from edge_reclass_appliance.users import User
 
 SERVICE = User("edge-reclass", 4242, 4242)
@@ -111,12 +111,9 @@ def test_a_power_mode_that_is_not_set_is_an_error(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "mode").read_text() == "3\n"
 
 
-def test_releases_and_what_the_doctor_knows_are_one_table() -> None:
-    pytest.importorskip("edge_reclass_doctor")
-    from edge_reclass_doctor.machine import jetson
-
-    assert {one.l4t: one.jetpack for one in RELEASES} == jetson._JETPACKS
+def test_a_patch_release_is_taken_as_the_one_before_it() -> None:
     assert supported_release("36.4").jetpack == "6.1" and supported_release("36.4.5").taken_as == "36.4.4"
+    assert supported_release("39.2.3").taken_as == "39.2.1"
 
 
 def test_an_earlier_versions_settings_are_read(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from appliance import fake_root, sandbox
 from appliance.fake_root import DEBIAN12, JETPACK6, JETSON, Device, Kind
@@ -49,7 +48,6 @@ def real(tmp_path: Path, kind: Kind) -> Device:
         "home",
         "run",
         "srv/python",
-        "srv/yaml",
         "srv/checkout",
         "srv/base",
     ):
@@ -84,7 +82,6 @@ def run(
         "FAKE_ROOT": "/",
         "FAKE_CALLS": "/srv/base/calls",
         "FAKE_PYTHON": f"/srv/python/bin/{python.name}",
-        "FAKE_YAML": "/srv/yaml",
         "LC_ALL": "C.UTF-8",
         **more,
     }
@@ -94,9 +91,6 @@ def run(
     line += ["--bind", str(device.base / "local"), "/usr/local/bin"]
     line += ["--perms", "1777", "--tmpfs", "/tmp", "--ro-bind", str(python.parents[1]), "/srv/python"]
     line += [
-        "--ro-bind",
-        str(Path(yaml.__file__).parents[1]),
-        "/srv/yaml",
         "--ro-bind",
         str(_CHECKOUT),
         "/srv/checkout",

@@ -108,7 +108,7 @@ def test_the_units_own_command_classifies(appliance: Appliance) -> None:
 def test_real_audio_has_the_same_verdict_as_outside(appliance: Appliance, data: Path) -> None:
     import soundfile
 
-    for clip in (sorted((data / "gtzan").rglob("*.ogg"))[0], *sorted((data / "audio").rglob("*.mp3"))[:2]):
+    for clip in (sorted((data / "gtzan").rglob("*.ogg"))[0], *sorted((data / "audio").rglob("*.mp3"))[:1]):
         (appliance.music / clip.name).write_bytes(clip.read_bytes())
         samples, rate = soundfile.read(clip, dtype="float32")
         soundfile.write(appliance.music / f"{clip.stem}.wav", samples, rate, subtype="PCM_16")

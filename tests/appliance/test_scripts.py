@@ -36,6 +36,14 @@ def test_commands_can_be_run_and_stop_at_the_first_error(script: Path) -> None:
     assert re.search(r"^set -euo pipefail$", text, re.MULTILINE)
 
 
+def test_without_its_modules_it_says_what_to_copy(tmp_path: Path) -> None:
+    alone = shutil.copy(JETSON / "provision.sh", tmp_path)
+    done = subprocess.run([alone, "--check"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert f"found neither beside {tmp_path}/provision.sh nor" in done.stderr
+    assert "sudo python3 -IB edge-reclass-appliance provision --wheelhouse TAR" in done.stderr
+
+
 def blocks() -> list[str]:
     """Every command line in the document's shell blocks, continued lines joined."""
     found = re.findall(r"^```sh\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -58,17 +66,19 @@ def test_the_document_uses_options_that_exist() -> None:
     from edge_reclass.cli import commands as cli
 
     runner, checked = CliRunner(), 0
-    texts = {
-        "provision.sh": helped(str(JETSON / "provision.sh"), "--help"),
-    }
+    texts = {script.name: helped(str(script), "--help") for script in SCRIPTS}
     for line in blocks():
         words = shlex.split(line, comments=True)
         words = words[1:] if words[0] == "sudo" else words
         program = Path(words[0]).name
         if program == "edge-reclass":
-            shown = runner.invoke(cli.app, [words[1], "--help"], env={"COLUMNS": "200"})
+            named = words[1:3] if words[1] == "library" else words[1:2]
+            shown = runner.invoke(cli.app, [*named, "--help"], env={"COLUMNS": "200"})
             assert shown.exit_code == 0, line
             known = shown.output
+        elif program == "edge-reclass-appliance":
+            known = helped(sys.executable, "-m", "edge_reclass_appliance", words[1], "--help")
+            assert known.startswith("usage:"), line
         elif program in texts:
             known = texts[program]
         else:
@@ -76,7 +86,7 @@ def test_the_document_uses_options_that_exist() -> None:
         for option in options(line):
             assert re.search(rf"{re.escape(option)}\b", known), f"{option} in: {line}"
         checked += 1
-    assert checked >= 3
+    assert checked >= 5
 
 
 def test_the_document_names_files_that_exist() -> None:

@@ -114,10 +114,10 @@ def test_purge_takes_everything_but_the_music(device: Device) -> None:
     tool = device.root / "opt/edge-reclass/bin/edge-reclass-appliance"
     copy = device.base / "tool"
     copy.write_bytes(tool.read_bytes())
-    done = device._run(["python3", "-IB", str(copy), "remove", "--purge", "--root", str(device.root)], {})
+    done = device.run(["python3", "-IB", str(copy), "remove", "--purge", "--root", str(device.root)], {})
     assert done.returncode == 0, done.stderr
     left = [str(path.relative_to(device.root)) for path in device.root.rglob("*edge-reclass*")]
     assert left == []
     assert (device.root / "srv/music/song.flac").read_text() == "sound"
-    again = device._run(["python3", "-IB", str(copy), "remove", "--purge", "--root", str(device.root)], {})
+    again = device.run(["python3", "-IB", str(copy), "remove", "--purge", "--root", str(device.root)], {})
     assert "nothing was removed: nothing is installed" in again.stderr

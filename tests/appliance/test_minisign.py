@@ -110,7 +110,7 @@ def test_a_signature_that_never_ends() -> None:
 def test_a_key_is_read_from_a_file_or_given_as_it_is() -> None:
     text = (FIXTURES / "test.pub").read_text()
     for given in (str(FIXTURES / "test.pub"), text.splitlines()[1], text.splitlines()[1] + "\n"):
-        assert minisign.key_of(given) == fixture_key()
+        assert minisign.key_of(given) == fixture_key("other.pub")
     assert minisign.read_key(fixture_key().text, "again") == fixture_key()
 
 
@@ -133,6 +133,12 @@ def test_what_is_no_key(text: str, said: str) -> None:
         minisign.read_key(text, "some.pub")
     assert said in str(error.value)
     assert str(error.value).startswith("some.pub")
+
+
+def test_a_key_with_a_slash_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = "RWRlMs51WM+z/1T4AzbJlBsmdybgSiVM1eotNryTHi5q72X/4c9w+SWy"
+    monkeypatch.chdir(tmp_path)
+    assert minisign.key_of(given) == fixture_key("other.pub")
 
 
 def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def manifest(target: Target, wheels: list[Wheel], source: Source) -> dict[str, o
         "format": FORMAT,
         "project": PROJECT,
         "version": own.version,
+        "sequence": source.date,
         "target": {
             "name": target.name,
             "python": target.python_version,

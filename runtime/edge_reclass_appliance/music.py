@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import stat
 import struct
@@ -114,13 +115,14 @@ def mount_of(path: Path, mounts: str = "/proc/self/mountinfo") -> tuple[str, str
     """Mount point and file system that ``path`` lies on; ``("/", "")`` where the kernel's list cannot be read."""
     best, kind = "/", ""
     try:
-        lines = Path(mounts).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = Path(mounts).read_bytes().strip().split(b"\n")
     except OSError:
         return best, kind
     for line in lines:
-        before, _, after = line.partition(" - ")
-        point = before.split()[4].encode().decode("unicode_escape", "replace")
+        before, _, after = line.partition(b" - ")
+        escaped = before.split(b" ")[4]  # by the kernel: these four characters, and no others
+        point = os.fsdecode(re.sub(rb"\\(040|011|012|134)", lambda found: bytes([int(found[1], 8)]), escaped))
         inside = str(path) == point or str(path).startswith(f"{point.rstrip('/')}/")
         if inside and len(point) >= len(best):
-            best, kind = point, after.split()[0]
+            best, kind = point, os.fsdecode(after.split()[0])
     return best, kind

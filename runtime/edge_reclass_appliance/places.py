@@ -11,8 +11,8 @@ from edge_reclass_appliance import files
 from edge_reclass_appliance.errors import usage
 
 STATE = "/var/lib/edge-reclass"
-"""The library's state, which the service writes; a folder in which each may delete only what is its own (sticky)."""
-LIBRARY = f"{STATE}/library.state"
+"""What is kept; the service writes only into folders of its own in it."""
+LIBRARY = f"{STATE}/library/library.state"
 BUNDLES = f"{STATE}/bundles"
 ENGINES = f"{STATE}/engines"
 REPORTS = f"{STATE}/reports"
@@ -27,6 +27,9 @@ COMMANDS = "/usr/local/bin"
 
 ALWAYS, BOOT, IDLE = "always", "boot", "idle"
 _HOMES = ("/home/", "/root/", "/run/", "/tmp/", "/var/tmp/")
+_EMPTY = ("/home", "/root", "/run", "/run/user")
+"""Themselves no folder for music: the service finds nothing in them but the music's own folder."""
+_TEMPORARY = ("/tmp", "/var/tmp")
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,23 @@ def given_settings(before: Settings, given: Mapping[str, object]) -> Settings:
         ApplianceError: a value cannot work (``USAGE``).
     """
     now = replace(before, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    now = replace(
+        now,
+        music=tuple(re.sub("/+", "/", f"{folder}/")[:-1] if folder.strip("/") else folder[:1] for folder in now.music),
+    )
     for folder in now.music:
         require_plain_path("--music", folder)
+        if folder in _EMPTY:
+            raise usage(
+                f"--music: the service sees nothing of {folder} itself", f"name the music's folder: {folder}/…/Music"
+            )
+        if f"{folder}/".startswith(tuple(f"{one}/" for one in _TEMPORARY)):
+            raise usage(
+                f"--music: the service has a {folder} of its own, and the system empties it"
+                if folder in _TEMPORARY
+                else f"--music: {folder}: the service sees nothing of it, since its /tmp and /var/tmp are its own",
+                "move the music to /srv/music",
+            )
     require_plain_path("--prefix", now.prefix)
     if " " in now.prefix:
         raise usage(f"--prefix: {now.prefix!r} has a blank, which the first line of a script cannot hold")

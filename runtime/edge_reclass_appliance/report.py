@@ -14,6 +14,7 @@ from pathlib import Path
 from edge_reclass_appliance import files, places
 from edge_reclass_appliance.errors import ApplianceError
 from edge_reclass_appliance.places import Settings
+from edge_reclass_appliance.saying import say
 
 _SHOWN = 20
 _FINE = ("ok", "unsure")
@@ -108,10 +109,11 @@ def write(root: Path, settings: Settings, *, failed: bool) -> str:
     Args:
         root: ``/``, or a folder in tests.
         settings: the machine's.
-        failed: the service has failed: what is known is said, even where the library cannot be read.
+        failed: the service has failed: what is known is said, even where the library cannot be read or the disk is
+            full.
 
     Raises:
-        ApplianceError: the library cannot be read, or the report not be written.
+        ApplianceError: the library cannot be read, or the report not be written; never with ``failed``.
     """
     folder, state = root / places.REPORTS[1:], root / places.LIBRARY[1:]
     program = str(root / settings.venv[1:] / "bin/edge-reclass")
@@ -122,17 +124,19 @@ def write(root: Path, settings: Settings, *, failed: bool) -> str:
         if not failed:
             raise
         text = f"edge-reclass, {at}\nservice: {service}\nlibrary: {_printable(str(error))}\n"
-        _keep(folder / "latest.txt", text)
+        _note(folder, text)
         return text
     text = page(compare(_before(folder), now), now, service, at)
+    if failed:  # what is new now is told again by the next report
+        _note(folder, text)
+        return text
     if state.exists():
         html = [program, "library", "report", str(state), "--no-tags", "--output", str(folder / "library.html")]
         subprocess.run(html, stdin=subprocess.DEVNULL, check=False)
     _keep(folder / "latest.txt", text)
     today = folder / f"{time.strftime('%Y-%m-%d')}.txt"  # of every run of the day
     _keep(today, "\n".join(filter(None, (files.read(today), text))))
-    if not failed:  # what is new now is told again by the next report
-        _keep(folder / "seen.json", json.dumps(now))
+    _keep(folder / "seen.json", json.dumps(now))
     _forget_old(folder)
     return text
 
@@ -143,6 +147,16 @@ def _before(folder: Path) -> Seen:
     except (OSError, ValueError):
         return {}
     return before if isinstance(before, dict) else {}
+
+
+def _note(folder: Path, text: str) -> None:
+    """Keep the report of a failure where there is room: the owner is told in any case."""
+    today = folder / f"{time.strftime('%Y-%m-%d')}.txt"
+    try:
+        _keep(folder / "latest.txt", text)
+        _keep(today, "\n".join(filter(None, (files.read(today), text))))
+    except (ApplianceError, OSError) as error:
+        say(f"the report is only told, not kept: {error}")
 
 
 def _keep(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -30,8 +31,10 @@ def folders_step(steps: Steps, plan: Plan) -> None:
     wanted = [
         (plan.settings.prefix, 0o755, 0, 0),
         (places.ETC, 0o755, 0, 0),
-        # Sticky: the service makes its files here, and can neither rename nor delete what is root's.
-        (places.STATE, 0o1775, 0, gid),
+        (places.STATE, 0o755, 0, 0),
+        # Not sticky, and with no file of root's: SQLite opens its files with O_CREAT, which the kernel refuses for
+        # another one's file in a sticky folder that a group may write (fs.protected_regular=2).
+        (str(Path(places.LIBRARY).parent), 0o2770, uid, gid),
         (places.BUNDLES, 0o755, 0, 0),
         # An engine is native code: only root writes engines; the service's group may read the secret they are known by.
         (places.ENGINES, 0o755, 0, gid),
@@ -98,10 +101,14 @@ def music_step(steps: Steps, plan: Plan, trial: Trial, python: str) -> None:
     if len(sight.closed) > 3:
         steps.step("warning", "music", f"and {len(sight.closed) - 3} or more others are closed to the service")
     if plan.settings.tags and not sight.writable:
-        name, folder = plan.settings.service_user, plan.settings.music[0]
-        fix = f"sudo setfacl -R -m u:{name}:rwX -m d:u:{name}:rwX {folder}"
+        name = plan.settings.service_user
+        rights = ["-m", f"u:{name}:rwX", "-m", f"d:u:{name}:rwX"]
+        fix = shlex.join(["sudo", "setfacl", "-R", *rights, *plan.settings.music])
         steps.step("warning", "music", f"--tags: {name} may not write into {shown}; to fix it: {fix}   (package acl)")
-    if not sight.closed and not sight.absent:
+    if not sight.files and not sight.closed and not sight.absent:
+        folders = shlex.join(plan.settings.music)
+        steps.step("warning", "music", f"no file is in {shown}, as the service sees it; to look: ls -la {folders}")
+    elif not sight.closed and not sight.absent:
         steps.step("same", "music", f"{sight.files} files can be read in {shown}")
 
 

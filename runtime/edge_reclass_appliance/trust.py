@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from edge_reclass_appliance import places
+from edge_reclass_appliance.errors import ApplianceError
 from edge_reclass_appliance.saying import Steps
-from edge_reclass_appliance.signatures import NOT_CHECKED, SignatureError, Trust, check_file, opened, signed_release
+from edge_reclass_appliance.signatures import (
+    NOT_CHECKED,
+    Release,
+    SignatureError,
+    Trust,
+    check_file,
+    opened,
+    signed_release,
+)
 
 _LIBRARY, _WHEELHOUSE = "usr/lib/edge-reclass", "usr/share/edge-reclass/wheelhouse"
 
@@ -18,6 +28,18 @@ def packaged(root: Path) -> Path | None:
     folder = root / _WHEELHOUSE
     ours = Path(__file__).resolve().parents[1] == (root / _LIBRARY).resolve()
     return folder if ours and folder.is_dir() else None
+
+
+def _packaged_release(folder: Path) -> Release | None:
+    """The release that a package is of, as its manifest says; None where a package made before says nothing of it."""
+    file = folder / "manifest.json"
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        return Release(said["project"], said["version"], int(said["sequence"]), ()) if "sequence" in said else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ApplianceError(
+            f"{file} cannot be read: the package is damaged", "sudo dpkg -i edge-reclass_*.deb   (again)"
+        ) from error
 
 
 @contextmanager
@@ -30,8 +52,19 @@ def checked(source: Path, trust: Trust, steps: Steps) -> Iterator[Path]:
         ApplianceError: it is not signed by the trusted key, was altered, or is older (``NOT_TRUSTED``).
     """
     if source == packaged(trust.root):
+        release = _packaged_release(source)
+        if trust.key is not None:
+            trust.public_key()  # a file that is not there, or another key than the trusted one, is an error
+        if release is not None and not trust.insecure:
+            trust.check_sequence(release)
         steps.step("note", "signed", f"{source}: came in the same package as this program")
         yield source
+        if steps.check:
+            return
+        if release is not None:
+            trust.remember(release)
+        elif trust.key is not None:
+            trust.store_key()
     elif source.is_dir():
         if not trust.insecure:
             raise SignatureError(

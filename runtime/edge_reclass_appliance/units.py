@@ -6,6 +6,7 @@ of a bundle (``trial.py``): what is tried is tried as it will run.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,8 +129,11 @@ def _devices(plan: Plan) -> Properties:
 
 
 def quoted(path: str) -> str:
-    """A path as one word of a unit. ``places.require_plain_path`` lets nothing through that would need more."""
-    return f'"{path}"' if " " in path else path
+    """A path as one word of a unit. ``places.require_plain_path`` lets nothing through that would need more.
+
+    A colon would end the path of a bind, and begin the place where it is to be seen.
+    """
+    return f'"{path}"' if re.search("[ :]", path) else path
 
 
 def render(plan: Plan) -> dict[str, str]:
@@ -241,13 +245,19 @@ def _report(plan: Plan) -> str:
 
 def _failed(plan: Plan) -> str:
     """The owner's hook may send a mail: it has the network, and the rights of the service's user."""
+    sorry = "edge-reclass failed, and no report could be made: journalctl -u edge-reclass"
+    told = f'{{ {plan.settings.tool} report --failed || echo "{sorry}"; }}'
+    hook = f"{places.HOOK} {places.REPORTS}/latest.txt"
     return _text(
         Unit=[("Description", "Tell the owner that edge-reclass failed")],
         Service=[
             ("Type", "oneshot"),
             ("TimeoutStartSec", "10min"),
-            ("ExecStart", f"{plan.settings.tool} report --failed"),
-            ("ExecStart", f"-/bin/sh -c '[ ! -x {places.HOOK} ] || exec {places.HOOK} {places.REPORTS}/latest.txt'"),
+            # The hook reads the report from its standard input: on a full disk there is no new file.
+            (
+                "ExecStart",
+                f"-/bin/sh -c '{told} | {{ if [ -x {places.HOOK} ]; then exec {hook}; else exec cat; fi; }}'",
+            ),
             ("SyslogIdentifier", "edge-reclass"),
             ("User", plan.settings.service_user),
             ("WorkingDirectory", places.STATE),

@@ -61,7 +61,9 @@ def _space(machine: Machine, engines: EnginesState, builds: bool, command: Comma
         yield Problem(
             "engines-not-writable",
             f"{engines.folder} cannot be written by this user, so no engine can be built there",
-            f"sudo {command('build')}   (or name another folder with --engines DIR, for all commands)",
+            # An appliance's own command begins with it.
+            f"sudo {command('build').removeprefix('sudo ')}   (or name another folder with --engines DIR, for all"
+            " commands)",
         )
 
 

@@ -135,6 +135,12 @@ def test_what_is_no_key(text: str, said: str) -> None:
     assert str(error.value).startswith("some.pub")
 
 
+def test_a_key_with_a_slash_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = "RWRlMs51WM+z/1T4AzbJlBsmdybgSiVM1eotNryTHi5q72X/4c9w+SWy"
+    monkeypatch.chdir(tmp_path)
+    assert minisign.key_of(given) == fixture_key("other.pub")
+
+
 def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SignatureError, match="there is no such file"):
         minisign.key_of(str(tmp_path / "none.pub"))

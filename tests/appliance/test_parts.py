@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from appliance.unit_file import plan
-from edge_reclass_appliance import music, places, power, report
+from edge_reclass_appliance import music, places, power, report, steps
 from edge_reclass_appliance.errors import ApplianceError
 from edge_reclass_appliance.releases import supported_release
+from edge_reclass_appliance.saying import Steps
+from edge_reclass_appliance.trial import Sight, Trial
 from edge_reclass_appliance.users import User
 
 SERVICE = User("edge-reclass", 4242, 4242)
@@ -77,6 +79,7 @@ def test_the_report_says_what_is_new_changed_and_failed() -> None:
 def test_the_report_is_of_what_the_library_says(tmp_path: Path) -> None:
     folder, state = tmp_path / places.REPORTS[1:], tmp_path / places.LIBRARY[1:]
     folder.mkdir(parents=True)
+    state.parent.mkdir()
     state.touch()
     program = tmp_path / "opt/edge-reclass/venv/bin/edge-reclass"
     program.parent.mkdir(parents=True)
@@ -94,6 +97,39 @@ def test_the_report_is_of_what_the_library_says(tmp_path: Path) -> None:
     with pytest.raises(ApplianceError, match="the disk is full"):
         report.write(tmp_path, places.Settings(), failed=False)
     assert "the disk is full" in report.write(tmp_path, places.Settings(), failed=True)
+
+
+def test_a_failure_is_told_where_no_report_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> bool:
+        raise ApplianceError("no space is left")
+
+    monkeypatch.setattr(report.files, "write", full)
+    assert "0 tracks" in report.write(tmp_path, places.Settings(), failed=True)
+    assert "only told, not kept: no space is left" in capsys.readouterr().err
+    with pytest.raises(ApplianceError, match="no space"):
+        report.write(tmp_path, places.Settings(), failed=False)
+
+
+def test_a_mount_point_with_umlauts_and_blanks(tmp_path: Path) -> None:
+    file = tmp_path / "mountinfo"
+    lines = ["1 0 8:1 / / rw - ext4 /dev/a rw", r"2 1 8:2 / /media/Müller\040\134x\x41 rw shared:1 - exfat /dev/b rw"]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    place = r"/media/Müller \x\x41"
+    assert music.mount_of(Path(f"{place}/album"), str(file)) == (place, "exfat")
+    assert music.mount_of(Path("/media/other"), str(file)) == ("/", "ext4")
+
+
+def test_what_lets_tags_be_written_names_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = plan(music=("/srv/my music", "/srv/two"), tags=True)
+    monkeypatch.setattr(steps, "look", lambda *_: Sight(0, [], [], False))
+    steps.music_step(Steps(), of, Trial(of), "python3")
+    said = capsys.readouterr().err
+    assert "sudo setfacl -R -m u:edge-reclass:rwX -m d:u:edge-reclass:rwX '/srv/my music' /srv/two   " in said
+    assert "no file is in /srv/my music, /srv/two" in said
 
 
 def test_a_power_mode_that_is_not_set_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

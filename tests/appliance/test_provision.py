@@ -67,7 +67,7 @@ def test_what_an_orin_nano_gets(device: Device, installed: Device) -> None:
     service = device.unit("edge-reclass.service")
     assert (
         "\nExecStart=/opt/edge-reclass/venv/bin/edge-reclass serve --watch --socket /run/edge-reclass/edge-reclass.sock"
-        " --state /var/lib/edge-reclass/library.state --root /srv/music"
+        " --state /var/lib/edge-reclass/library/library.state --root /srv/music"
         " --bundle /var/lib/edge-reclass/bundles/current --device tensorrt --workers 3\n"
     ) in service
     assert "\nMemoryMax=40%\n" in service
@@ -144,7 +144,7 @@ def test_a_raspberry_pi_runs_on_the_cpu(tmp_path: Path, bundle: Path) -> None:
 def test_a_run_that_ends_instead_of_a_resident_service(device: Device, options: list[str], timer: list[str]) -> None:
     assert device.provision("--yes", *options).returncode == 0
     service, when = device.unit("edge-reclass.service"), device.unit("edge-reclass.timer")
-    assert "bin/edge-reclass classify /srv/music --state /var/lib/edge-reclass/library.state " in service
+    assert "bin/edge-reclass classify /srv/music --state /var/lib/edge-reclass/library/library.state " in service
     assert "--batch 6" in service and "OnSuccess=edge-reclass-report.service" in service
     assert all(line in when for line in timer)
     assert ("CPUSchedulingPolicy=idle" in service) == ("idle" in options)
@@ -160,7 +160,7 @@ def test_a_run_that_ends_instead_of_a_resident_service(device: Device, options: 
 def test_tags_have_a_unit_of_their_own(device: Device) -> None:
     assert device.provision("--yes", "--tags").returncode == 0
     tags, service = device.unit("edge-reclass-tags.service"), device.unit("edge-reclass.service")
-    assert "edge-reclass tag /var/lib/edge-reclass/library.state --apply-approved" in tags
+    assert "edge-reclass tag /var/lib/edge-reclass/library/library.state --apply-approved" in tags
     assert "ReadWritePaths=-/srv/music\n" in tags and "ReadWritePaths=-/srv/music" not in service
     assert device.provision("--yes", "--no-tags").returncode == 0
     assert not list((device.root / "etc/systemd/system").glob("edge-reclass-tags*"))
@@ -447,6 +447,11 @@ def test_limits_follow_memory_and_cores(tmp_path: Path, gib: float, cores: int, 
         (["--music", "/srv/../etc"], "without . and .."),
         (["--music", "/"], "expected a folder, got /"),
         (["--music", "/var/lib"], "which is the service's own"),
+        (["--music", "//var//lib/"], "which is the service's own"),
+        (["--music", "/home/"], "the service sees nothing of /home itself"),
+        (["--music", "//root"], "the service sees nothing of /root itself"),
+        (["--music", "/tmp"], "the service has a /tmp of its own"),
+        (["--music", "/var/tmp/music"], "the service sees nothing of it"),
         (["--prefix", "/opt/two words"], "has a blank"),
         (["--user", "root"], "does not run as root"),
         (["--user", "a b"], "expected a user's name"),

@@ -135,10 +135,12 @@ def test_the_whole_way(device: Device) -> None:
     line = (device.root / "etc/passwd").read_text().splitlines()[-1].split(":")
     assert line[0] == "edge-reclass" and line[6] == "/usr/sbin/nologin"
     owners = {path: path.lstat().st_uid for path in (device.root / "var/lib/edge-reclass").rglob("*")}
-    assert [path.name for path, owner in owners.items() if owner != 0] == ["reports"]
+    assert sorted(path.name for path, owner in owners.items() if owner != 0) == ["library", "reports"]
     assert owners[device.state / "reports"] == int(line[2])
-    # Sticky, and the service's group: it makes its state there, and deletes nothing of root's.
-    assert device.state.stat().st_mode & 0o7777 == 0o1775 and device.state.stat().st_gid == int(line[3])
+    # The service makes its state in a folder of its own, and deletes nothing of root's.
+    assert device.state.stat().st_mode & 0o7777 == 0o755
+    library = (device.state / "library").stat()
+    assert library.st_mode & 0o7777 == 0o2770 and library.st_gid == int(line[3])
     assert not [
         path
         for path in (device.root / "opt").rglob("*")

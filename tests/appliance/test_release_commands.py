@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from appliance.signer import OTHER, OURS
+from edge_reclass_appliance import trust
 from edge_reclass_appliance.__main__ import main
 from edge_reclass_appliance.errors import FAILED, NOT_TRUSTED, USAGE
-from edge_reclass_appliance.signatures import MANIFEST, SIGNATURE
+from edge_reclass_appliance.saying import Steps
+from edge_reclass_appliance.signatures import MANIFEST, SIGNATURE, Release, SignatureError, Trust
 
 
 @pytest.fixture
@@ -59,6 +63,69 @@ def test_a_key_is_not_kept_for_a_release_that_is_not_its_own(
 def test_without_any_check_it_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify-release", str(folder), "--insecure"]) == 0
     assert "NOT CHECKED (--insecure)" in capsys.readouterr().out
+
+
+def test_the_sequence_is_that_of_the_wheelhouses(folder: Path) -> None:
+    def sequence() -> int:
+        assert main(["make-release", str(folder), "--version", "1"]) == 0
+        return int(json.loads((folder / MANIFEST).read_text())["sequence"])
+
+    assert sequence() > 1234
+    text = b'{"sequence": 1234}'
+    with tarfile.open(folder / "edge-reclass-1-debian12.tar", "w") as tar:
+        member = tarfile.TarInfo("top/manifest.json")
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text))
+    assert sequence() == 1234
+
+
+def packaged(root: Path, monkeypatch: pytest.MonkeyPatch, sequence: int) -> Path:
+    folder = root / "wheelhouse"
+    folder.mkdir(parents=True, exist_ok=True)
+    said = {"project": "edge-reclass", "version": f"1.{sequence}", "sequence": sequence}
+    (folder / "manifest.json").write_text(json.dumps(said))
+    monkeypatch.setattr(trust, "packaged", lambda _: folder)
+    return folder
+
+
+def test_a_package_brings_the_key_and_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = packaged(tmp_path, monkeypatch, 10)
+    missing = Trust(key=str(tmp_path / "no.pub"), root=tmp_path)
+    with pytest.raises(SignatureError, match="there is no such file"), trust.checked(source, missing, Steps()):
+        pytest.fail("the key that was given is not there")
+    with trust.checked(source, Trust(key=OURS.text, root=tmp_path), Steps(check=True)):
+        pass
+    assert not (tmp_path / "etc").exists(), "--check writes nothing"
+    with trust.checked(source, Trust(key=OURS.text, root=tmp_path), Steps()):
+        pass
+    assert Trust(root=tmp_path).public_key().text.splitlines()[1] == OURS.text
+    with pytest.raises(SignatureError), trust.checked(source, Trust(key=OTHER.text, root=tmp_path), Steps()):
+        pytest.fail("another key than the trusted one")
+    older = Release("edge-reclass", "1.9", 9, ())
+    with pytest.raises(SignatureError, match=r"is older than 1\.10"):
+        Trust(root=tmp_path).check_sequence(older)
+    Trust(root=tmp_path, allow_downgrade=True).check_sequence(older)
+    source = packaged(tmp_path, monkeypatch, 9)
+    with (
+        pytest.raises(SignatureError, match=r"is older than 1\.10"),
+        trust.checked(source, Trust(root=tmp_path), Steps()),
+    ):
+        pytest.fail("an older package")
+
+
+def test_a_package_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with trust.checked(packaged(tmp_path, monkeypatch, 10), Trust(root=tmp_path), Steps()):
+        pass
+    assert not (tmp_path / "etc").exists()
+    with pytest.raises(SignatureError, match="older than"):
+        Trust(root=tmp_path).check_sequence(Release("edge-reclass", "1.9", 9, ()))
+
+
+def test_a_folder_in_the_place_of_the_key(tmp_path: Path) -> None:
+    (tmp_path / "etc/edge-reclass/trusted.pub").mkdir(parents=True)
+    with pytest.raises(SignatureError, match="got a folder") as refused:
+        Trust(root=tmp_path).public_key()
+    assert refused.value.fix.startswith("sudo mv ")
 
 
 def test_what_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,10 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 
 def all_plans(tmp_path: Path) -> list[Plan]:
     settings = ({}, {"when": "*-*-* 02:30:00"}, {"when": places.BOOT}, {"when": places.IDLE, "tags": True})
-    plans = [plan(music=("/srv/the music", "/home/me/Music"), power_mode="25W", **one) for one in settings]
+    plans = [
+        plan(music=("/srv/the music", "/home/me/Music", "/home/me/Music:old"), power_mode="25W", **one)
+        for one in settings
+    ]
     return [*plans, jetson(tmp_path)]
 
 
@@ -123,6 +126,26 @@ def test_values_are_put_in_as_they_are() -> None:
     command = words(service, "Service", "ExecStart")
     assert command[:3] == ["/opt/edge-reclass/venv/bin/edge-reclass", "serve", "--watch"]
     assert command[command.index("--root") + 1] == "/home/Björk & Co [live] *"
+
+
+def test_a_colon_does_not_end_the_path_of_a_bind() -> None:
+    text = units.render(plan(music=("/home/me/Music:old",)))[SERVICE]
+    assert 'BindReadOnlyPaths=-"/home/me/Music:old"\n' in text
+
+
+@pytest.mark.parametrize(("code", "told"), [(0, "the disk is full"), (1, "no report could be made: journalctl")])
+def test_the_owners_hook_reads_what_failed(tmp_path: Path, code: int, told: str) -> None:
+    (command,) = words(unit(units.FAILED, plan()), "Service", "ExecStart")[2:]
+    tool, hook = tmp_path / "tool", tmp_path / "hook"
+    tool.write_text(f"#!/bin/sh\n[ {code} = 1 ] || echo the disk is full\nexit {code}\n")
+    tool.chmod(0o755)
+    hook.write_text(f"#!/bin/sh\ncat > {tmp_path}/mail\necho $1 >> {tmp_path}/mail\n")
+    command = command.replace(plan().settings.tool, str(tool)).replace(places.HOOK, str(hook))
+    without = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True)
+    assert told in without.stdout, "the journal has it"
+    hook.chmod(0o755)
+    subprocess.run(["/bin/sh", "-c", command], check=True)
+    assert told in (tmp_path / "mail").read_text() and "reports/latest.txt" in (tmp_path / "mail").read_text()
 
 
 @pytest.mark.parametrize("when", [places.ALWAYS, "daily"])

@@ -26,7 +26,7 @@ _WHY = boxes.unavailable() or (None if os.environ.get("EDGE_RECLASS_DEB") else "
 pytestmark = pytest.mark.skipif(_WHY is not None, reason=f"no container: {_WHY}")
 
 MUSIC, USB = "/srv/music", "/srv/music/usb"
-STATE = "/var/lib/edge-reclass/library.state"
+STATE = "/var/lib/edge-reclass/library/library.state"
 SERVICE = "edge-reclass.service"
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 _MISBEHAVE = """
@@ -210,7 +210,7 @@ def test_the_disk_of_the_state_is_full(box: Box, songs: Path) -> None:
     box.run(f"mount {disk} /mnt && cp -a /var/lib/edge-reclass/. /mnt/ && umount /mnt")
     box.run(f"mount {disk} /var/lib/edge-reclass")
     try:
-        box.run("chown root:edge-reclass /var/lib/edge-reclass; chmod 1775 /var/lib/edge-reclass")
+        box.run("chown root: /var/lib/edge-reclass; chmod 755 /var/lib/edge-reclass")
         night(box)  # notices what the test before has removed, whose verdicts would move to tracks of the same content
         before = {name: one for name, one in results(box).items() if not name.startswith("bad/")}
         put(box, songs, *(f"more/{number:02}.flac" for number in range(30)))

@@ -141,12 +141,13 @@ def test_systemd_does_not_answer(there: Provisioned) -> None:
 
 def test_the_library_is_counted(there: Provisioned) -> None:
     song = there.root / "srv/music/album/a.mp3"
+    (there.root / "var/lib/edge-reclass/library").mkdir(parents=True, exist_ok=True)
     good, bad = tagged.verdict(song, "Rock"), tagged.verdict(there.root / "srv/music/b.mp3", None)
-    tagged.state(there.root / "var/lib/edge-reclass/library.state", [good, bad], there.root / "srv/music")
+    tagged.state(there.root / "var/lib/edge-reclass/library/library.state", [good, bad], there.root / "srv/music")
     state, problems = there.look()
     assert (state.library.tracks, state.library.statuses) == (2, {"ok": 1, "unsure": 1})
     assert problems == [], "a track that nobody is sure of is an answer"
-    (there.root / "var/lib/edge-reclass/library.state").write_bytes(b"no database" * 100)
+    (there.root / "var/lib/edge-reclass/library/library.state").write_bytes(b"no database" * 100)
     state, problems = there.look()
     assert codes(problems) == ["library-unusable"] and mark("library", problems) == "✗"
 

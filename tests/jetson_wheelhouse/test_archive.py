@@ -155,6 +155,7 @@ def test_the_archive_is_what_the_readme_says(wheels: list[Wheel], tmp_path: Path
         "extras": ["cpu", "codecs", "tags", "watch", "service"],
     }
     assert manifest["source"] == {"commit": "c" * 40, "modified": False, "date": SOURCE.date}
+    assert manifest["sequence"] == SOURCE.date, "a package's, which is in no signed release, is compared by it"
     assert manifest["bytes"] == sum(wheel.bytes for wheel in wheels)
     assert requirements == requirements_text(DEBIAN, wheels)
     lines = [line for line in requirements.splitlines() if not line.startswith("#")]

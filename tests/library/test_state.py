@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import sqlite3
@@ -79,6 +80,36 @@ def test_a_second_writer_is_told_who_and_since_when(file: Path) -> None:
     assert count == "1"  # reading is allowed
     assert f"process {os.getpid()} (since 2" in said
     State.open(file, write=True).close()
+
+
+def test_a_state_in_a_sticky_folder_is_opened_as_the_kernel_wants_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fs.protected_regular=2: no O_CREAT for another user's file in a sticky folder that the group may write."""
+    opens = os.open
+
+    def protected(path: str | Path, flags: int, *rest: int, **named: int) -> int:
+        if flags & os.O_CREAT and not flags & os.O_EXCL and Path(path).exists():
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opens(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", protected)
+    for _ in range(2):
+        State.open(file, create=True).close()
+
+
+def test_two_that_make_the_lock_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opens, lock = os.open, file.with_name(file.name + ".lock")
+    lock.unlink(missing_ok=True)
+
+    def late(path: str | Path, flags: int, *rest: int, **named: int) -> int:
+        if Path(path) == lock and flags & os.O_EXCL:
+            lock.touch()  # by the other one, just before
+        return opens(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", late)
+    State.open(file, create=True).close()
+    assert lock.stat().st_size > 0
 
 
 def _hold(file: Path, ready: object) -> None:

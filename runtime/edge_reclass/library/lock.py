@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +35,7 @@ class InstanceLock:
     def __init__(self, file: Path, since: str, socket: str | os.PathLike[str] | None = None) -> None:
         path = file.with_name(file.name + ".lock")
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            self._descriptor = _opened(path)
         except OSError as error:
             raise UsageError(f"{path}: cannot be written ({error.strerror}); name a state file elsewhere") from error
         try:
@@ -70,3 +72,19 @@ class InstanceLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _opened(path: Path) -> int:
+    """The file, made where there is none.
+
+    ``O_CREAT`` is for a new file alone: Linux refuses it for another user's file in a sticky folder
+    (``fs.protected_regular``), even where that file may be written.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    while True:
+        with suppress(FileNotFoundError):
+            return os.open(path, flags)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+        with suppress(FileExistsError):  # another process made it just now
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)

@@ -109,7 +109,7 @@ class State:
             )
         lock = InstanceLock(file, now(), socket)
         try:
-            state = cls(_connect(file, "mode=rwc" if create else "mode=rw"), file, lock)
+            state = cls(_connect(file, "mode=rwc" if create and not file.exists() else "mode=rw"), file, lock)
         except BaseException:
             lock.close()
             raise

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import time
 from pathlib import Path
 
+from edge_reclass_appliance import unpacking
 from edge_reclass_appliance.errors import ApplianceError, usage
 from edge_reclass_appliance.signatures import MANIFEST, SIGNATURE, made_release
 
@@ -28,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sequence",
         type=int,
         metavar="N",
-        help="grows with every release of that name; a device refuses a smaller one [default: the seconds since 1970, "
-        "or $SOURCE_DATE_EPOCH]",
+        help="grows with every release of that name; a device refuses a smaller one [default: that of the wheelhouses "
+        "in the folder, else $SOURCE_DATE_EPOCH, else the seconds since 1970]",
     )
     parser.add_argument(
         "--sign", type=Path, metavar="KEYFILE", help="minisign's secret key; minisign asks for its password"
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         raise ApplianceError("minisign is not installed, which signs", "sudo apt-get install minisign")
     if key is not None and not key.is_file():
         raise usage(f"--sign {key}: there is no such file", f"minisign -G -s {key}   makes a pair of keys")
-    sequence = options.sequence if options.sequence is not None else _now()
+    sequence = options.sequence if options.sequence is not None else _sequence(folder)
     release = made_release(folder, options.name, options.version, sequence)
     # A signature never stands beside another manifest.
     (folder / SIGNATURE).unlink(missing_ok=True)
@@ -66,6 +68,18 @@ def run(options: argparse.Namespace) -> int:
         raise ApplianceError(f"minisign could not sign {manifest} with {key} (see above)")
     print(f"{folder / SIGNATURE}: signed; check it as a device does: verify-release {folder} --key PUBLIC_KEY")
     return 0
+
+
+def _sequence(folder: Path) -> int:
+    """What the wheelhouses say, so that a Debian package made with them is of the same release."""
+    found = []
+    for archive in sorted(folder.glob("edge-reclass-*.tar")):
+        try:
+            said = json.loads(unpacking.read_member(archive, "manifest.json") or b"{}")
+            found += [int(said["sequence"])] if "sequence" in said else []
+        except (ApplianceError, OSError, ValueError, TypeError):
+            continue  # no wheelhouse of ours; a release may hold anything
+    return max(found) if found else _now()
 
 
 def _now() -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ MOST_BYTES = 16 * 1024
 
 _UNTRUSTED = b"untrusted comment: "
 _TRUSTED = b"trusted comment: "
+_KEY = re.compile(r"RW[A-Za-z0-9+/]{54}")
 
 
 class SignatureError(ApplianceError):
@@ -81,6 +83,8 @@ def key_of(given: str) -> PublicKey:
     Raises:
         SignatureError: it is neither.
     """
+    if _KEY.fullmatch(given):  # before it is taken as a path: half of all keys have a slash
+        return read_key(given, f"--key {given}")
     file = Path(given)
     try:
         if file.is_file():

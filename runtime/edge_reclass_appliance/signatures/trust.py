@@ -91,7 +91,8 @@ class Trust:
             SignatureError: what is noted cannot be read.
             OSError: it cannot be written.
         """
-        self.store_key()
+        if self.key is not None:
+            self.store_key()
         seen = {**self._seen(), release.name: (release.sequence, release.version)}
         said = {name: {"sequence": pair[0], "version": pair[1]} for name, pair in sorted(seen.items())}
         _write(self.root / SEEN, json.dumps(said, indent=2) + "\n")
@@ -104,6 +105,12 @@ class Trust:
         except OSError as error:
             raise SignatureError(f"{self.key_file}: the trusted key cannot be read: {error.strerror}") from None
         found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            os.close(descriptor)
+            raise SignatureError(
+                f"{self.key_file}: expected the file of the trusted key, got a folder",
+                f"sudo mv {self.key_file} {self.key_file}.old   then give the key: --key KEYFILE",
+            )
         if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
             os.close(descriptor)
             raise SignatureError(

@@ -66,7 +66,7 @@ class Bundles:
     def starter(self) -> Path:
         """The bundle inside of the program."""
         python = str(Path(self.program.command).with_name("python"))
-        asked = [python, "-c", "from edge_reclass.bundle import starter_path; print(starter_path())"]
+        asked = [python, "-I", "-c", "from edge_reclass.bundle import starter_path; print(starter_path())"]
         return Path(self.trial.require(asked, "the program has no starter bundle", "provision.sh --bundle DIR").strip())
 
     def verified_for(self) -> str:

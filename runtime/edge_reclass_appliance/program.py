@@ -134,7 +134,7 @@ class Program:
     @contextmanager
     def _unpacked(self, wheelhouse: Path) -> Iterator[Path]:
         if wheelhouse.is_dir():
-            yield wheelhouse
+            yield wheelhouse.resolve()
             return
         for left in self.prefix.glob(".unpacked.*"):  # by a power cut
             shutil.rmtree(left, ignore_errors=True)
@@ -177,18 +177,18 @@ class Program:
         install = ["--isolated", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
         install += ["--find-links", str(wheels / "wheels"), "--require-hashes", "--ignore-installed"]
         _run(
-            [self.python, "-m", "venv", "--without-pip", *site, str(folder)],
+            [self.python, "-I", "-m", "venv", "--without-pip", *site, str(folder)],
             f"the virtual environment {folder} cannot be made",
             f"df -h {folder.parent}",
         )
         _run(
-            [python, f"{pip}/pip", *install, "-r", str(wheels / "requirements.lock")],
+            [python, "-I", f"{pip}/pip", *install, "-r", str(wheels / "requirements.lock")],
             "the wheels cannot be installed (see pip's message above); the program in use was not touched",
             again,
         )
         if gpu:
             trial.require(
-                [python, "-c", "import tensorrt; tensorrt.__version__"],
+                [python, "-I", "-c", "import tensorrt; tensorrt.__version__"],
                 f"TensorRT {self.plan.machine.tensorrt} is installed, but {python} cannot import it",
                 "sudo apt-get install --reinstall nvidia-tensorrt python3-libnvinfer",
                 UNSUPPORTED,
@@ -271,8 +271,11 @@ def commands_step(steps: Steps, plan: Plan, folder: str) -> None:
 
 
 def _run(command: list[str], what: str, fix: str) -> None:
-    environ = {**os.environ, "PYTHONNOUSERSITE": "1"}
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environ, check=False)
+    """Run a Python of the system's, with ``-I``, as root: nothing in the caller's folder or variables is imported."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environ, cwd="/", check=False
+    )
     if done.returncode != 0:
         for line in (done.stdout + done.stderr).strip().splitlines()[-20:]:
             say(f"  {line}")

@@ -73,10 +73,18 @@ class Trial:
             ApplianceError: it cannot be started as the service.
         """
         line = self._line(command, environ)
-        given = {**os.environ, **self._environment(), **environ}
+        ours = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        given = {**ours, **self._environment(), **environ}
         try:
             return subprocess.run(
-                line, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=given, check=False
+                line,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env=given,
+                cwd="/",  # modules of the caller's folder are not found
+                check=False,
             )
         except OSError as error:
             raise ApplianceError(f"{line[0]} cannot be started ({error.strerror})") from error

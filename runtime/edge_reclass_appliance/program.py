@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_reclass_appliance import files, trust, unpacking
@@ -33,6 +33,8 @@ class Program:
     plan: Plan
     python: str
     """The command of the target's Python."""
+    tried: str = ""
+    """The key of an environment that is complete and not in use yet; empty: the one in use is meant."""
 
     @property
     def prefix(self) -> Path:
@@ -41,12 +43,12 @@ class Program:
 
     @property
     def command(self) -> str:
-        """``edge-reclass`` of the environment in use."""
-        return str(self.prefix / "venv/bin/edge-reclass")
+        """``edge-reclass`` of the environment in use, or of the one that is tried."""
+        return str(self.prefix / (f"venvs/{self.tried}" if self.tried else "venv") / "bin/edge-reclass")
 
     def installed(self) -> str:
-        """The key of the environment in use; empty where there is none, or it was broken off or deleted."""
-        key = files.link_target(self.prefix / "venv").removeprefix("venvs/")
+        """The key of the environment in use, or the one that is tried; empty: none, broken off or deleted."""
+        key = self.tried or files.link_target(self.prefix / "venv").removeprefix("venvs/")
         folder = self.prefix / "venvs" / key
         return (
             key if key and (folder / ".complete").is_file() and os.access(folder / "bin/edge-reclass", os.X_OK) else ""
@@ -93,8 +95,10 @@ class Program:
                 f"{wheelhouse} was made for '{found}' (target, Python, machine), but this is '{expected}'", make
             )
 
-    def step(self, steps: Steps, wheelhouse: Path | None, trial: Trial) -> None:
+    def step(self, steps: Steps, wheelhouse: Path | None, trial: Trial) -> Program:
         """Install the program of ``wheelhouse``, if it is not in use already; None: keep the one in use.
+
+        Gives the program to try the bundle with; :meth:`use` switches to it.
 
         Raises:
             ApplianceError: it cannot be installed; the program in use was not touched.
@@ -105,11 +109,11 @@ class Program:
             archive = f"edge-reclass-VERSION-{target.name}.tar"
             if have.startswith(f"py{target.python_version}-"):
                 steps.step("same", "program", place)
-                return
+                return self
             if steps.check:
                 text = f"needs --wheelhouse {archive} (jetson/make_wheelhouse.sh {target.name} makes it)"
                 steps.step("todo", "program", text)
-                return
+                return self
             why = "the program is not installed"
             if have:
                 why = f"the installed program ({have}) is for another Python than {target.python_version}"
@@ -124,12 +128,19 @@ class Program:
         want = self.key(wheelhouse)
         todo = f"install {want} from {wheelhouse.name}{f', instead of {have}' if have else ''}"
         if not steps.settle("program", same=have == want, now=place, todo=todo):
-            return
+            return self
         with self._unpacked(wheelhouse) as wheels:
             self._install(want, wheels, trial)
-        files.switch(link, f"venvs/{want}")
+        return replace(self, tried=want)
+
+    def use(self, steps: Steps) -> None:
+        """Switch to the environment that was tried; does nothing where none was."""
+        if not self.tried:
+            return
+        have = replace(self, tried="").installed()
+        files.switch(self.prefix / "venv", f"venvs/{self.tried}")
         was = f", was {have}; the old one stays until removed" if have else ""
-        steps.step("done", "program", f"{self.plan.settings.venv} ({want}){was}")
+        steps.step("done", "program", f"{self.plan.settings.venv} ({self.tried}){was}")
 
     @contextmanager
     def _unpacked(self, wheelhouse: Path) -> Iterator[Path]:

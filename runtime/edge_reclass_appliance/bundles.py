@@ -18,10 +18,11 @@ from edge_reclass_appliance import files, places, tone, unpacking
 from edge_reclass_appliance.errors import BAD_BUNDLE, ApplianceError, usage
 from edge_reclass_appliance.program import Program
 from edge_reclass_appliance.saying import say
-from edge_reclass_appliance.trial import Trial
+from edge_reclass_appliance.trial import OUT, Trial
 
 CURRENT, PREVIOUS = "current", "previous"
 _VERIFIED = ".verified"
+_TONE, _ENGINES = "tone.wav", "engines"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Bundles:
     def starter(self) -> Path:
         """The bundle inside of the program."""
         python = str(Path(self.program.command).with_name("python"))
-        asked = [python, "-c", "from edge_reclass.bundle import starter_path; print(starter_path())"]
+        asked = [python, "-I", "-c", "from edge_reclass.bundle import starter_path; print(starter_path())"]
         return Path(self.trial.require(asked, "the program has no starter bundle", "provision.sh --bundle DIR").strip())
 
     def verified_for(self) -> str:
@@ -153,10 +154,18 @@ class Bundles:
         name = found.name
         fix = "edge-reclass-appliance bundle install DIR_OR_TAR   again, after what is said above was mended"
         say(f"trying bundle {name} on this device")
-        with self.trial.folder() as work:
+        engines = self._tensorrt and found.graphs
+
+        def fill(work: Path) -> None:
+            tone.write(work / _TONE)
+            (work / _TONE).chmod(0o644)
+            if engines:
+                self._lend_engines(work / OUT / _ENGINES, rebuild=rebuild)
+
+        with self.trial.folder(fill) as work:
             on = ["--device", "cpu"]
-            if self._tensorrt and found.graphs:
-                store = self._lend_engines(work / "engines", rebuild=rebuild)
+            if engines:
+                store = work / OUT / _ENGINES
                 command = [*self._build(folder, store), "--workspace", str(self.program.plan.limits.workspace_mib)]
                 self.trial.require(
                     [*command, *(["--rebuild"] if rebuild else [])],
@@ -170,17 +179,13 @@ class Bundles:
                 verify, f"bundle {name} does not answer on this device as its references say", fix, BAD_BUNDLE
             )
             self._classify(work, folder, on, fix)
-            if "--engines" in on:
-                self.trial.take_back(work / "engines", self._engines)
+            if engines:
+                self.trial.take_back(work, _ENGINES, self._engines)
 
     def _classify(self, work: Path, folder: Path, on: Sequence[str], fix: str) -> None:
         """A file with made music, through a worker process and into a state file: all that a night's run does."""
-        music = work / "tone.wav"
-        tone.write(music)
-        music.chmod(0o644)
-        self.trial.give(music)
-        command = [self.program.command, "classify", str(music), "--bundle", str(folder), *on, "--workers", "1"]
-        command += ["--state", str(work / "trial.state"), "--format", "json", "--progress", "none"]
+        command = [self.program.command, "classify", str(work / _TONE), "--bundle", str(folder), *on, "--workers", "1"]
+        command += ["--state", str(work / OUT / "trial.state"), "--format", "json", "--progress", "none"]
         said = self.trial.require(command, "a made track could not be classified", fix, BAD_BUNDLE)
         try:
             (verdict,) = json.loads(said)
@@ -199,7 +204,7 @@ class Bundles:
             *("--max-batch", batch, "--format", "json"),
         ]
 
-    def _lend_engines(self, store: Path, *, rebuild: bool) -> Path:
+    def _lend_engines(self, store: Path, *, rebuild: bool) -> None:
         """A copy of the store that the service's user may write, with the same secret: so its records hold here."""
         if rebuild or not self._engines.is_dir():
             store.mkdir()
@@ -209,8 +214,6 @@ class Bundles:
             shutil.copytree(self._engines, store)
         for path in (store, *store.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o640 if path.name == "secret" else 0o644)
-            self.trial.give(path)
-        return store
 
     def install(self, source: Path) -> str:
         """Bring a bundle in and verify it; gives its name. It is not switched to.

@@ -67,6 +67,24 @@ def write_bytes(path: Path, content: bytes, mode: int) -> None:
         ) from error
 
 
+def own_folder(folder: Path, mode: int, owner: int, group: int) -> None:
+    """Set owner (where root asks) and mode of a folder, by its descriptor: a link that takes its place gets nothing.
+
+    Raises:
+        ApplianceError: it is a link.
+        OSError: it cannot be changed.
+    """
+    if folder.is_symlink():
+        raise ApplianceError(f"{folder} is a link: expected a folder", f"ls -l {folder}")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.geteuid() == 0:
+            os.fchown(descriptor, owner, group)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
 def switch(link: Path, target: str) -> None:
     """Point a symbolic link to ``target``: it names the old or the new, never nothing."""
     link.parent.mkdir(parents=True, exist_ok=True)

@@ -176,7 +176,8 @@ def find_python(target: Target) -> str:
         command = shutil.which(name)
         if command is None:
             continue
-        asked = [command, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        command = str(Path(command).absolute())  # it is called from another folder
+        asked = [command, "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
         if subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() == target.python_version:
             return command
     raise ApplianceError(

@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_reclass_appliance import files, trust, unpacking
@@ -33,6 +33,8 @@ class Program:
     plan: Plan
     python: str
     """The command of the target's Python."""
+    tried: str = ""
+    """The key of an environment that is complete and not in use yet; empty: the one in use is meant."""
 
     @property
     def prefix(self) -> Path:
@@ -41,12 +43,12 @@ class Program:
 
     @property
     def command(self) -> str:
-        """``edge-reclass`` of the environment in use."""
-        return str(self.prefix / "venv/bin/edge-reclass")
+        """``edge-reclass`` of the environment in use, or of the one that is tried."""
+        return str(self.prefix / (f"venvs/{self.tried}" if self.tried else "venv") / "bin/edge-reclass")
 
     def installed(self) -> str:
-        """The key of the environment in use; empty where there is none, or it was broken off or deleted."""
-        key = files.link_target(self.prefix / "venv").removeprefix("venvs/")
+        """The key of the environment in use, or the one that is tried; empty: none, broken off or deleted."""
+        key = self.tried or files.link_target(self.prefix / "venv").removeprefix("venvs/")
         folder = self.prefix / "venvs" / key
         return (
             key if key and (folder / ".complete").is_file() and os.access(folder / "bin/edge-reclass", os.X_OK) else ""
@@ -93,8 +95,10 @@ class Program:
                 f"{wheelhouse} was made for '{found}' (target, Python, machine), but this is '{expected}'", make
             )
 
-    def step(self, steps: Steps, wheelhouse: Path | None, trial: Trial) -> None:
+    def step(self, steps: Steps, wheelhouse: Path | None, trial: Trial) -> Program:
         """Install the program of ``wheelhouse``, if it is not in use already; None: keep the one in use.
+
+        Gives the program to try the bundle with; :meth:`use` switches to it.
 
         Raises:
             ApplianceError: it cannot be installed; the program in use was not touched.
@@ -105,11 +109,11 @@ class Program:
             archive = f"edge-reclass-VERSION-{target.name}.tar"
             if have.startswith(f"py{target.python_version}-"):
                 steps.step("same", "program", place)
-                return
+                return self
             if steps.check:
                 text = f"needs --wheelhouse {archive} (jetson/make_wheelhouse.sh {target.name} makes it)"
                 steps.step("todo", "program", text)
-                return
+                return self
             why = "the program is not installed"
             if have:
                 why = f"the installed program ({have}) is for another Python than {target.python_version}"
@@ -124,17 +128,24 @@ class Program:
         want = self.key(wheelhouse)
         todo = f"install {want} from {wheelhouse.name}{f', instead of {have}' if have else ''}"
         if not steps.settle("program", same=have == want, now=place, todo=todo):
-            return
+            return self
         with self._unpacked(wheelhouse) as wheels:
             self._install(want, wheels, trial)
-        files.switch(link, f"venvs/{want}")
+        return replace(self, tried=want)
+
+    def use(self, steps: Steps) -> None:
+        """Switch to the environment that was tried; does nothing where none was."""
+        if not self.tried:
+            return
+        have = replace(self, tried="").installed()
+        files.switch(self.prefix / "venv", f"venvs/{self.tried}")
         was = f", was {have}; the old one stays until removed" if have else ""
-        steps.step("done", "program", f"{self.plan.settings.venv} ({want}){was}")
+        steps.step("done", "program", f"{self.plan.settings.venv} ({self.tried}){was}")
 
     @contextmanager
     def _unpacked(self, wheelhouse: Path) -> Iterator[Path]:
         if wheelhouse.is_dir():
-            yield wheelhouse
+            yield wheelhouse.resolve()
             return
         for left in self.prefix.glob(".unpacked.*"):  # by a power cut
             shutil.rmtree(left, ignore_errors=True)
@@ -177,18 +188,18 @@ class Program:
         install = ["--isolated", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
         install += ["--find-links", str(wheels / "wheels"), "--require-hashes", "--ignore-installed"]
         _run(
-            [self.python, "-m", "venv", "--without-pip", *site, str(folder)],
+            [self.python, "-I", "-m", "venv", "--without-pip", *site, str(folder)],
             f"the virtual environment {folder} cannot be made",
             f"df -h {folder.parent}",
         )
         _run(
-            [python, f"{pip}/pip", *install, "-r", str(wheels / "requirements.lock")],
+            [python, "-I", f"{pip}/pip", *install, "-r", str(wheels / "requirements.lock")],
             "the wheels cannot be installed (see pip's message above); the program in use was not touched",
             again,
         )
         if gpu:
             trial.require(
-                [python, "-c", "import tensorrt; tensorrt.__version__"],
+                [python, "-I", "-c", "import tensorrt; tensorrt.__version__"],
                 f"TensorRT {self.plan.machine.tensorrt} is installed, but {python} cannot import it",
                 "sudo apt-get install --reinstall nvidia-tensorrt python3-libnvinfer",
                 UNSUPPORTED,
@@ -271,8 +282,11 @@ def commands_step(steps: Steps, plan: Plan, folder: str) -> None:
 
 
 def _run(command: list[str], what: str, fix: str) -> None:
-    environ = {**os.environ, "PYTHONNOUSERSITE": "1"}
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environ, check=False)
+    """Run a Python of the system's, with ``-I``, as root: nothing in the caller's folder or variables is imported."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environ, cwd="/", check=False
+    )
     if done.returncode != 0:
         for line in (done.stdout + done.stderr).strip().splitlines()[-20:]:
             say(f"  {line}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_reclass_appliance import files, places
+from edge_reclass_appliance import files, places, users
 from edge_reclass_appliance.errors import ApplianceError
 from edge_reclass_appliance.places import Settings
 from edge_reclass_appliance.saying import say
@@ -119,7 +120,8 @@ def write(root: Path, settings: Settings, *, failed: bool) -> str:
     program = str(root / settings.venv[1:] / "bin/edge-reclass")
     service, at = service_state(settings.resident), time.strftime("%Y-%m-%d %H:%M")
     try:
-        now = read_library(program, state) if state.exists() else {}
+        known = _is_there(state)
+        now = read_library(program, state) if known else {}
     except ApplianceError as error:
         if not failed:
             raise
@@ -130,7 +132,7 @@ def write(root: Path, settings: Settings, *, failed: bool) -> str:
     if failed:  # what is new now is told again by the next report
         _note(folder, text)
         return text
-    if state.exists():
+    if known:
         html = [program, "library", "report", str(state), "--no-tags", "--output", str(folder / "library.html")]
         subprocess.run(html, stdin=subprocess.DEVNULL, check=False)
     _keep(folder / "latest.txt", text)
@@ -139,6 +141,34 @@ def write(root: Path, settings: Settings, *, failed: bool) -> str:
     _keep(folder / "seen.json", json.dumps(now))
     _forget_old(folder)
     return text
+
+
+def become_the_service(root: Path, settings: Settings) -> None:
+    """Give up root's rights for good: the service writes the folder of the reports, so root writes nothing there.
+
+    Raises:
+        ApplianceError: there is no such user.
+    """
+    user = users.find(root, settings.service_user)
+    if user is None or user.uid == 0:
+        raise ApplianceError(f"there is no user {settings.service_user} to write the report as", "provision.sh --yes")
+    os.setgroups(user.groups)
+    os.setgid(user.gid)
+    os.setuid(user.uid)
+    os.chdir("/")
+
+
+def _is_there(state: Path) -> bool:
+    """Whether the library's state is there. Raises ApplianceError where it is no file, which would not be read."""
+    try:
+        found = state.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ApplianceError(f"{state} cannot be read ({error.strerror})", f"ls -ld {state.parent}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise ApplianceError(f"{state}: expected a file, got {stat.filemode(found.st_mode)}", f"ls -l {state}")
+    return True
 
 
 def _before(folder: Path) -> Seen:
@@ -160,11 +190,7 @@ def _note(folder: Path, text: str) -> None:
 
 
 def _keep(path: Path, text: str) -> None:
-    """Write a file that the folder's owner can read, also where root writes it."""
     files.write(path, text, 0o640)
-    if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _forget_old(folder: Path, most: int = 30) -> None:

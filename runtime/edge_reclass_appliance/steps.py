@@ -49,11 +49,7 @@ def folders_step(steps: Steps, plan: Plan) -> None:
         folder = plan.root / path[1:]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if folder.is_symlink():
-                raise ApplianceError(f"{path} is a link: expected a folder", f"ls -l {path}")
-            if os.geteuid() == 0:
-                os.chown(folder, owner, group)
-            folder.chmod(mode)
+            files.own_folder(folder, mode, owner, group)
         except OSError as error:
             raise ApplianceError(
                 f"the folder {path} cannot be made ({error.strerror})", f"ls -ld {folder}; df -h"

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +26,9 @@ from edge_reclass_appliance.saying import say
 from edge_reclass_appliance.units import Plan
 
 How = Literal["unit", "user", "caller"]
+
+OUT = "out"
+"""The part of a trial's folder that the service may write."""
 
 _NOT_OF_A_TRIAL = ("MemoryMax", "OOMScoreAdjust", "Nice", "CPUSchedulingPolicy", "IOSchedulingClass")
 """What says how much the service may take of the machine, which a build of engines takes as root would."""
@@ -68,10 +73,18 @@ class Trial:
             ApplianceError: it cannot be started as the service.
         """
         line = self._line(command, environ)
-        given = {**os.environ, **self._environment(), **environ}
+        ours = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        given = {**ours, **self._environment(), **environ}
         try:
             return subprocess.run(
-                line, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=given, check=False
+                line,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env=given,
+                cwd="/",  # modules of the caller's folder are not found
+                check=False,
             )
         except OSError as error:
             raise ApplianceError(f"{line[0]} cannot be started ({error.strerror})") from error
@@ -96,48 +109,47 @@ class Trial:
         raise ApplianceError(f"{what} (exit code {done.returncode}, see above)", fix, code)
 
     @contextmanager
-    def folder(self) -> Iterator[Path]:
-        """A folder for what a trial writes, which belongs to the service's user; removed afterwards."""
+    def folder(self, fill: Callable[[Path], None]) -> Iterator[Path]:
+        """A folder for a trial, removed afterwards: root's own, and in it :data:`OUT`, which the service may write.
+
+        ``fill`` puts in what the trial needs, while nobody else can reach the folder. After that, root writes nothing
+        there: the service could put a link where root writes.
+        """
         state = self.plan.root / places.STATE[1:]
         for left in state.glob(".trial.*"):  # by a power cut
             shutil.rmtree(left, ignore_errors=True)
-        made = state / f".trial.{os.getpid()}"
-        made.mkdir(mode=0o700)
+        made = Path(tempfile.mkdtemp(prefix=".trial.", dir=state))  # 0700
         try:
-            self.give(made)
+            (made / OUT).mkdir(mode=0o700)
+            fill(made)
+            for path in (*(made / OUT).rglob("*"), made / OUT):
+                self._give(path)
+            made.chmod(0o755)
             yield made
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
-    def give(self, path: Path) -> None:
+    def _give(self, path: Path) -> None:
         """Give a path to the service's user, where this process may."""
         user = users.find(self.plan.root, self.plan.settings.service_user)
         if user is not None and os.geteuid() == 0:
             os.chown(path, user.uid, user.gid, follow_symlinks=False)
 
-    def take_back(self, folder: Path, target: Path) -> None:
-        """Copy the regular files below a folder of a trial to ``target``, as root's own; nothing else is taken.
+    def take_back(self, work: Path, name: str, target: Path) -> None:
+        """Copy what a trial left in ``OUT/name`` of its folder to ``target``, as root's own.
+
+        The service may still change what lies there: each name is opened once, by the folder that holds it and never
+        through a link, and what was opened is what is looked at and copied.
 
         Raises:
             ApplianceError: something in it is neither a file nor a folder.
         """
-        group = target.stat().st_gid
-        for path in sorted(folder.rglob("*")):
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                raise ApplianceError(f"{path} is neither a file nor a folder: nothing of this trial is taken")
-        for path in sorted(folder.rglob("*")):
-            there = target / path.relative_to(folder)
-            if path.is_dir():
-                there.mkdir(mode=0o755, exist_ok=True)
-                continue
-            new = there.with_name(f".new-{there.name}")
-            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source, new.open("wb") as copy:
-                shutil.copyfileobj(source, copy)
-                os.fchmod(copy.fileno(), 0o640 if there.name == "secret" else 0o644)
-                if os.geteuid() == 0:
-                    os.fchown(copy.fileno(), 0, group if there.name == "secret" else 0)
-                os.fsync(copy.fileno())
-            new.replace(there)
+        with _folder_at(work / OUT) as out:
+            if os.geteuid() == 0:
+                os.fchown(out, 0, 0)
+            os.fchmod(out, 0o700)
+            with _folder_at(name, out) as top:
+                _take(top, work / OUT / name, target, target.stat().st_gid)
 
     def _environment(self) -> dict[str, str]:
         values = [value for key, value in units.sandbox(self.plan) if key == "Environment"]
@@ -165,6 +177,64 @@ class Trial:
         line = [*self._unshare, "setpriv", f"--reuid={user.uid}", f"--regid={user.gid}"]
         line += [f"--groups={','.join(map(str, sorted(numbers)))}", "--no-new-privs", "--bounding-set=-all"]
         return [*line, "--inh-caps=-all", "--", *command]
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@contextmanager
+def _folder_at(path: Path | str, holder: int | None = None) -> Iterator[int]:
+    """The descriptor of a folder, which is no link. Raises ApplianceError where it is something else."""
+    with _opened(path, _FOLDER, holder, path) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def _opened(name: Path | str, flags: int, holder: int | None, shown: Path | str) -> Iterator[int]:
+    try:
+        descriptor = os.open(name, flags, dir_fd=holder)
+    except OSError as error:
+        raise _odd(shown) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _take(folder: int, shown: Path, target: Path, group: int) -> None:
+    """Copy the files of an open folder, and of those in it; ``group`` may read the secret."""
+    for name in sorted(os.listdir(folder)):
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        there = target / name
+        if stat.S_ISDIR(found.st_mode):
+            with _opened(name, _FOLDER, folder, shown / name) as inside:
+                there.mkdir(mode=0o755, exist_ok=True)
+                _take(inside, shown / name, there, group)
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            raise _odd(shown / name)
+        with _opened(name, _FILE, folder, shown / name) as descriptor:
+            _copy(descriptor, shown / name, there, group)
+
+
+def _copy(descriptor: int, shown: Path, there: Path, group: int) -> None:
+    opened = os.fstat(descriptor)
+    if not stat.S_ISREG(opened.st_mode) or opened.st_nlink != 1:  # a second name: it may be somebody else's file
+        raise _odd(shown)
+    secret = there.name == "secret"
+    new = there.with_name(f".new-{there.name}")
+    with os.fdopen(os.dup(descriptor), "rb") as source, new.open("wb") as copy:
+        shutil.copyfileobj(source, copy)
+        os.fchmod(copy.fileno(), 0o640 if secret else 0o644)
+        if os.geteuid() == 0:
+            os.fchown(copy.fileno(), 0, group if secret else 0)
+        os.fsync(copy.fileno())
+    new.replace(there)
+
+
+def _odd(shown: Path | str) -> ApplianceError:
+    return ApplianceError(f"{shown} is neither a file nor a folder of the trial: nothing more of it is taken")
 
 
 _LOOK = """

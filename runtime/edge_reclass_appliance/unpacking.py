@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import stat
 import tarfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from edge_reclass_appliance.errors import FAILED, ApplianceError
 
 _FOLDER, _FILE = 0o755, 0o644
+_DAMAGED = (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error, ValueError)
+"""What reading a damaged or hostile archive raises; ValueError: a name with a NUL in it."""
 
 
 def unpack(source: Path, folder: Path, *, without: str = "", code: int = FAILED) -> None:
@@ -29,7 +33,7 @@ def unpack(source: Path, folder: Path, *, without: str = "", code: int = FAILED)
             _extract(source, folder, without, code)
         else:
             raise ApplianceError(f"{source}: there is no such file or folder", f"ls -l {source.parent}", code)
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except _DAMAGED as error:
         fix = f"copy it again, and look for room: df -h {folder}"
         raise ApplianceError(f"{source} cannot be unpacked: {error}", fix, code) from error
 
@@ -47,10 +51,10 @@ def read_member(source: Path, name: str) -> bytes | None:
         with tarfile.open(source) as tar:
             for member in tar:
                 parts = PurePosixPath(member.name).parts
-                if member.isreg() and parts[-1] == name and len(parts) <= 2:
+                if member.isreg() and parts[-1:] == (name,) and len(parts) <= 2:
                     stream = tar.extractfile(member)
                     return None if stream is None else stream.read()
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except _DAMAGED as error:
         raise ApplianceError(f"{source} cannot be read: {error}", "copy the archive again") from error
     return None
 

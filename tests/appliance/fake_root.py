@@ -260,15 +260,19 @@ _TOOLS = {
     "python3": 'exec "$FAKE_PYTHON" "$@"\n',
     "uname": 'echo "@MACHINE@"\n',
     # The device's Python: it says its own version, makes fake environments, and runs everything else with the test's.
-    "python@PYTHON@": """case "$1 ${2:-}" in
-  "-c import sys; print("*) echo "@PYTHON@"; exit ;;
-  "-m venv")
-    printf '%s\\n' "venv ${*:3}" >> "$FAKE_CALLS"
+    "python@PYTHON@": """case "$1 ${2:-} ${3:-}" in
+  "-I -c import sys; print("*) echo "@PYTHON@"; exit ;;
+  "-I -m venv")
+    printf '%s\\n' "venv ${*:4}" >> "$FAKE_CALLS"
     folder="${*: -1}"
     mkdir -p "$folder/bin"
     cat > "$folder/bin/python" << END
 #!/bin/bash
 export FAKE_VENV="$folder" PYTHONPATH="$FAKE_ROOT/usr/lib/python3/dist-packages"
+if [ "\\$1 \\$2" = "-I -c" ]; then  # as a real environment, whose packages -I leaves in place
+  paths='import os, sys; sys.path += os.environ["PYTHONPATH"].split(":"); exec(sys.argv.pop(1))'
+  exec "$FAKE_PYTHON" -S -I -c "\\$paths" "\\${@:3}"
+fi
 exec "$FAKE_PYTHON" -S "\\$@"
 END
     chmod +x "$folder/bin/python"

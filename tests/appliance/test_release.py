@@ -237,7 +237,7 @@ def test_each_name_has_sequences_of_its_own(folder: Path, trust: Trust, root: Pa
     trust.remember(signed_release(folder, trust))
     OURS.release(folder, name="my-bundle", sequence=3)
     trust.remember(signed_release(folder, trust))
-    seen = json.loads((root / "var/lib/edge-reclass/releases.json").read_text())
+    seen = json.loads((root / "etc/edge-reclass/releases.json").read_text())
     assert seen == {
         "edge-reclass": {"sequence": 10, "version": "1.0"},
         "my-bundle": {"sequence": 3, "version": "1.0"},
@@ -246,7 +246,7 @@ def test_each_name_has_sequences_of_its_own(folder: Path, trust: Trust, root: Pa
 
 def test_a_damaged_memory_is_said(folder: Path, trust: Trust, root: Path) -> None:
     trust.remember(signed_release(folder, trust))
-    seen = root / "var/lib/edge-reclass/releases.json"
+    seen = root / "etc/edge-reclass/releases.json"
     for text in ("", "[]", '{"edge-reclass": 3}', '{"edge-reclass": {"sequence": "x", "version": ""}}'):
         seen.write_text(text)
         assert "is damaged" in str(refused(lambda: signed_release(folder, trust)))

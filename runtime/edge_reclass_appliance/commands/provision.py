@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from edge_reclass_appliance import files, places, program, steps, trust
-from edge_reclass_appliance.bundles import CURRENT, Bundles
+from edge_reclass_appliance.bundles import CURRENT, PREVIOUS, Bundles
 from edge_reclass_appliance.commands.verify_release import add_trust, trust_of
 from edge_reclass_appliance.errors import TO_DO, ApplianceError, usage
 from edge_reclass_appliance.limits import limits
@@ -150,17 +150,19 @@ def _all(ours: Steps, options: argparse.Namespace, plan: Plan, found: program.Pr
         steps.user_step(ours, plan)
         steps.folders_step(ours, plan)
         steps.devices_step(ours, plan, trial, found.python)
-        found.step(ours, wheelhouse, trial)
-        program.tools_step(ours, plan)
-        program.commands_step(ours, plan, places.COMMANDS)
-        _bundle_step(ours, Bundles(found, trial), bundle)
+        before = _in_use(plan)
+        tried = found.step(ours, wheelhouse, trial)
+        # Nothing is switched before the bundle answered with the new program; what arrived is remembered right after.
+        _bundle_step(ours, Bundles(tried, trial), bundle)
+    program.tools_step(ours, plan)
+    program.commands_step(ours, plan, places.COMMANDS)
     steps.settings_step(ours, plan)
     steps.music_step(ours, plan, trial, found.python)
     if options.no_units:
         ours.step("note", "units", "left out (--no-units)")
     else:
         steps.units_step(ours, plan)
-        steps.start_step(ours, plan)
+        _start(ours, plan, before)
     steps.record_step(ours, plan)
     return _finish(ours, plan)
 
@@ -197,6 +199,7 @@ def _bundle_step(ours: Steps, bundles: Bundles, source: Path | None) -> None:
     if source is None and current:
         try:
             if bundles.ready(current):
+                bundles.program.use(ours)
                 ours.step("same", "bundle", current)
                 return
             bundles.again(current)
@@ -206,9 +209,11 @@ def _bundle_step(ours: Steps, bundles: Bundles, source: Path | None) -> None:
                 "provision.sh --yes --bundle DIR_OR_TAR   or  edge-reclass-appliance bundle rollback",
                 error.code,
             ) from error
+        bundles.program.use(ours)
         ours.step("done", "bundle", f"{current} was built and verified again for this machine")
         return
     name = bundles.install(bundles.starter() if source is None else source)
+    bundles.program.use(ours)
     if name == current:
         ours.step("same", "bundle", current)
         return
@@ -216,6 +221,39 @@ def _bundle_step(ours: Steps, bundles: Bundles, source: Path | None) -> None:
     device = bundles.program.plan.machine.device
     back = f"; was {current} (edge-reclass-appliance bundle rollback)" if current else ""
     ours.step("done", "bundle", f"{name}, verified on {device}{back}")
+
+
+def _links(plan: Plan) -> tuple[Path, ...]:
+    folder = plan.root / places.BUNDLES[1:]
+    return plan.root / plan.settings.venv[1:], folder / CURRENT, folder / PREVIOUS
+
+
+def _in_use(plan: Plan) -> dict[Path, str]:
+    """The links to the program and the bundles, with what they name."""
+    return {link: files.link_target(link) for link in _links(plan)}
+
+
+def _start(ours: Steps, plan: Plan, before: dict[Path, str]) -> None:
+    """Start the service; where it does not become ready, use the program and the bundle from before again.
+
+    Raises:
+        ApplianceError: it does not start.
+    """
+    try:
+        steps.start_step(ours, plan)
+    except ApplianceError as error:
+        program_before, bundle_before, _ = before.values()
+        if _in_use(plan) == before or not (program_before and bundle_before):
+            raise
+        for link, target in before.items():
+            if target:
+                files.switch(link, target)
+        try:
+            steps.start(plan)
+            again = "the program and the bundle from before are in use again"
+        except ApplianceError as second:
+            again = f"the program and the bundle from before are in use again, and do not start either ({second})"
+        raise ApplianceError(f"{error}; {again}", error.fix, error.code) from error
 
 
 def _check_bundle(ours: Steps, bundles: Bundles, source: Path | None) -> None:

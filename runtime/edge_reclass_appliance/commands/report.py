@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write and print the report; gives the exit code."""
     root = places.require_folder(options.root)
-    text = report.write(root, places.read_settings(root), failed=options.failed)
+    settings = places.read_settings(root)
+    if root == Path("/") and os.geteuid() == 0:
+        report.become_the_service(root, settings)
+    text = report.write(root, settings, failed=options.failed)
     sys.stdout.buffer.write(text.encode("utf-8", "replace"))
     return 0

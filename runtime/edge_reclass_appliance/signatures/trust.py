@@ -18,7 +18,10 @@ from .manifest import Release
 from .minisign import PublicKey, SignatureError
 
 STORED_KEY = Path("etc/edge-reclass/trusted.pub")
-SEEN = Path("var/lib/edge-reclass/releases.json")
+SEEN = Path("etc/edge-reclass/releases.json")
+"""Beside the key, where the service cannot write."""
+
+_MOST_SEEN = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -98,43 +101,50 @@ class Trust:
         _write(self.root / SEEN, json.dumps(said, indent=2) + "\n")
 
     def _stored_key(self) -> PublicKey | None:
-        try:
-            descriptor = os.open(self.key_file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise SignatureError(f"{self.key_file}: the trusted key cannot be read: {error.strerror}") from None
-        found = os.fstat(descriptor)
-        if stat.S_ISDIR(found.st_mode):
-            os.close(descriptor)
-            raise SignatureError(
-                f"{self.key_file}: expected the file of the trusted key, got a folder",
-                f"sudo mv {self.key_file} {self.key_file}.old   then give the key: --key KEYFILE",
-            )
-        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
-            os.close(descriptor)
-            raise SignatureError(
-                f"{self.key_file}: expected a file that only root writes, got {stat.filemode(found.st_mode)} "
-                f"of user {found.st_uid}: anybody else may have put another key there",
-                f"look at the key, then: sudo chown root: {self.key_file} && sudo chmod 644 {self.key_file}",
-            )
-        with os.fdopen(descriptor, "rb") as stream:
-            return minisign.read_key(stream.read(minisign.MOST_BYTES + 1), str(self.key_file))
+        data = _roots_own(self.key_file, minisign.MOST_BYTES + 1)
+        return None if data is None else minisign.read_key(data, str(self.key_file))
 
     def _seen(self) -> dict[str, tuple[int, str]]:
         file = self.root / SEEN
-        try:
-            said = json.loads(file.read_text(encoding="utf-8"))
-            return {str(name): (int(pair["sequence"]), str(pair["version"])) for name, pair in said.items()}
-        except FileNotFoundError:
+        data = _roots_own(file, _MOST_SEEN)
+        if data is None:
             return {}
-        except OSError as error:
-            raise SignatureError(f"{file}: cannot be read: {error.strerror}") from None
-        except (ValueError, TypeError, KeyError, AttributeError):
+        try:
+            said = json.loads(data)
+            return {str(name): (int(pair["sequence"]), str(pair["version"])) for name, pair in said.items()}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             raise SignatureError(
                 f"{file} is damaged: which releases were installed here is not known",
                 f"sudo rm {file}   then an older release is no longer recognised, until the next one is installed",
             ) from None
+
+
+def _roots_own(file: Path, most: int) -> bytes | None:
+    """Up to ``most`` bytes of a file that only root writes (or the caller, in tests); None where there is none.
+
+    Raises:
+        SignatureError: somebody else can write it, it is no regular file, or it cannot be read.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SignatureError(
+            f"{file}: cannot be read: {error.strerror}; expected a file that only root writes", f"ls -l {file}"
+        ) from None
+    found = os.fstat(descriptor)
+    if stat.S_ISDIR(found.st_mode):  # which fdopen would not take
+        os.close(descriptor)
+        raise SignatureError(f"{file}: expected a file, got a folder", f"sudo mv {file} {file}.old")
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+            raise SignatureError(
+                f"{file}: expected a file that only root writes, got {stat.filemode(found.st_mode)} "
+                f"of user {found.st_uid}: anybody else may have put something else there",
+                f"look at what is in it, then: sudo chown root: {file} && sudo chmod 644 {file}",
+            )
+        return stream.read(most)
 
 
 def _write(file: Path, text: str) -> None:

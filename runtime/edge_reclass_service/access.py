@@ -65,13 +65,15 @@ class Access:
         if name in self._settings.hosts:
             return True
         try:
-            here = ipaddress.ip_address(address.partition("%")[0])
+            here = _plain(ipaddress.ip_address(address.partition("%")[0]))
         except ValueError:
             return False
         if name == "localhost":
             return here.is_loopback
         try:
-            return ipaddress.ip_address(name) == here  # a browser has an address as Host only if a person wrote it
+            return (
+                _plain(ipaddress.ip_address(name)) == here
+            )  # a browser has an address as Host only if a person wrote it
         except ValueError:
             return False
 
@@ -82,6 +84,13 @@ def host_name(host: str) -> str:
     if name.startswith("["):
         return name[1:].partition("]")[0]
     return name.rpartition(":")[0] if name.count(":") == 1 else name
+
+
+def _plain(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An IPv4 address as such: who listens on ``[::]`` sees those that come as ``::ffff:a.b.c.d``."""
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _check_origin(headers: Headers, host: str) -> None:

@@ -29,6 +29,9 @@ IDLE_SECONDS = 30.0
 WHOLE_SECONDS = 600.0
 """A body has to be there by then."""
 
+SLOWEST = 1 << 10
+"""Bytes a second that have to come of a body on average, after the first ``IDLE_SECONDS``."""
+
 
 def media_type(request: Request) -> str:
     """The body's media type in lower case, without parameters; empty where none is given."""
@@ -48,10 +51,11 @@ async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
         raise too_large
     stopping = service_of(request).stopping
     source = request.stream()
-    until = asyncio.get_running_loop().time() + WHOLE_SECONDS
+    clock = asyncio.get_running_loop().time
+    began = clock()
     received = 0
     while True:
-        left = min(IDLE_SECONDS, until - asyncio.get_running_loop().time())
+        left = min(IDLE_SECONDS, began + WHOLE_SECONDS - clock())
         coming = asyncio.ensure_future(anext(source, None))
         stopped = asyncio.ensure_future(stopping.wait())
         try:
@@ -69,6 +73,9 @@ async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
         received += len(chunk)
         if received > limit:
             raise too_large
+        if (took := clock() - began) > IDLE_SECONDS and received < SLOWEST * took:
+            detail = f"{received} bytes of the body came in {took:.0f} s; expected {SLOWEST} a second"
+            raise Problem(408, "too-slow", detail, {"Connection": "close"})
         if chunk:
             yield chunk
 

@@ -219,7 +219,7 @@ def _sockets(resources: ExitStack, path: Path | None, listen: str | None, group:
 
 def _spool(resources: ExitStack, given: Path | None, state: Path | None) -> Path:
     """The folder for what is received: beside the state, where there is room, and never in memory."""
-    from edge_reclass_service.files import tidy
+    from edge_reclass_service.files import own_folder
 
     if given is None and state is None:
         made = tempfile.TemporaryDirectory(prefix="edge-reclass-", dir="/var/tmp")
@@ -232,5 +232,4 @@ def _spool(resources: ExitStack, given: Path | None, state: Path | None) -> Path
         raise UsageError(
             f"{folder}: no folder can be made there ({error.strerror}); --spool DIR names another"
         ) from error
-    tidy(folder)
-    return folder
+    return resources.enter_context(own_folder(folder))

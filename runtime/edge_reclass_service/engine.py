@@ -64,6 +64,8 @@ class Engine:
         """Where the encoders ran when they were opened last."""
         self.placed = 0
         """Requests that are worked on or wait."""
+        self.received = 0
+        """Requests whose audio is being received."""
         self.probed: Probed | None = None
         """What ran where, as soon as a synthesised track has gone through every stage."""
         self.failure: BaseException | None = None
@@ -126,9 +128,8 @@ class Engine:
             self.failure = error
             self._on_failure()
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """One of the places for requests; taken before anything is read. On the event loop's thread.
+    def check(self) -> None:
+        """Look whether there is a place now, before a body is read. On the event loop's thread.
 
         Raises:
             Problem: 503, all are taken, or the service does not work yet.
@@ -141,11 +142,37 @@ class Engine:
             after = math.ceil(self._typical * self.placed / self._lanes)
             detail = f"{self.placed} requests are worked on or wait, as many as there may be (--queue)"
             raise Problem(503, "busy", detail, {"Retry-After": str(max(1, min(60, after)))})
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the places for requests; taken when the body is there, so that slow ones hold none.
+
+        Raises:
+            Problem: 503, see :meth:`check`.
+        """
+        self.check()
         self.placed += 1
         try:
             yield
         finally:
             self.placed -= 1
+
+    @contextmanager
+    def receiving(self) -> Iterator[None]:
+        """One of the places for audio that is being received: twice as many as those for requests.
+
+        Raises:
+            Problem: 503, all are taken, or :meth:`check`.
+        """
+        self.check()
+        if self.received >= 2 * self._room:
+            detail = f"the audio of {self.received} requests is being received, as much as may be at a time"
+            raise Problem(503, "busy", detail, {"Retry-After": "5"})
+        self.received += 1
+        try:
+            yield
+        finally:
+            self.received -= 1
 
     async def classify(self, path: str | os.PathLike[str]) -> Verdict:
         """The verdict of one file. The caller holds a :meth:`place`.

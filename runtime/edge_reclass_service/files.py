@@ -8,10 +8,13 @@ between changes nothing.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +22,8 @@ from pathlib import Path
 from edge_reclass.errors import Status, TrackError
 from edge_reclass_service.problems import Problem
 
-_LINK = "asked-"
+_OWN = "process-"
+_LOCK = "lock"
 
 
 def _outside(path: bytes) -> Problem:
@@ -28,25 +32,9 @@ def _outside(path: bytes) -> Problem:
 
 
 @contextmanager
-def handed_over(path: bytes, roots: Sequence[Path], spool: Path) -> Iterator[Path]:
-    """A link in ``spool`` that leads to the very file that ``path`` names now; its suffix is that of ``path``.
-
-    Raises:
-        Problem: 403, it is outside of the roots, or neither a file nor a folder; 400, no absolute path, or a folder.
-        TrackError: it cannot be opened; what the core would say of it.
-    """
-    descriptor = pin(path, roots)
-    try:
-        with linked(descriptor, suffix_of(os.fsdecode(path)), spool) as link:
-            yield link
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
 def linked(descriptor: int, suffix: str, spool: Path) -> Iterator[Path]:
     """A link in ``spool`` through which another process of ours opens what ``descriptor`` is."""
-    link = spool / f"{_LINK}{secrets.token_hex(8)}{suffix}"
+    link = spool / f"{secrets.token_hex(8)}{suffix}"
     link.symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
     try:
         yield link
@@ -55,11 +43,49 @@ def linked(descriptor: int, suffix: str, spool: Path) -> Iterator[Path]:
             link.unlink()
 
 
-def tidy(spool: Path) -> None:
-    """Remove the links of a service that was killed; what it received had no name and is gone with it."""
-    for left in spool.glob(f"{_LINK}*"):
-        if left.is_symlink():
-            left.unlink()
+@contextmanager
+def own_folder(spool: Path) -> Iterator[Path]:
+    """A folder in ``spool`` for this process alone; it is locked as long as the process lives.
+
+    Those of processes that were killed are removed; what they received had no name and is gone with them.
+    """
+    _tidy(spool)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_OWN, dir=spool))
+        with suppress(FileNotFoundError):  # another process that starts took it for one that was left
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if _is_locked(lock) and (folder / _LOCK).exists():
+                break
+            os.close(lock)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _tidy(spool: Path) -> None:
+    for left in spool.glob(f"{_OWN}*"):
+        try:
+            lock = os.open(left / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            with suppress(OSError):
+                left.rmdir()  # it was not even locked
+            continue
+        try:
+            if _is_locked(lock):
+                shutil.rmtree(left, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Whether we have the lock now; else another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def suffix_of(name: str) -> str:
@@ -69,7 +95,12 @@ def suffix_of(name: str) -> str:
 
 
 def pin(path: bytes, roots: Sequence[Path]) -> int:
-    """An O_PATH descriptor of a regular file below the roots; raises as :func:`handed_over`."""
+    """An O_PATH descriptor of a regular file below the roots.
+
+    Raises:
+        Problem: 403, it is outside of the roots, or neither a file nor a folder; 400, no absolute path, or a folder.
+        TrackError: it cannot be opened; what the core would say of it.
+    """
     if not path.startswith(b"/"):
         raise Problem(400, "path", "expected an absolute path")
     named = os.path.normpath(path)

@@ -1,6 +1,7 @@
 """uvicorn's HTTP connection, with what it lacks.
 
-That is a limit of connections, a time for a request's head, an end to bodies that nobody reads, and our errors.
+That is a limit of connections, a time for a request's head, an end to bodies and answers that nobody reads, and our
+errors.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ MOST_CONNECTIONS = 512
 HEAD_SECONDS = 30.0
 UNREAD_BYTES, UNREAD_SECONDS = 16 << 20, 5.0
 """So much is read, and thrown away, of a body that is not wanted: most clients look for the answer only after it."""
+WRITE_SECONDS, WRITE_BYTES = 30.0, 32 << 10
+"""Of an answer that waits to be sent, the client has to take so much in each such time; else it is cut off."""
 
 
 class Connection(H11Protocol):
@@ -25,6 +28,7 @@ class Connection(H11Protocol):
     _deadline: asyncio.TimerHandle | None = None
     _then: Callable[[], None] | None = None
     _unread = 0
+    _taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come."""
@@ -37,6 +41,7 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
         self._stop_clock()
+        self._stop_taking()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -60,6 +65,32 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
         """What came is no HTTP, or has too large a head."""
         self._refuse(Problem(400, "request", "this is no HTTP request, or its head is too large"))
+
+    def pause_writing(self) -> None:
+        """The client does not take the answer as fast as it is made."""
+        super().pause_writing()
+        self._stop_taking()
+        self._expect_taking()
+
+    def resume_writing(self) -> None:
+        """It has taken it."""
+        self._stop_taking()
+        super().resume_writing()
+
+    def _expect_taking(self) -> None:
+        waits = self.transport.get_write_buffer_size()
+        self._taking = self.loop.call_later(WRITE_SECONDS, self._look_what_was_taken, waits)
+
+    def _look_what_was_taken(self, before: int) -> None:
+        if before - self.transport.get_write_buffer_size() < WRITE_BYTES:
+            self.transport.abort()  # to close would wait for the rest
+        else:
+            self._expect_taking()
+
+    def _stop_taking(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
 
     def _is_unwanted(self) -> bool:
         return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY

@@ -22,6 +22,8 @@ class Service:
     metrics: Metrics
     keeper: Keeper | None = None
     """Of the state, if there is one."""
+    pages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+    """For pages of verdicts, which may be large: so many are made at a time."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service is to end: streams end, bodies that still come are given up."""
 

@@ -21,7 +21,7 @@ class Settings:
     queue: int
     """Requests that are worked on or wait at a time."""
     spool: Path
-    """A folder for what is received; it exists, and nobody else uses it."""
+    """A folder for what is received; it exists, and no other process uses it."""
     device: str = "auto"
     min_confidence: float | None = None
     roots: tuple[Path, ...] = ()

@@ -6,11 +6,13 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import command
-from edge_reclass_service.access import host_name
+from edge_reclass_service.access import Access, host_name
 from served import PATIENCE, Served, serving
 
 TOKEN = "0123456789abcdef-of-the-test"
@@ -115,6 +117,17 @@ def test_what_is_no_request_is_a_problem_too(service: Served, sent: bytes) -> No
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400"), answer
     assert b"application/problem+json" in head and body.startswith(b'{"type":"urn:edge-reclass:problem:')
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "is_ours"),
+    [("127.0.0.1", "::ffff:127.0.0.1", True), ("localhost", "::ffff:127.0.0.1", True), ("::1", "::1", True),
+     ("192.0.2.7", "::ffff:192.0.2.7", True), ("192.0.2.8", "::ffff:192.0.2.7", False),
+     ("localhost", "::ffff:192.0.2.7", False), ("evil.example", "::ffff:127.0.0.1", False)],
+)  # fmt: skip
+def test_ipv4_that_comes_to_an_ipv6_socket(name: str, address: str, is_ours: bool) -> None:
+    settings: Any = SimpleNamespace(hosts=frozenset())
+    assert Access(lambda *_: None, settings)._is_ours(name, address) is is_ours  # type: ignore[arg-type,return-value]
 
 
 def test_names_of_hosts() -> None:

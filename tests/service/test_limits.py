@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,8 @@ def memory(served: Served) -> int:
 
 def spool(served: Served) -> list[Path]:
     (folder,) = served.log.parent.glob("*.spool")
-    return list(folder.iterdir())
+    (own,) = folder.iterdir()  # of the one process
+    return [path for path in own.iterdir() if path.name != "lock"]
 
 
 def open_files(served: Served) -> list[str]:
@@ -46,7 +48,11 @@ def open_files(served: Served) -> list[str]:
     for name in list(folder.iterdir()):
         with suppress(FileNotFoundError):
             found.append(os.readlink(name))  # noqa: PTH115 - it may be no path
-    return [target for target in found if ".spool" in target or "/edge-reclass-" in target]
+    return [
+        target
+        for target in found
+        if (".spool" in target or "/edge-reclass-" in target) and not target.endswith("/lock")
+    ]
 
 
 def test_many_at_once_get_an_answer_or_are_told_when_to_come_again(narrow: Served, library: Path) -> None:
@@ -162,7 +168,7 @@ def test_a_client_that_goes_leaves_nothing(narrow: Served) -> None:
     connection.endheaders(b"x" * 500_000)
     narrow.wait_for(lambda: open_files(narrow) != [])
     connection.close()
-    narrow.wait_for(lambda: open_files(narrow) == [] and narrow.get("/health/ready").json["placed"] == 0)
+    narrow.wait_for(lambda: open_files(narrow) == [] and narrow.get("/health/ready").json["receiving"] == 0)
     assert spool(narrow) == []
 
 
@@ -177,27 +183,74 @@ def test_no_space_is_said(tiny_bundle: Path, library: Path, tmp_path: Path) -> N
         assert (ready.status, ready.kind) == (503, "not-ready") and "MiB are free" in ready.json["detail"]
 
 
-def test_places_are_held_by_bodies_that_still_come(narrow: Served, library: Path) -> None:
-    """One more than there are places is told to come again; one less is answered beside them."""
+def test_bodies_that_still_come_hold_no_place(narrow: Served, library: Path) -> None:
+    """Of audio, twice as much is received at a time as there are places; a file is classified beside it."""
     stop, wanted = threading.Event(), {"path": str(library / "a.wav")}
 
     def dripping() -> Iterator[bytes]:
-        yield b"x"
+        yield b"x" * 500
         while not stop.wait(0.05):
-            yield b"x"
+            yield b"x" * 500
 
-    with ThreadPoolExecutor(8) as threads:
+    with ThreadPoolExecutor(16) as threads:
         try:
-            slow = [threads.submit(narrow.ask, "POST", "/v1/classify", dripping(), BYTES) for _ in range(7)]
-            narrow.wait_for(lambda: narrow.get("/health/ready").json["placed"] == 7)
+            slow = [threads.submit(narrow.ask, "POST", "/v1/classify", dripping(), BYTES) for _ in range(16)]
+            narrow.wait_for(lambda: narrow.get("/health/ready").json["receiving"] == 16)
+            assert narrow.get("/health/ready").json["placed"] == 0
             answer = narrow.ask("POST", "/v1/classify", wanted)
             assert (answer.status, answer.json["status"]) == (200, "ok")
-            slow.append(threads.submit(narrow.ask, "POST", "/v1/classify", dripping(), BYTES))
-            narrow.wait_for(lambda: narrow.get("/health/ready").json["placed"] == 8)
-            for body, headers in ((wanted, {}), (b"x", BYTES), (b"x" * MIB, BYTES)):
-                answer = narrow.ask("POST", "/v1/classify", body, headers)
+            for body in (b"x", b"x" * MIB):
+                answer = narrow.ask("POST", "/v1/classify", body, BYTES)
                 assert (answer.status, answer.kind) == (503, "busy")
                 assert 1 <= int(answer.headers["retry-after"]) <= 60
         finally:
             stop.set()
-        assert [one.result().json["status"] for one in slow] == ["unsupported"] * 8
+        answers = [one.result() for one in slow]  # all end at once, for which there are half as many places
+        assert {answer.status for answer in answers} <= {200, 503}
+        assert {answer.json["status"] for answer in answers if answer.status == 200} == {"unsupported"}
+
+
+def test_a_body_that_drips_is_given_up(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import edge_reclass_service.bodies as b\nb.IDLE_SECONDS = 1.0\n")
+    with serving(tmp_path, "--bundle", tiny_bundle, "--workers", 1, PYTHONPATH=str(tmp_path)) as served:
+        stop, connection = threading.Event(), served.connect()
+
+        def dripping() -> Iterator[bytes]:
+            while not stop.wait(0.05):
+                yield b"x"
+
+        drops = dripping()
+        connection.putrequest("POST", "/v1/classify")
+        for name, value in {**BYTES, "Content-Length": "1000000"}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+
+        def given_up() -> bool:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.send(next(drops))
+            return bool(select.select([connection.sock], [], [], 0)[0])
+
+        served.wait_for(given_up)
+        assert connection.getresponse().status == 408
+        connection.close()
+
+
+def test_an_answer_that_nobody_reads_is_cut_off(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Many requests in one, and no look at what comes back."""
+    (tmp_path / "sitecustomize.py").write_text("import edge_reclass_service.protocol as p\np.WRITE_SECONDS = 1.0\n")
+    with serving(tmp_path, "--bundle", tiny_bundle, "--workers", 1, PYTHONPATH=str(tmp_path)) as served:
+        connection = served.connect()
+        connection.connect()
+        connection.sock.setblocking(False)
+
+        def cut_off() -> bool:
+            try:
+                connection.sock.send(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            except BlockingIOError:
+                pass
+            except (BrokenPipeError, ConnectionResetError):
+                return True
+            return False
+
+        served.wait_for(cut_off)
+        connection.close()

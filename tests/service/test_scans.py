@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -42,11 +43,11 @@ class Held:
 
 
 @contextmanager
-def keeping(library: Library, pool: CascadePool) -> Iterator[tuple[Writer, Scans]]:
+def keeping(library: Library, pool: CascadePool, *roots: Path) -> Iterator[tuple[Writer, Scans]]:
     failed: list[BaseException] = []
     writer = Writer(library.file, Path("/nowhere.sock"), failed.append)
     basis = Basis.of(load_bundle(library.bundle), pool.plan.policy, None)
-    scans = Scans(writer, basis, [library.music], lambda: nullcontext(pool))
+    scans = Scans(writer, basis, [library.music, *roots], lambda: nullcontext(pool))
     writer.start()
     writer.do(scans.resume)
     try:
@@ -192,7 +193,7 @@ def test_a_loan_interrupts_a_scan_and_the_borrower_writes(
 def test_a_folder_that_is_not_there_takes_nothing_away_and_stops_no_other(library: Library, pool: CascadePool) -> None:
     other = library.root / "other"
     other.mkdir()
-    with keeping(library, pool) as (writer, scans):
+    with keeping(library, pool, other) as (writer, scans):
         both = ScanRequest(paths=[str(library.music), str(other)])
         assert ended(writer, scans, add(writer, scans, both)).status == "done"
         away = library.music.rename(library.root / "away")
@@ -204,3 +205,28 @@ def test_a_folder_that_is_not_there_takes_nothing_away_and_stops_no_other(librar
     assert {name: row.absent_since for name, row in library.rows().items()} == dict.fromkeys(
         ["album/one.flac", "album/two.flac", "../other/new.wav"] + ["three.wav"] * (scan.counts.done)
     )
+
+
+def test_what_links_lead_to_outside_of_the_roots_is_left_out(library: Library, pool: CascadePool) -> None:
+    """Files, folders, and a folder that was exchanged for a link after it was asked for."""
+    library.add("inside.wav", seed=1)
+    library.add("album/b.wav", seed=2)
+    outside = library.root / "outside"
+    outside.mkdir()
+    shutil.copy(library.music / "inside.wav", outside / "secret.wav")
+    (library.music / "a-link.wav").symlink_to(outside / "secret.wav")
+    (library.music / "folder").symlink_to(outside)
+    (library.music / "same.wav").symlink_to("inside.wav")
+    album = library.music / "album"
+    album.rename(library.root / "away")
+    album.symlink_to(library.root / "away")
+    with keeping(library, pool) as (writer, scans):
+        done = ended(writer, scans, add(writer, scans))
+        assert (done.status, done.counts.outside) == ("done", 3)
+        reason = "it leads out of the roots"
+        expected = [(str(library.music / name), reason) for name in ("a-link.wav", "album", "folder")]
+        assert sorted(map(tuple, done.problems)) == expected
+        named = ended(writer, scans, add(writer, scans, ScanRequest(paths=[str(album), str(album / "b.wav")])))
+        assert (named.counts.found, named.counts.outside) == (0, 2)
+        known = writer.do(lambda state: [row.file.name for row in state.tracks(Wanted())]).result(PATIENCE)
+        assert sorted(known) == ["inside.wav", "same.wav", "three.wav"]

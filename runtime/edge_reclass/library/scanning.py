@@ -132,10 +132,12 @@ def look(
     again: Again = Again(),  # noqa: B008 - it cannot be changed
     shard: Shard | None = None,
     between: Callable[[], None] = lambda: None,
+    within: Iterable[str | os.PathLike[str]] | None = None,
 ) -> Work:
     """Search files and folders, note in the state what moved, was retagged or went, and say what is to be done.
 
-    ``between`` is called after each track, never within a transaction; what it raises ends the look.
+    ``between`` is called after each track, never within a transaction; what it raises ends the look. ``within``: see
+    :class:`edge_reclass.run.TrackSearch`.
 
     Raises:
         UsageError: a disk seems not to be mounted; nothing was noted.
@@ -144,7 +146,7 @@ def look(
     try:
         with state.explained():
             given = [absolute(path) for path in paths]
-            return _Look(state, given, basis, again, shard, sound, between).work()
+            return _Look(state, given, basis, again, shard, sound, between, within).work()
     finally:
         give_back(sound)
 
@@ -159,12 +161,14 @@ class _Look:
         shard: Shard | None,
         sound: SoundHasher,
         between: Callable[[], None],
+        within: Iterable[str | os.PathLike[str]] | None,
     ) -> None:
+        self._within = within
         self._sound, self._between = sound, between
         self._state, self._db, self._shard = state, state.connection, shard
         self._stale, self._stale_values = stale(basis, again)
         self._given = paths
-        self._work = Work(TrackSearch(paths))
+        self._work = Work(TrackSearch(paths, within))
         for path in paths:
             with suppress(OSError, ValueError):  # its verdict says so
                 status = os.stat(path)  # noqa: PTH116
@@ -282,7 +286,7 @@ class _Look:
         for root in sorted(self._empty):
             gone = sum(path.startswith(prefix(root)) for path in self._vanished)
             if gone and all(
-                track.size is None for track in TrackSearch([os.fsdecode(root)])
+                track.size is None for track in TrackSearch([os.fsdecode(root)], self._within)
             ):  # else another name of one
                 raise self._not_mounted([root], f"no track is in it, and {gone} are known")
         folders: dict[bytes, int] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import wait
 from functools import partial
 from typing import Final
@@ -76,6 +76,7 @@ class Updater:
         between: Callable[[], None] = lambda: None,
         patience: float = 10,
         scan: int | None = None,
+        within: Sequence[str | os.PathLike[str]] | None = None,
     ) -> None:
         """Made before its first update, which finds what an earlier process died with.
 
@@ -85,7 +86,9 @@ class Updater:
                 write into the state. What it raises ends the update early, in good order.
             patience: seconds that an update which ends early waits for the tracks that are being classified.
             scan: of the service, that this is.
+            within: see :class:`edge_reclass.run.TrackSearch`.
         """
+        self._within = within
         self._state, self._pool, self._basis, self._again, self._shard = state, pool, basis, again, shard
         self._between, self._patience, self._scan = between, patience, scan
         find_suspects(state)
@@ -110,7 +113,7 @@ class Updater:
             UsageError: a disk seems not to be mounted.
             DeviceError: the device is lost.
         """
-        work = look(self._state, paths, self._basis, self._again, self._shard, self._between)
+        work = look(self._state, paths, self._basis, self._again, self._shard, self._between, self._within)
         if ready is not None:
             work.leave(lambda track: not ready(track))
         found(work)

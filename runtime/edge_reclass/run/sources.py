@@ -46,8 +46,18 @@ class TrackSearch:
     Tracks come in the order of the paths given, folders sorted by name; no path twice.
     """
 
-    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+    def __init__(
+        self, paths: Iterable[str | os.PathLike[str]], within: Iterable[str | os.PathLike[str]] | None = None
+    ) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            within: what really lies in none of these folders, by whatever link, is left out; None: nothing is.
+        """
         self._paths = paths
+        self._within = None if within is None else [os.path.join(os.path.realpath(one), "") for one in within]  # noqa: PTH118
+        self.outside: list[Path] = []
+        """Files and folders that were left out, see ``within``."""
         self._given: set[str] = set()
         self._folders: set[tuple[int, int]] = set()
         self.skipped_hidden = 0
@@ -60,6 +70,8 @@ class TrackSearch:
     def __iter__(self) -> Iterator[Track]:
         for path in self._paths:
             text = os.fspath(path)
+            if self._is_outside(text):
+                continue
             if _is_folder(text):
                 yield from self._search(text)
             elif text not in self._given:
@@ -89,6 +101,18 @@ class TrackSearch:
                 continue
             stack.extend(child for entry in reversed(entries) if (child := self._child(entry)) is not None)
 
+    def _is_outside(self, path: str) -> bool:
+        if self._within is None:
+            return False
+        try:
+            real = os.path.realpath(path)
+        except ValueError:  # a NUL in the path
+            return False
+        if any((real + "/").startswith(folder) for folder in self._within):
+            return False
+        self.outside.append(Path(path))
+        return True
+
     def _child(self, entry: os.DirEntry[str]) -> tuple[str, os.DirEntry[str] | None] | None:
         """Path of an entry, and the entry if it is a file; None if it is skipped, which is then counted."""
         if entry.name.startswith(".") or entry.name == _OF_FSCK:
@@ -100,6 +124,8 @@ class TrackSearch:
             is_folder = False  # a link that leads nowhere; as a track, its verdict says so
         if not is_folder and not has_audio_suffix(entry.name):
             self.skipped_other += 1
+            return None
+        if entry.is_symlink() and self._is_outside(entry.path):
             return None
         return entry.path, None if is_folder else entry
 

@@ -38,7 +38,9 @@ def json_of(values: Any) -> str:
     """JSON on one line; names that are not UTF-8 keep their stray bytes as escapes of lone surrogates."""
     plain = msgspec.to_builtins(values)
     text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
         return json.dumps(plain, ensure_ascii=True, allow_nan=False)
     return text
 

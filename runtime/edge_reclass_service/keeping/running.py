@@ -16,6 +16,10 @@ PATIENCE: Final = 5.0
 """Seconds that a scan which is interrupted waits for the tracks that are being classified."""
 
 
+_MOST_OUTSIDE: Final = 1000
+"""Of what is outside, so much is listed; all of it is counted."""
+
+
 class Cancelled(Exception):
     """Somebody took the scan back."""
 
@@ -24,14 +28,21 @@ class Running:
     """Looks at files and folders and classifies; counts as it goes. A sink of its own verdicts.
 
     Args:
+        roots: what links lead to outside of these is left out.
         number: of the scan; verdicts that it has from before a kill or a loan are not made again.
         between: see :class:`edge_reclass.library.Updater`.
         told: is told of each verdict.
     """
 
     def __init__(
-        self, number: int, request: ScanRequest, between: Callable[[], None], told: Callable[[Verdict], None]
+        self,
+        number: int,
+        request: ScanRequest,
+        roots: Sequence[str],
+        between: Callable[[], None],
+        told: Callable[[Verdict], None],
     ) -> None:
+        self._roots = roots
         self.id = number
         self.counts = Counts()
         self.problems: list[tuple[str, str]] = []
@@ -61,7 +72,12 @@ class Running:
         self.counts.failed = failed
         self._unchanged = -len(self._before)
         updater = Updater(
-            *(state, pool, basis), again=self._again, between=self._between, patience=PATIENCE, scan=self.id
+            *(state, pool, basis),
+            again=self._again,
+            between=self._between,
+            patience=PATIENCE,
+            scan=self.id,
+            within=self._roots,
         )
         # Folders one by one, so that one that is not mounted costs no other; files together, for each look takes time.
         folders = [path for path in paths if os.path.isdir(path)]  # noqa: PTH112
@@ -92,6 +108,9 @@ class Running:
         counts.hidden += work.search.skipped_hidden
         counts.other += work.search.skipped_other
         self.problems += [(os.fspath(folder), reason) for folder, reason in work.search.problems]
+        outside = work.search.outside
+        counts.outside += len(outside)
+        self.problems += [(os.fspath(path), "it leads out of the roots") for path in outside[:_MOST_OUTSIDE]]
 
     def write(self, verdict: Verdict) -> None:
         """See :meth:`edge_reclass.run.Sink.write`."""

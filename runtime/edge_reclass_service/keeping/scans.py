@@ -155,7 +155,7 @@ class Scans:
             return
         _note(state, number, "running")
         request = msgspec.json.decode(row[0], type=ScanRequest)
-        running = Running(number, request, self._between, self._told)
+        running = Running(number, request, self._roots, self._between, self._told)
         self._running = running
         try:
             with ExitStack() as held:

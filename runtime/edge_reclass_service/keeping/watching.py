@@ -47,7 +47,8 @@ class Watching:
         """Raises ``MissingExtraError``: watchdog is not installed."""
         self._writer, self._pool, self._failed = writer, pool, failed
         self._stopping = threading.Event()
-        self._resident = Resident(list(map(os.fspath, roots)), self, basis, _Told(told), habits=habits, say=say)
+        paths = list(map(os.fspath, roots))
+        self._resident = Resident(paths, self, basis, _Told(told), habits=habits, say=say, confined=True)
         self._thread = threading.Thread(target=self._run, name="watching", daemon=True)
 
     def start(self) -> None:

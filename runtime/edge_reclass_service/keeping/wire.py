@@ -120,6 +120,8 @@ class Counts(msgspec.Struct):
     hidden: int = 0
     other: int = 0
     """Files that are no audio by their names."""
+    outside: int = 0
+    """Files and folders that a link leads to outside of the roots; they are left out."""
 
 
 class Scan(msgspec.Struct, kw_only=True):
@@ -136,7 +138,7 @@ class Scan(msgspec.Struct, kw_only=True):
     since: int
     counts: Counts
     problems: list[tuple[str, str]] = []
-    """Folders that could not be searched, and why."""
+    """What could not be searched, or was left out, and why."""
     error: str | None
     """Why it failed, as of folders that are not there."""
 

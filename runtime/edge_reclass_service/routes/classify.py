@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
+from typing import IO
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -15,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_reclass import Verdict, __version__
-from edge_reclass.errors import TrackError
+from edge_reclass.errors import Status, TrackError
 from edge_reclass_service.bodies import body_as, media_type, query_as
 from edge_reclass_service.described import JSON, Described
-from edge_reclass_service.files import handed_over, linked, suffix_of
+from edge_reclass_service.files import linked, pin, suffix_of
 from edge_reclass_service.pcm import HEAD_SIZE, MOST_BYTES, Pcm
 from edge_reclass_service.problems import Problem, ProblemBody
 from edge_reclass_service.service import Service, service_of
@@ -26,6 +27,7 @@ from edge_reclass_service.uploads import received
 
 BYTES, PCM = "application/octet-stream", "audio/pcm"
 FILE_NAME = "X-File-Name"
+_TRIES = 3
 _UNNAMED, _SAMPLES = "<upload>", "<samples>"
 
 
@@ -85,51 +87,66 @@ async def classify(request: Request) -> Response:
     service = service_of(request)
     if kind != PCM:
         query_as(request, _Nothing)
-    with service.engine.place():
-        verdict = await way(request, service)
+    service.engine.check()
+    verdict = await way(request, service)
     return Response(verdict.to_json(), 200, {"Cache-Control": "no-store"}, JSON)
 
 
 async def _named(request: Request, service: Service) -> Verdict:
     wanted = (await body_as(request, Wanted)).as_bytes
     name = os.fsdecode(wanted)
-    settings = service.settings
-    async with AsyncExitStack() as resources:
-        handing = handed_over(wanted, settings.roots, settings.spool)
-        try:
-            link = await asyncio.to_thread(handing.__enter__)  # a disk that does not answer holds up nobody else
+    with service.engine.place():
+        try:  # a disk that does not answer holds up nobody else
+            descriptor = await asyncio.to_thread(pin, wanted, service.settings.roots)
         except TrackError as error:
             return _failed(service, name, error)
-        resources.push(handing)
-        return _as(await service.engine.classify(link), link, name)
+        try:
+            return await _classified(service, descriptor, suffix_of(name), name)
+        finally:
+            os.close(descriptor)
 
 
 async def _sent(request: Request, service: Service) -> Verdict:
     name = _file_name(request)
-    async with received(request, service.settings.max_upload) as (file, _):
-        with linked(file.fileno(), suffix_of(name), service.settings.spool) as link:
-            verdict = await service.engine.classify(link)
-        return replace(_as(verdict, link, name), mtime_ns=None)
+    async with _received(request, service.settings.max_upload) as (file, _):
+        verdict = await _classified(service, file.fileno(), suffix_of(name), name)
+        return replace(verdict, mtime_ns=None)
 
 
 async def _samples(request: Request, service: Service) -> Verdict:
     form = query_as(request, Pcm)
     limit = min(service.settings.max_upload, MOST_BYTES)
-    async with received(request, limit, bytes(HEAD_SIZE)) as (file, size):
+    async with _received(request, limit, bytes(HEAD_SIZE)) as (file, size):
         if size % form.frame:
             raise Problem(400, "body", f"expected whole frames of {form.frame} bytes, got {size} bytes")
         file.seek(0)
         file.write(form.head(size))
         file.flush()
-        with linked(file.fileno(), ".wav", service.settings.spool) as link:
+        verdict = await _classified(service, file.fileno(), ".wav", _SAMPLES)
+        return replace(verdict, size=None, mtime_ns=None)
+
+
+@asynccontextmanager
+async def _received(request: Request, limit: int, head: bytes = b"") -> AsyncIterator[tuple[IO[bytes], int]]:
+    """See :func:`received`; then with a place."""
+    engine = service_of(request).engine
+    async with AsyncExitStack() as resources:
+        with engine.receiving():
+            got = await resources.enter_async_context(received(request, limit, head))
+        with engine.place():
+            yield got
+
+
+async def _classified(service: Service, descriptor: int, suffix: str, name: str) -> Verdict:
+    """The verdict of an open file, as of the name that was asked for."""
+    for _ in range(_TRIES):
+        with linked(descriptor, suffix, service.settings.spool) as link:
             verdict = await service.engine.classify(link)
-        return replace(_as(verdict, link, _SAMPLES), size=None, mtime_ns=None)
-
-
-def _as(verdict: Verdict, link: Path, name: str) -> Verdict:
-    """As of the file that was asked for."""
-    error = verdict.error
-    return replace(verdict, path=name, error=None if error is None else error.replace(str(link), name))
+        if verdict.status is not Status.MISSING:
+            error = verdict.error
+            return replace(verdict, path=name, error=None if error is None else error.replace(str(link), name))
+    # The file is open here, so what was missing is our link to it.
+    return _failed(service, name, TrackError(Status.ERROR, f"files vanish from the spool, {service.settings.spool}"))
 
 
 def _failed(service: Service, name: str, error: TrackError) -> Verdict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
 
@@ -12,6 +12,7 @@ import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from edge_reclass.library import State, TrackRow, Wanted
 from edge_reclass_service.bodies import query_as
@@ -47,15 +48,37 @@ async def events(request: Request) -> Response:
         raise Problem(503, "stopping", "the service is being stopped", {"Retry-After": "10"})
     if keeper.streams >= _MOST_STREAMS:
         raise Problem(503, "busy", f"{_MOST_STREAMS} streams of events are open", {"Retry-After": "30"})
-    if since is None:
-        since = await keeper.read(State.last_change)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return EventSourceResponse(_events(service, keeper, since), ping=_PING, sep="\n", headers=headers)
+    keeper.streams += 1  # before anything is waited for: requests that come together are counted together
+
+    def give_back() -> None:
+        keeper.streams -= 1
+
+    try:
+        if since is None:
+            since = await keeper.read(State.last_change)
+        return _Stream(_events(service, keeper, since), give_back)
+    except BaseException:
+        give_back()
+        raise
+
+
+class _Stream(EventSourceResponse):
+    """Gives its place back when it has ended, whether it began or not."""
+
+    def __init__(self, content: AsyncIterator[ServerSentEvent], give_back: Callable[[], None]) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(content, ping=_PING, sep="\n", headers=headers)
+        self._give_back = give_back
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._give_back()
 
 
 async def _events(service: Service, keeper: Keeper, cursor: int) -> AsyncIterator[ServerSentEvent]:
     """Until the service stops."""
-    keeper.streams += 1
     try:  # what cannot be read ends the stream: its reader comes again
         news: StateNews | None = None
         scans: dict[int, Scan] = {}
@@ -82,8 +105,6 @@ async def _events(service: Service, keeper: Keeper, cursor: int) -> AsyncIterato
                 await asyncio.wait_for(service.stopping.wait(), max(0.0, _TICK - (time.monotonic() - began)))
     except Problem:
         return
-    finally:
-        keeper.streams -= 1
 
 
 def _look(state: State, keeper: Keeper, after: int) -> tuple[list[TrackRow], int, bool, list[Scan]]:

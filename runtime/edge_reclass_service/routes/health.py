@@ -56,6 +56,7 @@ class Ready(msgspec.Struct, frozen=True):
     encoders_open: bool
     workers: int
     placed: int
+    receiving: int
     room: int
     disk_free_bytes: int
 
@@ -87,6 +88,7 @@ async def ready(request: Request) -> Response:
             engine.is_open,
             settings.workers,
             engine.placed,
+            engine.received,
             engine.room,
             shutil.disk_usage(settings.spool).free,
         )

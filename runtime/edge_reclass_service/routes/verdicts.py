@@ -11,10 +11,11 @@ from starlette.responses import Response
 
 from edge_reclass.library import State, Wanted
 from edge_reclass_service.bodies import query_as
-from edge_reclass_service.described import Described
-from edge_reclass_service.keeping.requests import ERRORS, answer, keeper_of, known
+from edge_reclass_service.described import JSON, Described
+from edge_reclass_service.keeping.requests import ERRORS, answer, json_of, keeper_of, known
 from edge_reclass_service.keeping.wire import Number, TrackName, described
 from edge_reclass_service.problems import Problem
+from edge_reclass_service.service import service_of
 
 _ABSENT = {"any": None, "yes": True, "no": False}
 
@@ -82,11 +83,14 @@ async def changes(request: Request) -> Response:
         scan=query.scan,
     )
 
-    def page(state: State) -> Verdicts:
+    def page(state: State) -> bytes:
         rows, further, more = state.changes(query.since, wanted, query.limit)
-        return Verdicts([described(row, corrected=query.scan is None) for row in rows], further, more)
+        return json_of(Verdicts([described(row, corrected=query.scan is None) for row in rows], further, more)).encode()
 
-    return answer(await keeper_of(request).read(page))
+    keeper = keeper_of(request)
+    async with service_of(request).pages:
+        content = await keeper.read(page)  # written as JSON in its thread, too: other requests do not wait for it
+    return Response(content, 200, {"Cache-Control": "no-store"}, JSON)
 
 
 async def track(request: Request) -> Response:

@@ -59,12 +59,18 @@ class Resident:
         habits: Habits = Habits(),
         then: Callable[[State, list[str], Callable[[str], None]], None] | None = None,
         say: Callable[[str], None],
+        confined: bool = False,
     ) -> None:
-        """Args: then, what is done with the paths classified in a round, while the state is open.
+        """Made before it watches.
+
+        Args:
+            then: what is done with the paths classified in a round, while the state is open.
+            confined: what links lead to outside of ``paths`` is left out.
 
         Raises:
             MissingExtraError: watchdog is not installed.
         """
+        self._within = paths if confined else None
         self._access, self._basis, self._habits = access, basis, habits
         self._sink, self._then, self._say = sink, then, say
         self._woken = threading.Event()
@@ -154,7 +160,7 @@ class Resident:
                 self._run = log.begin(_COMMAND)
             return given
 
-        updater = Updater(state, opened, self._basis, between=between)
+        updater = Updater(state, opened, self._basis, between=between, within=self._within)
         known = [path for path in paths if Path(path).exists() or state.track(path) is not None]
         try:
             work = updater.update(known, verdicts, ready=self._settling.is_ready)

@@ -81,10 +81,13 @@ class MissingExtraError(UsageError):
 
 
 class StateBusyError(UsageError):
-    """Another process writes the state file; ``socket`` is the service's that does, None where it is none."""
+    """Another process writes the state file.
 
-    def __init__(self, message: str, socket: str | None = None) -> None:
-        self.socket = socket
+    ``socket`` is that of the service that does, or that lent it; None where it is none. ``holder`` names the process.
+    """
+
+    def __init__(self, message: str, socket: str | None = None, holder: str = "another process") -> None:
+        self.socket, self.holder = socket, holder
         super().__init__(message)
 
 

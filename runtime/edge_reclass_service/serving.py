@@ -115,11 +115,11 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> int:
             timeout_graceful_shutdown=_REST_SECONDS,
         )
     )
-    if keeper is not None:
-        keeper.start()
     serving = asyncio.create_task(server.serve(sockets))
     for one in sockets:
         say(f"listening on {named(one)}")
+    if keeper is not None:
+        keeper.start()
     opening = asyncio.create_task(asyncio.to_thread(engine.start))
     opening.add_done_callback(lambda _: _say_ready(engine))
     idling = asyncio.create_task(_tend(engine))

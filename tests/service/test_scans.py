@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from edge_reclass import CascadePool, load_bundle
-from edge_reclass.errors import StateBusyError
+from edge_reclass.errors import EdgeReclassError, StateBusyError
 from edge_reclass.library import Basis, State, Wanted
+from edge_reclass_service.keeping import writer as writing
+from edge_reclass_service.keeping.running import Running
 from edge_reclass_service.keeping.scans import DifferentRequestError, Scans
 from edge_reclass_service.keeping.wire import Scan, ScanRequest
 from edge_reclass_service.keeping.writer import Writer
@@ -43,9 +45,12 @@ class Held:
 
 
 @contextmanager
-def keeping(library: Library, pool: CascadePool, *roots: Path) -> Iterator[tuple[Writer, Scans]]:
+def keeping(
+    library: Library, pool: CascadePool, *roots: Path, said: list[str] | None = None
+) -> Iterator[tuple[Writer, Scans]]:
+    said = [] if said is None else said
     failed: list[BaseException] = []
-    writer = Writer(library.file, Path("/nowhere.sock"), failed.append)
+    writer = Writer(library.file, Path("/nowhere.sock"), failed.append, said.append)
     basis = Basis.of(load_bundle(library.bundle), pool.plan.policy, None)
     scans = Scans(writer, basis, [library.music, *roots], lambda: nullcontext(pool))
     writer.start()
@@ -230,3 +235,93 @@ def test_what_links_lead_to_outside_of_the_roots_is_left_out(library: Library, p
         assert (named.counts.found, named.counts.outside) == (0, 2)
         known = writer.do(lambda state: [row.file.name for row in state.tracks(Wanted())]).result(PATIENCE)
         assert sorted(known) == ["inside.wav", "same.wav", "three.wav"]
+
+
+def test_a_full_disk_puts_a_scan_back_and_it_goes_on_when_there_is_room(
+    library: Library, pool: CascadePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_PAUSE", 0.1)
+    said: list[str] = []
+    with keeping(library, pool, said=said) as (writer, scans):
+        number = add(writer, scans)
+        ended(writer, scans, number)
+
+        def fill(state: State) -> int:
+            """As on a full disk, no page is to be had."""
+            (pages,) = state.connection.execute("PRAGMA page_count").fetchone()
+            state.connection.execute(f"PRAGMA max_page_count = {pages}")
+            return int(scans.add(state, ScanRequest(redo=True), None)[0])
+
+        state_writes = "CREATE TRIGGER full BEFORE UPDATE ON scan BEGIN INSERT INTO filler VALUES (zeroblob(9999)); END"
+        writer.do(lambda state: state.connection.execute("CREATE TABLE filler (x)")).result(PATIENCE)
+        writer.do(lambda state: state.connection.execute(state_writes)).result(PATIENCE)
+        number = writer.do(fill).result(PATIENCE)
+        until = threading.Event()
+        for _ in range(int(PATIENCE * 50)):
+            if writer.trouble is not None:
+                break
+            until.wait(0.02)
+        assert "disk is full" in (writer.trouble or "")
+        until.wait(0.5)  # some tries
+        with State.open(library.file) as state:
+            scan = scans.one(state, number)
+        assert scan is not None and scan.status == "waiting"
+        loan = writer.lend("process 1")
+        loan.granted.result(PATIENCE)
+        loan.give_back()
+        writer.do(lambda state: state.connection.execute("DROP TRIGGER full")).result(PATIENCE)
+        writer.do(lambda state: state.connection.execute("PRAGMA max_page_count = 1000000")).result(PATIENCE)
+        scan = ended(writer, scans, number)
+        assert (scan.status, scan.counts.done) == ("done", 3)
+        assert writer.trouble is None
+    assert len([text for text in said if "disk is full" in text]) == 1
+    assert "can be written again" in said[-1]
+
+
+def test_a_scan_that_is_taken_back_at_its_last_track_stays_cancelled(
+    library: Library, pool: CascadePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with keeping(library, pool) as (writer, scans):
+        run = Running.run
+
+        def run_then_cancel(running: Running, state: State, *more: Any) -> None:
+            run(running, state, *more)
+            scans.cancel(state, running.id)
+
+        monkeypatch.setattr(Running, "run", run_then_cancel)
+        scan = ended(writer, scans, add(writer, scans))
+        assert (scan.status, scan.counts.done) == ("cancelled", 3)
+
+
+def test_a_state_that_was_moved_away_while_it_was_lent_is_an_error(library: Library) -> None:
+    failed: list[BaseException] = []
+    writer = Writer(library.file, None, failed.append)
+    writer.start()
+    loan = writer.lend("process 1")
+    loan.granted.result(PATIENCE)
+    library.file.rename(library.root / "away")
+    loan.give_back()
+    writer._thread.join(PATIENCE)
+    assert "there is no such state file" in str(failed[0])
+    assert not library.file.exists()
+
+
+def test_a_service_that_stops_while_it_waits_for_a_borrower_ends(library: Library) -> None:
+    said: list[str] = []
+    with State.open(library.file, create=True):
+        writer = Writer(library.file, None, lambda _: None, said.append)
+
+        def start() -> None:
+            with pytest.raises(EdgeReclassError):
+                writer.start()
+
+        starting = threading.Thread(target=start)
+        starting.start()
+        for _ in range(int(PATIENCE * 50)):
+            if writer.lent_to is not None:
+                break
+            starting.join(0.02)
+        assert f"process {os.getpid()}" in (writer.lent_to or "")
+        assert writer.stop(PATIENCE)
+        starting.join(PATIENCE)
+        assert not starting.is_alive() and "is at work on the state" in said[0] and len(said) == 1

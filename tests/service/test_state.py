@@ -10,13 +10,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from command import Done, run
 from edge_reclass.cli.review import SentAnswers
+from edge_reclass.cli.serving import writable
 from edge_reclass.client import Client
 from edge_reclass.library import State, Wanted
 from edge_reclass.library.review.queue import Queue
@@ -108,6 +111,8 @@ def test_a_scan_and_what_came_of_it(library: Library) -> None:
         assert (first.status, first.headers["location"]) == (202, "/v1/scans/1")
         assert served.ask("POST", "/v1/scans", {}, {"Idempotency-Key": "once"}).json["id"] == 1
         assert served.ask("POST", "/v1/scans", {"redo": True}, {"Idempotency-Key": "once"}).kind == "key"
+        too_long = served.ask("POST", "/v1/scans", {}, {"Idempotency-Key": "k" * 256})
+        assert (too_long.status, too_long.kind) == (400, "key")
         scan = eventually(lambda: (now := client.scan(1)).over and now)
         assert (scan.status, scan.counts["done"], scan.counts["found"]) == ("done", 4, 4)
         assert [one["id"] for one in served.get("/v1/scans").json["scans"]] == [1]
@@ -121,15 +126,20 @@ def test_a_scan_and_what_came_of_it(library: Library) -> None:
         )
         assert served.get(f"/v1/verdicts?path_prefix={library.music}/album/").json["next"] == 4
         assert len(served.get(f"/v1/verdicts?path_prefix={library.music}/album/").json["verdicts"]) == 2
+        for refused in ("/v1/verdicts?since=5", "/v1/events?since=5"):
+            assert (served.get(refused).status, served.get(refused).kind) == (410, "cursor")
+        assert served.get("/v1/events", **{"Last-Event-ID": "5"}).kind == "cursor"
         assert served.get("/v1/verdicts?status=nonsense").status == served.get("/v1/verdicts?since=x").status == 400
 
         three = library.music / "three.wav"
+        verdict = client.track(three).verdict
+        assert verdict is not None and verdict.genre == "Alpha"
         client.correct(three, "Gamma")
         client.correct(library.music / odd, "Gamma")
         changes = list(client.verdicts(4))
         assert [(change.corrected, change.verdict.genre) for change in changes] == [("Gamma", "Gamma")] * 2
         client.uncorrect(three)
-        assert client.track(three).verdict.genre == "Alpha" and client.track(three).corrected is None
+        assert client.track(three).verdict == verdict and client.track(three).corrected is None
         assert served.ask("PUT", "/v1/corrections", {"path": str(three), "genre": "\x07"}).status == 400
         assert served.ask("PUT", "/v1/corrections", {"path": "/nowhere", "genre": "Rock"}).kind == "unknown-track"
         assert served.ask("PUT", "/v1/corrections", {"genre": "Rock"}).status == 400
@@ -292,6 +302,40 @@ def test_what_writes_in_other_ways_borrows_the_state_and_answers_are_sent(librar
             connection.close()
             response.close()
         assert scanned(client).counts["to_do"] == 0
+
+
+def test_a_restart_while_the_state_is_lent_waits_for_the_borrower(library: Library, short: Path) -> None:
+    three = library.music / "three.wav"
+    correction = {"path": str(three), "genre": "Gamma"}
+    with ExitStack() as borrowed:
+        with serve(library, at=short / "s.sock") as served:
+            client = Client(served.socket)
+            assert scanned(client).counts["done"] == 3
+            borrowed.enter_context(writable(library.file))
+            assert served.stop() == 0
+        with serve(library, at=short / "s.sock") as again:
+            assert client.classify(three).genre == "Alpha"
+            assert len(list(client.verdicts())) == 3
+            refused = again.ask("PUT", "/v1/corrections", correction)
+            assert (refused.status, refused.kind) == (503, "state-busy")
+            assert f"process {os.getpid()}" in refused.json["detail"] and "is at work on the state" in again.said()
+            with serve(library, ready=False) as other:
+                assert other.process.wait(PATIENCE) == 2  # the service that lent the state is there
+            borrowed.close()
+            eventually(lambda: again.ask("PUT", "/v1/corrections", correction).status == 200)
+            assert client.track(three).corrected == "Gamma"
+            assert again.stop() == 0
+
+
+def test_what_asks_the_service_waits_while_the_state_is_lent(library: Library) -> None:
+    with serve(library) as served, ThreadPoolExecutor(1) as threads:
+        with writable(library.file):
+            asking = threads.submit(classify, library)
+            refused = re.compile(r'\{code="503",method="POST",route="/v1/scans"\}')
+            eventually(lambda: refused.search(served.get("/metrics").body.decode()) or asking.done())
+            assert not asking.done()
+        done = asking.result(PATIENCE)
+        assert done.returncode == 0 and len(lines(done)) == 3
 
 
 def test_a_service_that_watches_classifies_what_comes_and_lends_the_state(library: Library) -> None:

@@ -53,7 +53,7 @@ def writable(path: Path, *, create: bool = False) -> Iterator[State]:
             client = _client(busy)
             held.enter_context(client.borrow_state())
             say(printable(f"{path}: the service at {busy.socket} waits until this is done"))
-            state = State.open(path, write=True, create=create)
+            state = State.open(path, write=True, create=create, socket=busy.socket)  # others ask it, and wait
         held.enter_context(state)
         yield state
 

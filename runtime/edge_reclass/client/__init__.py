@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edge_reclass.client.aio import AsyncClient
 from edge_reclass.client.events import Event
-from edge_reclass.client.records import BundleServed, Change, Page, Scan, Version
+from edge_reclass.client.records import BundleServed, Change, KnownTrack, Page, Scan, Version
 from edge_reclass.client.sync import Client
 
-__all__ = ["AsyncClient", "BundleServed", "Change", "Client", "Event", "Page", "Scan", "Version"]
+__all__ = ["AsyncClient", "BundleServed", "Change", "Client", "Event", "KnownTrack", "Page", "Scan", "Version"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edge_reclass.client.records import Change, Scan, Version
+    from edge_reclass.client.records import Change, KnownTrack, Scan, Version
     from edge_reclass.verdict import Verdict
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class AsyncClient(BaseClient):
                 yield change
             since, more = page.next, page.more
 
-    async def track(self, path: str | os.PathLike[str]) -> Change:
+    async def track(self, path: str | os.PathLike[str]) -> KnownTrack:
         """See :meth:`Client.track`."""
         return await self._call(calls.track(path))
 

@@ -14,14 +14,14 @@ import msgspec
 from edge_reclass.client.address import Address
 from edge_reclass.client.http import Answer
 from edge_reclass.client.records import (
-    Change,
+    KnownTrack,
     Page,
     Scan,
     Version,
-    change_of,
     page_of,
     plain,
     scan_of,
+    track_of,
     verdict_of,
     version_of,
 )
@@ -171,10 +171,10 @@ def verdict_page(since: int, **query: Any) -> Call[Page]:
     return Call("GET", target("/v1/verdicts", since=since, **query), lambda content: page_of(plain(content)))
 
 
-def track(path: str | os.PathLike[str]) -> Call[Change]:
+def track(path: str | os.PathLike[str]) -> Call[KnownTrack]:
     """What is known of a track."""
     where = target("/v1/tracks", path=os.fsencode(absolute(path)))
-    return Call("GET", where, lambda content: change_of(plain(content)))
+    return Call("GET", where, lambda content: track_of(plain(content)))
 
 
 def start_scan(

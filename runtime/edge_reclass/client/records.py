@@ -53,6 +53,22 @@ class Change:
 
 
 @dataclass(frozen=True)
+class KnownTrack:
+    """What a service knows of a track, as :class:`Change`; before it is classified, ``verdict`` is None.
+
+    ``cursor`` is that of its last change, None where there was none. ``first_seen`` and ``last_seen``: times, UTC.
+    """
+
+    verdict: Verdict | None
+    cursor: int | None
+    first_seen: str
+    last_seen: str
+    corrected: str | None = None
+    absent_since: str | None = None
+    scan: int | None = None
+
+
+@dataclass(frozen=True)
 class Page:
     """Changes in the order of recording; ``next`` is the cursor behind them, ``more`` whether there are others."""
 
@@ -118,6 +134,17 @@ def change_of(values: Any) -> Change:
         ServiceError: a key is missing or of a wrong type.
     """
     return _convert({**values, "verdict": verdict_of(values)} if isinstance(values, dict) else values, Change)
+
+
+def track_of(values: Any) -> KnownTrack:
+    """The :class:`KnownTrack` that an answer of ``/v1/tracks`` says.
+
+    Raises:
+        ServiceError: a key is missing or of a wrong type.
+    """
+    if isinstance(values, dict):
+        values = {**values, "verdict": verdict_of(values) if "format" in values else None}
+    return _convert(values, KnownTrack)
 
 
 def page_of(values: Any) -> Page:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edge_reclass.client.records import Change, Scan, Version
+    from edge_reclass.client.records import Change, KnownTrack, Scan, Version
     from edge_reclass.verdict import Verdict
 
 T = TypeVar("T")
@@ -113,8 +113,8 @@ class Client(BaseClient):
             yield from page.changes
             since, more = page.next, page.more
 
-    def track(self, path: str | os.PathLike[str]) -> Change:
-        """What the service has recorded of a track."""
+    def track(self, path: str | os.PathLike[str]) -> KnownTrack:
+        """What the service knows of a track; its ``verdict`` is None before it is classified."""
         return self._call(calls.track(path))
 
     def start_scan(

@@ -25,7 +25,7 @@ class InstanceLock:
 
     Args:
         since: the time, for those who find it locked.
-        socket: of the service that holds it: others ask it to write for them.
+        socket: of the service that holds or lends it: others ask it to write for them.
 
     Raises:
         StateBusyError: another process holds it.
@@ -41,13 +41,14 @@ class InstanceLock:
         try:
             self._lock(time.monotonic() + _SECONDS)
         except BlockingIOError:
-            holder, _, address = os.pread(self._descriptor, 4096, 0).partition(b"\n")
+            text, _, address = os.pread(self._descriptor, 4096, 0).partition(b"\n")
+            holder = text.decode(errors="replace") or "another process"
             os.close(self._descriptor)
             service = address.rstrip(b"\n").removeprefix(_SOCKET) if address.startswith(_SOCKET) else None
             raise StateBusyError(
-                f"{file}: {holder.decode(errors='replace') or 'another process'} is at work on it; wait for it, or stop"
-                " it first",
+                f"{file}: {holder} is at work on it; wait for it, or stop it first",
                 None if service is None else os.fsdecode(service),
+                holder,
             ) from None
         except OSError as error:
             os.close(self._descriptor)
@@ -55,8 +56,13 @@ class InstanceLock:
                 f"{path}: cannot be locked ({error.strerror}); name a state file on a local disk"
             ) from error
         name = b"" if socket is None else _SOCKET + os.fsencode(os.path.abspath(socket)) + b"\n"  # noqa: PTH100
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"process {os.getpid()} (since {since})\n".encode() + name, 0)
+        text = f"process {os.getpid()} (since {since})\n".encode() + name
+        try:
+            os.pwrite(self._descriptor, text, 0)  # over what is there, which needs no room on a full disk
+            os.ftruncate(self._descriptor, len(text))
+        except OSError as error:
+            os.close(self._descriptor)
+            raise UsageError(f"{path}: cannot be written ({error.strerror}); make room there") from error
 
     def _lock(self, until: float) -> None:
         while True:

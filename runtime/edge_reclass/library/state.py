@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -61,11 +61,14 @@ class State:
         write: bool = False,
         create: bool = False,
         socket: str | os.PathLike[str] | None = None,
+        check: bool = True,
+        say: Callable[[str], None] | None = None,
     ) -> State:
         """Open a state file; with ``create``, which implies ``write``, a new one is made where there is none.
 
         One process at a time may write; a service names its ``socket``, by which others can ask it to. Before it is
-        migrated, a file of an older program is copied to ``FILE.v1.backup`` (1: the version that it had).
+        migrated, a file of an older program is copied to ``FILE.v1.backup`` (1: the version that it had), and ``say``
+        is told, for that can take a while. Without ``check``, nobody looks for damage when it is opened to write.
 
         Raises:
             StateBusyError: another process writes it.
@@ -84,7 +87,9 @@ class State:
             if not file.parent.is_dir():
                 raise UsageError(f"{given}: there is no folder {file.parent}; make it first")
         with _explained(given):
-            return cls._written(given, file, create, socket) if write or create else cls._read(given, file)
+            if write or create:
+                return cls._written(given, file, create, socket, check, say)
+            return cls._read(given, file)
 
     @classmethod
     def _read(cls, given: Path, file: Path) -> State:
@@ -101,7 +106,15 @@ class State:
         return state
 
     @classmethod
-    def _written(cls, given: Path, file: Path, create: bool, socket: str | os.PathLike[str] | None) -> State:
+    def _written(
+        cls,
+        given: Path,
+        file: Path,
+        create: bool,
+        socket: str | os.PathLike[str] | None,
+        check: bool,
+        say: Callable[[str], None] | None,
+    ) -> State:
         if kind := filesystem.network_file_system(file.parent):
             raise UsageError(
                 f"{given}: it lies on {kind}, where SQLite's journal is not safe; name a state file on a local disk"
@@ -116,7 +129,7 @@ class State:
         with state._closed_on_error():
             connection = state.connection
             version = state._version(given, new=create)
-            if version:
+            if version and check:
                 (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
                 if said != "ok":
                     raise UsageError(
@@ -125,6 +138,8 @@ class State:
                     )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            if 0 < version < len(MIGRATIONS) and say is not None:
+                say(f"{given}: bringing the state up to date (version {version} to {len(MIGRATIONS)})")
             state._migrate(version)
         return state
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,7 +56,8 @@ class Keeper:
         self._path, self._engine = state, engine
         self.streams = 0
         """Streams of events that are open."""
-        self.writer = Writer(state, socket, engine.fail)
+        self.writer = Writer(state, socket, engine.fail, say)
+        self._taken_up = False
         basis = Basis.of(settings.bundle, settings.policy, settings.min_confidence)
         self.scans = Scans(self.writer, basis, settings.roots, self._pool, told)
         self.plans = Plans(state, self.writer, settings.roots, write_tags=settings.write_tags, say=say)
@@ -70,16 +72,35 @@ class Keeper:
             )
 
     def start(self) -> None:
-        """Open the state, and take up the scans that were left.
+        """Begin to open the state, and take up the scans that were left, on a thread: that can take minutes.
 
-        Raises:
-            UsageError: the state cannot be used, or another process writes it.
+        Where the state cannot be used, or another service writes it, the engine is told of a failure.
         """
-        self.writer.start()
-        self.writer.do(self.scans.resume).result()
-        self.writer.do(self.plans.resume).result()
+        threading.Thread(target=self._start, name="state-opening", daemon=True).start()
+
+    def _start(self) -> None:
+        try:
+            self.writer.start()
+        except Exception as error:
+            if not self.writer.stopping or not isinstance(error, EdgeReclassError):
+                self._engine.fail(error)
+            return
+        self.writer.later(self._take_up)
         if self._watching is not None:
             self._watching.start()
+
+    def _take_up(self, state: State) -> None:
+        if not self._taken_up:
+            self.plans.resume(state)
+            self.scans.resume(state)
+            self._taken_up = True
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be recorded now, though no other process has the state to write; None: it can."""
+        if self.writer.trouble is not None or self._taken_up or self.writer.lent_to is not None:
+            return self.writer.trouble
+        return "the state is being opened, or brought up to date"
 
     def stop(self, timeout: float = STOP_SECONDS) -> bool:
         """End in good order; False where that takes longer."""
@@ -118,6 +139,10 @@ class Keeper:
         Raises:
             Problem: 503, it cannot be done now.
         """
+        if not self._taken_up:
+            holder = self.writer.lent_to
+            why = self.trouble if holder is None else f"the state: {holder} has it to write; try again"
+            raise Problem(503, "state-busy", why or "try again", {"Retry-After": "5"})
         future = self.writer.do(act)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), _WRITE_SECONDS)

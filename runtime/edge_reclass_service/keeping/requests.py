@@ -70,6 +70,16 @@ def shown(path: str) -> str:
     return path[:300].encode("utf-8", "backslashreplace").decode()
 
 
+def check_cursor(state: State, cursor: int) -> None:
+    """Refuse a cursor that this state has not given: it is of another state, or of one before a backup came back.
+
+    Raises:
+        Problem: 410, it lies beyond the last change.
+    """
+    if cursor > (last := state.last_change()):
+        raise Problem(410, "cursor", f"{cursor} lies beyond the last change of the state, {last}; begin at 0")
+
+
 def known(state: State, path: str) -> TrackRow:
     """The track at a path.
 

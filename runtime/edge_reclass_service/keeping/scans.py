@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from edge_reclass.errors import DeviceError, EdgeReclassError, EngineError
 from edge_reclass.library import Basis, State, now
 from edge_reclass_service.keeping.running import Cancelled, Running
 from edge_reclass_service.keeping.wire import Counts, Scan, ScanRequest
-from edge_reclass_service.keeping.writer import Writer
+from edge_reclass_service.keeping.writer import Writer, passes
 
 _COLUMNS: Final = "id, status, request, asked, began, ended, since, counts, error"
 
@@ -146,6 +146,7 @@ class Scans:
 
         Raises:
             Interrupted: it goes on later.
+            EdgeReclassError: the state cannot be written; it goes on when that is mended.
             DeviceError, EngineError, CannotGoOn: nothing can be classified; it goes on at the next start.
         """
         row = state.connection.execute(
@@ -166,12 +167,13 @@ class Scans:
         except (DeviceError, EngineError):
             raise
         except EdgeReclassError as reason:
+            if passes(reason):
+                raise
             status, error = "failed", str(reason)
         finally:
             self._running = self._cancelled = None
         counts = {**msgspec.to_builtins(running.counts), "problems": running.problems}
-        with suppress(EdgeReclassError):  # a full disk: it counts as not ended, and goes on at the next start
-            _note(state, number, status, error, json.dumps(counts))
+        _note(state, number, status, error, json.dumps(counts))
 
     def _between(self) -> None:
         self._writer.between()
@@ -182,7 +184,10 @@ class Scans:
 def _note(state: State, number: int, status: str, error: str | None = None, counts: str | None = None) -> None:
     with state.transaction():
         state.connection.execute(
-            "UPDATE scan SET status = ?1, error = ?2, counts = ?3, began = coalesce(began, ?4),"
-            " ended = CASE WHEN ?1 = 'running' THEN NULL ELSE ?4 END WHERE id = ?5",
+            # One that somebody took back at its last track stays cancelled.
+            "UPDATE scan SET status = CASE WHEN status = 'cancelled' THEN status ELSE ?1 END,"
+            " error = ?2, counts = ?3, began = coalesce(began, ?4),"
+            " ended = CASE WHEN ?1 = 'running' THEN NULL ELSE ?4 END"
+            " WHERE id = ?5",
             (status, error, counts, now(), number),
         )

@@ -12,7 +12,7 @@ from typing import Final
 
 from edge_reclass import CascadePool, Verdict
 from edge_reclass.library import Basis, Habits, Resident, State
-from edge_reclass_service.keeping.writer import Interrupted, Writer
+from edge_reclass_service.keeping.writer import Interrupted, Writer, passes
 
 _TICK: Final = 0.5
 
@@ -85,6 +85,8 @@ class Watching:
             except Interrupted:
                 raise
             except BaseException as error:
+                if passes(error):  # a full disk: the writer calls this again
+                    raise
                 done.set_exception(error)
 
         self._writer.later(job)

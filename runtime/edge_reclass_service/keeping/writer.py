@@ -1,23 +1,45 @@
 """The one thread that writes the state: short jobs as they come, long ones one at a time, short ones in between.
 
 Another process may be lent the state: then it is closed and its lock given back, until that process is done with it.
+Such a process may outlive the service: then the next one waits for it in the same way.
+
+On a full disk a long job is put back, and tried again after a pause; short jobs are refused one by one.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from edge_reclass.errors import EdgeReclassError, StateBusyError
+from edge_reclass.errors import EdgeReclassError, StateBusyError, UsageError
 from edge_reclass.library import State
 
 T = TypeVar("T")
+
+_PAUSE: Final = 30.0
+"""Seconds until what met a full disk is tried again."""
+
+
+def passes(error: BaseException | None) -> bool:
+    """Whether an error says that the disk is full or failed, which may pass; not that the state is damaged."""
+    while error is not None:
+        if isinstance(error, sqlite3.OperationalError) and ("disk is full" in str(error) or "disk I/O" in str(error)):
+            return True
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            return True
+        error = error.__cause__
+    return False
 
 
 class Interrupted(Exception):
@@ -65,10 +87,20 @@ class Writer:
         path: the state file; made where there is none.
         socket: what the lock says of where to find us.
         failed: told of an error after which nothing can be written any more.
+        say: told what a person should know.
     """
 
-    def __init__(self, path: Path, socket: Path | None, failed: Callable[[BaseException], None]) -> None:
-        self._path, self._socket, self._failed = path, socket, failed
+    def __init__(
+        self,
+        path: Path,
+        socket: Path | None,
+        failed: Callable[[BaseException], None],
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._path, self._socket, self._failed, self._say = path, socket, failed, say
+        self._opened_once = False
+        self._held_by: str | None = None
+        self._pause_over = 0.0
         self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._long: deque[Callable[[State], None]] = deque()
         self._loans: deque[Loan] = deque()
@@ -79,18 +111,28 @@ class Writer:
         self._lock, self._closed = threading.Lock(), False
         self.revision = 0
         """Rises whenever something may have been written."""
+        self.trouble: str | None = None
+        """Why long jobs wait: the disk is full."""
 
     @property
     def lent_to(self) -> str | None:
         """Who has the state now, in words; None: we."""
+        if (holder := self._held_by) is not None:
+            return holder
         loan = next(iter(self._loans.copy()), None)
         return None if loan is None or not loan.granted.done() else loan.to
 
+    @property
+    def stopping(self) -> bool:
+        """True when it was told to stop, or has ended."""
+        return self._stopping.is_set()
+
     def start(self) -> None:
-        """Open the state.
+        """Open the state, and wait for that: while it is migrated, or another process that borrowed it is at work.
 
         Raises:
-            UsageError: it cannot be used, or another process writes it.
+            UsageError: it cannot be used, or another service writes it.
+            EdgeReclassError: it was stopped meanwhile.
         """
         self._thread.start()
         self._opened.result()
@@ -136,6 +178,8 @@ class Writer:
             Interrupted: the state is asked for, or the service stops.
         """
         self.revision += 1
+        if self.trouble is not None and time.monotonic() > self._pause_over + _PAUSE:
+            self._recovered()  # it went well for so long
         self._do_short()
         if self._stopping.is_set() or self._loans:
             raise Interrupted
@@ -149,7 +193,9 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            self._state = self._open()
+            self._wait_for_state()
+            if self._state is None:
+                raise EdgeReclassError("the service is stopping")
         except BaseException as error:
             self._close()
             self._opened.set_exception(error)
@@ -166,17 +212,39 @@ class Writer:
     def _turn(self) -> None:
         """Do what is to be done now, else wait."""
         self._do_short()
+        left = max(0.0, self._pause_over - time.monotonic())
         if self._loans:
             self._lend()
-        elif self._long and self._state is not None:
+        elif self._long and self._state is not None and not left:
             job = self._long.popleft()
             try:
                 job(self._state)
             except Interrupted:
                 self._long.appendleft(job)
-        elif (waited := self._jobs.get()) is not None and self._state is not None:
-            waited.run(self._state)
+            except Exception as error:
+                if not passes(error):
+                    raise
+                self._long.appendleft(job)
+                self._pause(error)
+            else:
+                self._recovered()
+        else:
+            with suppress(Empty):
+                waited = self._jobs.get(timeout=left if self._long else None)
+                if waited is not None and self._state is not None:
+                    waited.run(self._state)
         self.revision += 1
+
+    def _pause(self, error: BaseException) -> None:
+        self._pause_over = time.monotonic() + _PAUSE
+        if self.trouble is None:
+            self._say(f"{error}; it is tried again every {_PAUSE:.0f} s")
+        self.trouble = str(error)
+
+    def _recovered(self) -> None:
+        if self.trouble is not None:
+            self.trouble = None
+            self._say(f"{self._path}: the state can be written again")
 
     def _lend(self) -> None:
         loan = self._loans[0]
@@ -186,13 +254,47 @@ class Writer:
             loan.granted.set_result(None)
             self.revision += 1
             loan.over.wait()
-            while self._state is None and not self._stopping.is_set():
-                with suppress(StateBusyError):  # whoever had it is not quite done
-                    self._state = self._open()
+            self._wait_for_state()
         self._loans.popleft()
 
+    def _wait_for_state(self) -> None:
+        """Open it when whoever has it is done, or has made room. The lock waits a second each time."""
+        try:
+            while self._state is None and not self._stopping.is_set():
+                try:
+                    self._state = self._open()
+                except StateBusyError as busy:
+                    if not self._opened_once:
+                        self._expect_borrower(busy)
+                except UsageError as error:
+                    if not passes(error):
+                        raise
+                    self._pause(error)
+                    self._stopping.wait(_PAUSE)
+        finally:
+            self._held_by = None
+        self._pause_over = 0.0
+        self._recovered()
+
+    def _expect_borrower(self, busy: StateBusyError) -> None:
+        """Whoever has the state at the start borrowed it from the service before us, unless it is a service itself.
+
+        Raises:
+            StateBusyError: it is a service.
+        """
+        mine = None if self._socket is None else os.path.abspath(self._socket)  # noqa: PTH100 - as the lock has it
+        if busy.socket is not None and busy.socket != mine and _answers(busy.socket):
+            raise busy
+        if self._held_by is None:
+            self._say(f"{self._path}: {busy.holder} is at work on the state; until it is done, nothing is recorded")
+        self._held_by = busy.holder
+
     def _open(self) -> State:
-        return State.open(self._path, create=True, socket=self._socket)
+        """A state that was there once is not made anew: it was moved away, which is to be said."""
+        once = self._opened_once
+        state = State.open(self._path, write=True, create=not once, socket=self._socket, check=not once, say=self._say)
+        self._opened_once = True
+        return state
 
     def _close(self) -> None:
         self._stopping.set()
@@ -205,3 +307,16 @@ class Writer:
             while True:
                 if (job := self._jobs.get_nowait()) is not None:
                     job.refuse()
+
+
+def _answers(path: str) -> bool:
+    """Whether something listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        one.settimeout(5)
+        try:
+            one.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:  # it is busy, or may not be reached by us: something is there
+            return True
+    return True

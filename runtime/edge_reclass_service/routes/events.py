@@ -18,9 +18,9 @@ from edge_reclass.library import State, TrackRow, Wanted
 from edge_reclass_service.bodies import query_as
 from edge_reclass_service.described import Described
 from edge_reclass_service.keeping.keeper import Keeper
-from edge_reclass_service.keeping.requests import ERRORS, json_of, keeper_of
+from edge_reclass_service.keeping.requests import ERRORS, check_cursor, json_of, keeper_of
 from edge_reclass_service.keeping.wire import Number, Scan, StateNews, described
-from edge_reclass_service.problems import Problem
+from edge_reclass_service.problems import Problem, ProblemBody
 from edge_reclass_service.service import Service, service_of
 
 _TICK = 0.25
@@ -56,6 +56,8 @@ async def events(request: Request) -> Response:
     try:
         if since is None:
             since = await keeper.read(State.last_change)
+        else:
+            await keeper.read(partial(check_cursor, cursor=since))
         return _Stream(_events(service, keeper, since), give_back)
     except BaseException:
         give_back()
@@ -123,7 +125,7 @@ ROUTES = [
         "/v1/events",
         events,
         None,
-        {200: None, **ERRORS},
+        {200: None, 410: ProblemBody, **ERRORS},
         "What happens, as it happens: events verdict, scan and state",
         query=Query,
         headers={"Last-Event-ID": "The id of the last event that came through: the stream goes on behind it."},

@@ -74,6 +74,8 @@ async def ready(request: Request) -> Response:
         raise _not_ready("the service is being stopped")
     if (probed := engine.probed) is None:
         raise _not_ready("the encoders are being opened, or a synthesised track is going through them")
+    if service.keeper is not None and (trouble := service.keeper.trouble) is not None:
+        raise _not_ready(trouble)
     for folder in {settings.spool, *(() if settings.state is None else (settings.state.parent,))}:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise _not_ready(f"{folder}: cannot be written")

@@ -14,6 +14,7 @@ from edge_reclass_service.problems import Problem, ProblemBody
 from edge_reclass_service.service import service_of
 
 KEY = "Idempotency-Key"
+_LONGEST_KEY = 255
 
 
 async def add(request: Request) -> Response:
@@ -24,6 +25,8 @@ async def add(request: Request) -> Response:
         raise Problem(403, "outside-roots", "this service has no roots; start it with --root DIR")
     check_below(settings.roots, wanted.paths)
     key = request.headers.get(KEY) or None
+    if key is not None and len(key) > _LONGEST_KEY:
+        raise Problem(400, "key", f"{KEY}: expected at most {_LONGEST_KEY} characters, got {len(key)}")
     try:
         number, _ = await keeper.write(lambda state: keeper.scans.add(state, wanted, key))
     except DifferentRequestError as error:

@@ -12,9 +12,9 @@ from starlette.responses import Response
 from edge_reclass.library import State, Wanted
 from edge_reclass_service.bodies import query_as
 from edge_reclass_service.described import JSON, Described
-from edge_reclass_service.keeping.requests import ERRORS, answer, json_of, keeper_of, known
+from edge_reclass_service.keeping.requests import ERRORS, answer, check_cursor, json_of, keeper_of, known
 from edge_reclass_service.keeping.wire import Number, TrackName, described
-from edge_reclass_service.problems import Problem
+from edge_reclass_service.problems import Problem, ProblemBody
 from edge_reclass_service.service import service_of
 
 _ABSENT = {"any": None, "yes": True, "no": False}
@@ -84,6 +84,7 @@ async def changes(request: Request) -> Response:
     )
 
     def page(state: State) -> bytes:
+        check_cursor(state, query.since)
         rows, further, more = state.changes(query.since, wanted, query.limit)
         return json_of(Verdicts([described(row, corrected=query.scan is None) for row in rows], further, more)).encode()
 
@@ -110,7 +111,13 @@ async def track(request: Request) -> Response:
 
 ROUTES = [
     Described(
-        "GET", "/v1/verdicts", changes, None, {200: Verdicts, **ERRORS}, "What changed since a cursor", query=Query
+        "GET",
+        "/v1/verdicts",
+        changes,
+        None,
+        {200: Verdicts, 410: ProblemBody, **ERRORS},
+        "What changed since a cursor",
+        query=Query,
     ),
     Described("GET", "/v1/tracks", track, None, {200: dict[str, Any], **ERRORS}, "One track", query=Named),
 ]

@@ -402,3 +402,23 @@ def test_a_tag_plan_is_approved_over_http_and_carried_out_by_the_command(library
         served.ask("POST", "/v1/tag-plans/2/approve")
         seen = eventually(lambda: (now := served.get("/v1/tag-plans/2").json)["plan"]["status"] == "applied" and now)
         assert {step["outcome"] for step in seen["steps"]} == {"written"} and len(seen["steps"]) == 3
+
+
+def test_streams_that_come_at_once_are_counted_together(library: Library) -> None:
+    """More than 16 are told to come again; the places of those that went are free."""
+    with serve(library) as served:
+        connections = [served.connect() for _ in range(24)]
+        for one in connections:
+            one.request("GET", "/v1/events")
+        assert sorted(one.getresponse().status for one in connections) == [200] * 16 + [503] * 8
+        for one in connections:
+            one.close()
+
+        def is_free() -> bool:
+            connection = served.connect()
+            connection.request("GET", "/v1/events")
+            status = connection.getresponse().status
+            connection.close()
+            return status == 200
+
+        eventually(is_free)

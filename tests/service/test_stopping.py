@@ -91,7 +91,7 @@ def test_with_tracks_at_work_it_ends_soon_and_answers_all(
         for name, value in {**BYTES, "Content-Length": "1000000"}.items():
             coming.putheader(name, value)
         coming.endheaders(b"x" * 100)
-        served.wait_for(lambda: served.get("/health/ready").json["placed"] == 4)
+        served.wait_for(lambda: served.get("/health/ready").json["receiving"] == 1)
         began = time.monotonic()
         assert served.stop(signal.SIGTERM) == 0, served.said()
         took = time.monotonic() - began
@@ -112,13 +112,17 @@ def test_what_a_kill_left_is_in_nobodys_way(
     options = ("--bundle", tiny_bundle, "--workers", 1, "--state", tmp_path / "a.state")
     with serving(tmp_path, *options, **spoilt) as served, ThreadPoolExecutor(1) as threads:
         cut_off = threads.submit(served.ask, "POST", "/v1/classify", content, {**BYTES, "X-File-Name": "a.hang"})
-        served.wait_for(lambda: list(spool.iterdir()))
+        served.wait_for(lambda: len(list(spool.glob("*/*"))) == 2)
+        with serving(tmp_path, "--spool", spool, "--bundle", tiny_bundle, "--workers", 1) as beside:
+            assert beside.get("/health/live").status == 200
+            assert len(list(spool.glob("*"))) == 2, "the folder of the one that runs is left alone"
+            assert len([path for path in spool.glob("*/*") if path.is_symlink()]) == 1
         assert served.stop(signal.SIGKILL) == -signal.SIGKILL
         assert cut_off.exception() is not None
-        assert [path.is_symlink() for path in spool.iterdir()] == [True]
+        assert sorted(path.is_symlink() for path in spool.glob("*/*")) == [False, True]
         assert served.socket.exists()
         with serving(tmp_path, *options, at=served.socket) as second:
-            assert list(spool.iterdir()) == []
+            assert [path.name for path in spool.glob("*/*")] == ["lock"]
             third = command.run("serve", "--socket", served.socket, "--bundle", tiny_bundle)
             assert third.returncode == 2 and "another process listens there" in third.stderr
             assert second.get("/health/live").status == 200

@@ -106,6 +106,10 @@ class Engine:
                 if self._pool is None:
                     with self._fatal():
                         self._pool = self._open_pool()
+                    if self._closed:  # meanwhile: nobody else would close it
+                        self._pool.close(0.0)
+                        self._pool = None
+                        raise EngineError("the service is being stopped")
                     self._lanes, self.device = len(self._pool.cascades), self._pool.device
                 pool = self._pool
             yield pool

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from command import Done, run
 from edge_reclass.cli.review import SentAnswers
 from edge_reclass.cli.serving import writable
 from edge_reclass.client import Client
+from edge_reclass.errors import StateBusyError
 from edge_reclass.library import State, Wanted
 from edge_reclass.library.review.queue import Queue
 from libraries import Library, library, small_bundle
@@ -327,15 +327,11 @@ def test_a_restart_while_the_state_is_lent_waits_for_the_borrower(library: Libra
             assert again.stop() == 0
 
 
-def test_what_asks_the_service_waits_while_the_state_is_lent(library: Library) -> None:
-    with serve(library) as served, ThreadPoolExecutor(1) as threads:
-        with writable(library.file):
-            asking = threads.submit(classify, library)
-            refused = re.compile(r'\{code="503",method="POST",route="/v1/scans"\}')
-            eventually(lambda: refused.search(served.get("/metrics").body.decode()) or asking.done())
-            assert not asking.done()
-        done = asking.result(PATIENCE)
-        assert done.returncode == 0 and len(lines(done)) == 3
+def test_while_the_state_is_lent_the_lock_names_the_service_that_others_ask(library: Library) -> None:
+    with serve(library) as served, writable(library.file):
+        with pytest.raises(StateBusyError) as busy:
+            State.open(library.file, write=True)
+        assert busy.value.socket == str(served.socket)
 
 
 def test_a_service_that_watches_classifies_what_comes_and_lends_the_state(library: Library) -> None:

@@ -17,7 +17,7 @@ from edge_reclass_service.engine import Engine
 from edge_reclass_service.keeping.plans import Plans
 from edge_reclass_service.keeping.scans import Scans
 from edge_reclass_service.keeping.watching import Watching
-from edge_reclass_service.keeping.writer import Loan, Writer
+from edge_reclass_service.keeping.writer import Loan, Stopped, Writer
 from edge_reclass_service.problems import Problem
 from edge_reclass_service.settings import Settings
 
@@ -81,9 +81,10 @@ class Keeper:
     def _start(self) -> None:
         try:
             self.writer.start()
+        except Stopped:
+            return
         except Exception as error:
-            if not self.writer.stopping or not isinstance(error, EdgeReclassError):
-                self._engine.fail(error)
+            self._engine.fail(error)
             return
         self.writer.later(self._take_up)
         if self._watching is not None:

@@ -42,6 +42,10 @@ def passes(error: BaseException | None) -> bool:
     return False
 
 
+class Stopped(EdgeReclassError):
+    """The service was stopped before the state could be opened."""
+
+
 class Interrupted(Exception):
     """A long job is to end now, and is done again later: what it did by then stays."""
 
@@ -122,17 +126,12 @@ class Writer:
         loan = next(iter(self._loans.copy()), None)
         return None if loan is None or not loan.granted.done() else loan.to
 
-    @property
-    def stopping(self) -> bool:
-        """True when it was told to stop, or has ended."""
-        return self._stopping.is_set()
-
     def start(self) -> None:
         """Open the state, and wait for that: while it is migrated, or another process that borrowed it is at work.
 
         Raises:
             UsageError: it cannot be used, or another service writes it.
-            EdgeReclassError: it was stopped meanwhile.
+            Stopped: it was stopped meanwhile.
         """
         self._thread.start()
         self._opened.result()
@@ -195,7 +194,7 @@ class Writer:
         try:
             self._wait_for_state()
             if self._state is None:
-                raise EdgeReclassError("the service is stopping")
+                raise Stopped("the service is stopping")
         except BaseException as error:
             self._close()
             self._opened.set_exception(error)

@@ -7,9 +7,21 @@ would have said and cost.
 
 from __future__ import annotations
 
-from edge_reclass_learn.answers import Answers, Costs, Heard, Said, StageFacts, TrackAnswers
-from edge_reclass_learn.proposal import Goal, Judged, Proposal, Spread, judged, propose
-from edge_reclass_learn.replay import Replay, everything, replay
+from typing import TYPE_CHECKING
+
+from edge_reclass._lazy import lazy
+
+if TYPE_CHECKING:
+    from edge_reclass_learn.answers import Answers, Costs, Heard, Said, StageFacts, TrackAnswers
+    from edge_reclass_learn.proposal import Goal, Judged, Proposal, Spread, judged, propose
+    from edge_reclass_learn.replaying import Replay, everything, replay
+
+# When they are first used: the command line imports this package for the help of its commands.
+_HOMES = {
+    "answers": ["Answers", "Costs", "Heard", "Said", "StageFacts", "TrackAnswers"],
+    "proposal": ["Goal", "Judged", "Proposal", "Spread", "judged", "propose"],
+    "replaying": ["Replay", "everything", "replay"],
+}
 
 __all__ = [
     "Answers",
@@ -28,3 +40,7 @@ __all__ = [
     "propose",
     "replay",
 ]
+
+__getattr__, __dir__ = lazy(
+    __name__, {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
+)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edge_reclass.cascade import Answer, Policy, Step, decide
 from edge_reclass.errors import UsageError
 from edge_reclass_learn.answers import Answers, Costs, StageFacts
-from edge_reclass_learn.replay import NEVER, NOTHING
+from edge_reclass_learn.replaying import NEVER, NOTHING
 
 _SWEEPS = 4
 

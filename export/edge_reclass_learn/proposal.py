@@ -21,7 +21,7 @@ from edge_reclass.cascade import Policy
 from edge_reclass.errors import UsageError
 from edge_reclass_learn.answers import Answers, Costs
 from edge_reclass_learn.ladders import Best, Ladder, Sayings, ladder, orders
-from edge_reclass_learn.replay import Replay, everything, replay
+from edge_reclass_learn.replaying import Replay, everything, replay
 
 GRID = (0.99, 0.97, 0.95, 0.925, 0.9, 0.875, 0.85, 0.825, 0.8, 0.775, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.3)
 """Thresholds that are tried, beside never."""

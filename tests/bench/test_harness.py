@@ -19,6 +19,7 @@ from edge_reclass.bundle.loading import load as load_bundle
 from edge_reclass.cascade.opening import Options
 from edge_reclass.cascade.policy import Policy, Step
 from edge_reclass.errors import EdgeReclassError, MissingExtraError, UsageError
+from edge_reclass.installing import install_command
 from edge_reclass_bench.books import Books
 from edge_reclass_bench.cli import app, finish
 from edge_reclass_bench.harness import Request, run
@@ -243,7 +244,7 @@ def test_a_page_is_not_written_over_its_record_nor_a_record_over_labels(music: P
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("edge_reclass_bench.cli.find_spec", lambda name: None if name == "scipy" else True)
     result = runner.invoke(app, ["report", str(tmp_path / "a.json")])
-    assert isinstance(result.exception, MissingExtraError) and "edge-reclass[bench]" in str(result.exception)
+    assert isinstance(result.exception, MissingExtraError) and install_command("bench") in str(result.exception)
 
 
 def test_a_record_is_written_although_it_cannot_be_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

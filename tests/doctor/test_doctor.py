@@ -155,7 +155,7 @@ class TestOnThisMachine:
     def test_the_starter_bundle(self) -> None:
         result = CliRunner().invoke(app, ["--device", "cpu", "--verbose"])
         assert result.exit_code == 0, result.output
-        assert re.search(r"^  files +8, 4\.5 MB, all hashes match$", result.output, re.MULTILINE)
+        assert re.search(r"^  files +10, 5\.0 MB, all hashes match$", result.output, re.MULTILINE)
         assert re.search(r"^  cpu +usable \(ONNX Runtime .*\)  ← taken$", result.output, re.MULTILINE)
         assert "\x1b" not in result.output
 

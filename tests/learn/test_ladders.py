@@ -13,7 +13,7 @@ from edge_reclass.errors import UsageError
 from edge_reclass_learn.answers import Answers, Costs, StageFacts
 from edge_reclass_learn.ladders import Sayings, ladder, orders
 from edge_reclass_learn.proposal import Goal, judged, propose
-from edge_reclass_learn.replay import NEVER, everything, replay
+from edge_reclass_learn.replaying import NEVER, everything, replay
 from learn_answers import heard, random_answers, record, said, sure, track
 
 GRID = (0.5, 0.7, 0.9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -142,6 +143,8 @@ def test_a_scan_and_what_came_of_it(library: Library) -> None:
         assert client.track(three).verdict == verdict and client.track(three).corrected is None
         assert served.ask("PUT", "/v1/corrections", {"path": str(three), "genre": "\x07"}).status == 400
         assert served.ask("PUT", "/v1/corrections", {"path": "/nowhere", "genre": "Rock"}).kind == "unknown-track"
+        nul = base64.b64encode(os.fsencode(three) + b"\0").decode()
+        assert served.ask("PUT", "/v1/corrections", {"path_bytes": nul, "genre": "Rock"}).kind == "unknown-track"
         assert served.ask("PUT", "/v1/corrections", {"genre": "Rock"}).status == 400
 
         for outside in ("/etc", str(library.music / "../bundle"), str(library.root)):

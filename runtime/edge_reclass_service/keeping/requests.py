@@ -86,7 +86,7 @@ def known(state: State, path: str) -> TrackRow:
     Raises:
         Problem: 404, the state does not know it.
     """
-    row = state.track(path)
+    row = None if "\0" in path else state.track(path)
     if row is None:
         raise Problem(404, "unknown-track", f"{shown(path)}: the state knows no such track")
     return row

@@ -27,7 +27,7 @@ class TrackName(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     path_bytes: str | None = None
 
     def __post_init__(self) -> None:
-        """One of the two, an absolute path without NUL.
+        """One of the two, an absolute path. One with a NUL is the name of no file, and so of no track.
 
         Raises:
             ValueError: it is not so.
@@ -35,7 +35,7 @@ class TrackName(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         if (self.path is None) == (self.path_bytes is None):
             raise ValueError("expected path or path_bytes, one of them")
         file = self.file
-        if not file.startswith("/") or "\0" in file:
+        if not file.startswith("/"):
             raise ValueError(f"expected an absolute path, got {file!r}")
 
     @property

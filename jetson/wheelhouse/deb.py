@@ -69,7 +69,8 @@ _AFTER_REMOVING = """\
 set -e
 if [ "$1" = purge ]; then
   rm -rf /etc/edge-reclass /var/lib/edge-reclass /var/cache/edge-reclass
-  if getent passwd edge-reclass > /dev/null; then userdel edge-reclass || true; fi
+  home=$(getent passwd edge-reclass | cut -d: -f6)
+  if [ "$home" = /var/lib/edge-reclass ]; then userdel edge-reclass || true; fi  # another's account of this name stays
 fi
 """
 

@@ -17,7 +17,7 @@ import pytest
 
 from appliance import sandbox
 from appliance.unit_file import Unit, last, parse, plan
-from edge_reclass_appliance import tone, units
+from edge_reclass_appliance import places, tone, units
 
 REASON = sandbox.unavailable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no sandbox here: {REASON}")
@@ -48,22 +48,23 @@ class Appliance:
         return shlex.split(last(self.unit, "Service", "ExecStart"))
 
     def verdicts(self) -> list[dict[str, Any]]:
-        export = [str(PROGRAM), "library", "export", str(self.state / "library.state")]
+        export = [str(PROGRAM), "library", "export", str(self.state / "library/library.state")]
         done = subprocess.run(export, capture_output=True, text=True, check=True, timeout=120)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture
-def appliance(tmp_path: Path) -> Appliance:
+def appliance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Appliance:
     """With the unit of a run at a time of the day, which ends."""
     from edge_reclass.bundle.loading import starter_path
 
     folders = {name: tmp_path / name for name in ("the music", "state", "cache")}
     for folder in folders.values():
         folder.mkdir()
-    (folders["state"] / "bundles").mkdir()
-    (folders["state"] / "engines").mkdir()
+    for name in ("bundles", "engines", "library"):
+        (folders["state"] / name).mkdir()
     (folders["state"] / "bundles/current").symlink_to(starter_path())
+    monkeypatch.setattr(places, "_TEMPORARY", ())  # the sandbox that is made here leaves the tests' folders in /tmp
     text = units.render(plan(when="daily", music=(str(folders["the music"]),)))[units.SERVICE]
     text = text.replace("/var/lib/edge-reclass", str(folders["state"])).replace("/opt/edge-reclass/venv", sys.prefix)
     return Appliance(parse(text), folders["the music"], folders["state"], folders["cache"])

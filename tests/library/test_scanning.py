@@ -191,7 +191,7 @@ def test_another_name_of_a_folder_is_not_empty(state: State, tmp_path: Path) -> 
 def test_files_of_one_inode_number_are_several(state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some file systems in user space give every file the same."""
     tracks = [Track(tmp_path / f"{size}.mp3", size, 1, 7, 0) for size in (1, 2)]
-    monkeypatch.setattr("edge_reclass.library.scanning.TrackSearch", lambda _: Found(tracks))
+    monkeypatch.setattr("edge_reclass.library.scanning.TrackSearch", lambda *_: Found(tracks))
     assert len(searched(state, tmp_path).tracks) == 2
 
 

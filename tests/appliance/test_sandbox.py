@@ -48,7 +48,7 @@ class Appliance:
         return shlex.split(last(self.unit, "Service", "ExecStart"))
 
     def verdicts(self) -> list[dict[str, Any]]:
-        export = [str(PROGRAM), "library", "export", str(self.state / "library.state")]
+        export = [str(PROGRAM), "library", "export", str(self.state / "library/library.state")]
         done = subprocess.run(export, capture_output=True, text=True, check=True, timeout=120)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -63,8 +63,11 @@ def appliance(tmp_path: Path) -> Appliance:
         folder.mkdir()
     (folders["state"] / "bundles").mkdir()
     (folders["state"] / "engines").mkdir()
+    (folders["state"] / "library").mkdir()
     (folders["state"] / "bundles/current").symlink_to(starter_path())
-    text = units.render(plan(when="daily", music=(str(folders["the music"]),)))[units.SERVICE]
+    # No setting may name a folder of music in /tmp, where pytest's are.
+    text = units.render(plan(when="daily", music=("/srv/the music",)))[units.SERVICE]
+    text = text.replace("/srv/the music", str(folders["the music"]))
     text = text.replace("/var/lib/edge-reclass", str(folders["state"])).replace("/opt/edge-reclass/venv", sys.prefix)
     return Appliance(parse(text), folders["the music"], folders["state"], folders["cache"])
 
@@ -128,8 +131,25 @@ def test_real_audio_has_the_same_verdict_as_outside(appliance: Appliance, data: 
         [one[key] for key in keys] for one in expected
     )
     assert {one["status"] for one in inside} == {"ok"}
-    # The neural stage ran in there too: no code was made at run time, no forbidden system call was needed.
+    # The neural stage ran in there too: no forbidden system call was needed.
     assert "musicnn" in {stage["name"] for one in inside for stage in one["stages"]}
+
+
+@needs_program
+def test_what_is_not_one_whole_file_is_decoded_too(appliance: Appliance) -> None:
+    """libsndfile reads it through callbacks, whose code is made at run time."""
+    import soundfile
+
+    for suffix in ("flac", "ogg"):
+        tone.write(appliance.cache / "tone.wav")
+        samples, rate = soundfile.read(appliance.cache / "tone.wav", dtype="float32")
+        soundfile.write(appliance.cache / f"tone.{suffix}", samples, rate)
+    tag = b"ID3\x03\0\0\0\0\0\x0a" + bytes(10)
+    (appliance.music / "tagged.flac").write_bytes(tag + (appliance.cache / "tone.flac").read_bytes())
+    (appliance.music / "chained.ogg").write_bytes((appliance.cache / "tone.ogg").read_bytes() * 2)
+    done = appliance.run(appliance.service)
+    assert done.returncode == 0, done.stderr
+    assert [(one["status"], one["error"]) for one in appliance.verdicts()] == [("unsure", None)] * 2
 
 
 def test_nothing_else_is_possible(appliance: Appliance, listening: int) -> None:
@@ -158,7 +178,6 @@ def test_nothing_else_is_possible(appliance: Appliance, listening: int) -> None:
     assert inside["tcp connection"] != "yes" and outside["tcp connection"] == "yes"
     assert inside["internet socket"] != "yes" and outside["internet socket"] == "yes"
     assert inside["netlink socket"] != "yes" and outside["netlink socket"] == "yes"
-    assert inside["write and execute"] != "yes" and outside["write and execute"] == "yes"
     assert inside["user namespace"] != "yes"
     for path in forbidden:
         assert inside[f"write {path}"] != "yes", path
@@ -178,14 +197,12 @@ def test_without_the_sandbox_the_same_network_would_be_reached(appliance: Applia
     service = appliance.unit["Service"]
     service["PrivateNetwork"] = ["no"]
     service["RestrictAddressFamilies"] = ["AF_UNIX AF_INET"]
-    service["MemoryDenyWriteExecute"] = ["no"]
     service["ReadWritePaths"].append(shlex.quote(str(appliance.music)))
     probe = [sys.executable, str(Path(__file__).with_name("probe.py")), str(listening), str(appliance.state)]
     done = appliance.run([*probe, str(appliance.music), str(appliance.state / "bundles")])
     assert done.returncode == 0, done.stderr
     inside = json.loads(done.stdout)
     assert inside["tcp connection"] == "yes"
-    assert inside["write and execute"] == "yes"
     assert inside[f"write {appliance.music}"] == "yes"
     assert inside["netlink socket"] != "yes"
     assert inside[f"write {appliance.state / 'bundles'}"] != "yes"

@@ -91,6 +91,8 @@ def sandbox(plan: Plan, *, writes_music: bool = False) -> Properties:
         ("LockPersonality", "yes"),
         ("KeyringMode", "private"),
         ("RemoveIPC", "yes"),
+        # No MemoryDenyWriteExecute: libsndfile reads what is not one whole file (the start's own track, chained ogg,
+        # flac behind an ID3 tag, damaged mp3) through callbacks of cffi, which makes code at run time.
         # Kernel. /proc/meminfo and /proc/device-tree are needed: no ProcSubset=pid.
         ("ProtectProc", "invisible"),
         ("ProtectKernelTunables", "yes"),
@@ -118,13 +120,12 @@ def sandbox(plan: Plan, *, writes_music: bool = False) -> Properties:
 
 def _devices(plan: Plan) -> Properties:
     if plan.machine.device == "cpu":
-        return [("PrivateDevices", "yes"), ("PrivateUsers", "yes"), ("MemoryDenyWriteExecute", "yes")]
+        return [("PrivateDevices", "yes"), ("PrivateUsers", "yes")]
     groups = devices.device_groups(plan.root)
     return [
         *(("DeviceAllow", line) for line in devices.device_lines(plan.root)),
         *([("SupplementaryGroups", " ".join(groups))] if groups else []),
-        # The driver maps code that it makes at run time, and looks at its own user and groups: so neither
-        # MemoryDenyWriteExecute nor PrivateUsers, which were not tried with one.
+        # The driver looks at its own user and groups: so no PrivateUsers, which was not tried with one.
     ]
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from appliance import sandbox
 from appliance.unit_file import Unit, last, parse, plan
-from edge_reclass_appliance import places, tone, units
+from edge_reclass_appliance import tone, units
 
 REASON = sandbox.unavailable()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no sandbox here: {REASON}")
@@ -54,18 +54,20 @@ class Appliance:
 
 
 @pytest.fixture
-def appliance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Appliance:
+def appliance(tmp_path: Path) -> Appliance:
     """With the unit of a run at a time of the day, which ends."""
     from edge_reclass.bundle.loading import starter_path
 
     folders = {name: tmp_path / name for name in ("the music", "state", "cache")}
     for folder in folders.values():
         folder.mkdir()
-    for name in ("bundles", "engines", "library"):
-        (folders["state"] / name).mkdir()
+    (folders["state"] / "bundles").mkdir()
+    (folders["state"] / "engines").mkdir()
+    (folders["state"] / "library").mkdir()
     (folders["state"] / "bundles/current").symlink_to(starter_path())
-    monkeypatch.setattr(places, "_TEMPORARY", ())  # the sandbox that is made here leaves the tests' folders in /tmp
-    text = units.render(plan(when="daily", music=(str(folders["the music"]),)))[units.SERVICE]
+    # No setting may name a folder of music in /tmp, where pytest's are.
+    text = units.render(plan(when="daily", music=("/srv/the music",)))[units.SERVICE]
+    text = text.replace("/srv/the music", str(folders["the music"]))
     text = text.replace("/var/lib/edge-reclass", str(folders["state"])).replace("/opt/edge-reclass/venv", sys.prefix)
     return Appliance(parse(text), folders["the music"], folders["state"], folders["cache"])
 
@@ -129,8 +131,25 @@ def test_real_audio_has_the_same_verdict_as_outside(appliance: Appliance, data: 
         [one[key] for key in keys] for one in expected
     )
     assert {one["status"] for one in inside} == {"ok"}
-    # The neural stage ran in there too: no code was made at run time, no forbidden system call was needed.
+    # The neural stage ran in there too: no forbidden system call was needed.
     assert "musicnn" in {stage["name"] for one in inside for stage in one["stages"]}
+
+
+@needs_program
+def test_what_is_not_one_whole_file_is_decoded_too(appliance: Appliance) -> None:
+    """libsndfile reads it through callbacks, whose code is made at run time."""
+    import soundfile
+
+    for suffix in ("flac", "ogg"):
+        tone.write(appliance.cache / "tone.wav")
+        samples, rate = soundfile.read(appliance.cache / "tone.wav", dtype="float32")
+        soundfile.write(appliance.cache / f"tone.{suffix}", samples, rate)
+    tag = b"ID3\x03\0\0\0\0\0\x0a" + bytes(10)
+    (appliance.music / "tagged.flac").write_bytes(tag + (appliance.cache / "tone.flac").read_bytes())
+    (appliance.music / "chained.ogg").write_bytes((appliance.cache / "tone.ogg").read_bytes() * 2)
+    done = appliance.run(appliance.service)
+    assert done.returncode == 0, done.stderr
+    assert [(one["status"], one["error"]) for one in appliance.verdicts()] == [("unsure", None)] * 2
 
 
 def test_nothing_else_is_possible(appliance: Appliance, listening: int) -> None:
@@ -159,7 +178,6 @@ def test_nothing_else_is_possible(appliance: Appliance, listening: int) -> None:
     assert inside["tcp connection"] != "yes" and outside["tcp connection"] == "yes"
     assert inside["internet socket"] != "yes" and outside["internet socket"] == "yes"
     assert inside["netlink socket"] != "yes" and outside["netlink socket"] == "yes"
-    assert inside["write and execute"] != "yes" and outside["write and execute"] == "yes"
     assert inside["user namespace"] != "yes"
     for path in forbidden:
         assert inside[f"write {path}"] != "yes", path
@@ -179,14 +197,12 @@ def test_without_the_sandbox_the_same_network_would_be_reached(appliance: Applia
     service = appliance.unit["Service"]
     service["PrivateNetwork"] = ["no"]
     service["RestrictAddressFamilies"] = ["AF_UNIX AF_INET"]
-    service["MemoryDenyWriteExecute"] = ["no"]
     service["ReadWritePaths"].append(shlex.quote(str(appliance.music)))
     probe = [sys.executable, str(Path(__file__).with_name("probe.py")), str(listening), str(appliance.state)]
     done = appliance.run([*probe, str(appliance.music), str(appliance.state / "bundles")])
     assert done.returncode == 0, done.stderr
     inside = json.loads(done.stdout)
     assert inside["tcp connection"] == "yes"
-    assert inside["write and execute"] == "yes"
     assert inside[f"write {appliance.music}"] == "yes"
     assert inside["netlink socket"] != "yes"
     assert inside[f"write {appliance.state / 'bundles'}"] != "yes"

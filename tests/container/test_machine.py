@@ -115,7 +115,7 @@ def test_installed_from_the_package(box: Box, songs: Path) -> None:
     again = box.run("edge-reclass-appliance provision --yes")
     assert "nothing was changed" in again.stderr, again.stderr
     site = box.run("/opt/edge-reclass/venv/bin/python -c 'import edge_reclass; print(edge_reclass.__path__[0])'").stdout
-    for package in ("edge_reclass", "edge_reclass_appliance", "edge_reclass_doctor"):
+    for package in ("edge_reclass", "edge_reclass_appliance", "edge_reclass_doctor", "edge_reclass_service"):
         box.copy(RUNTIME / package, f"{Path(site.strip()).parent}/{package}")
 
 
@@ -374,3 +374,29 @@ def test_doctor_of_three_faults(box: Box, songs: Path) -> None:
     page = box.run("edge-reclass doctor", check=False)
     print(ended, page.stdout, sep="\n")
     assert page.returncode == 0 and "✗" not in page.stdout
+
+
+def test_the_resident_service(box: Box, songs: Path) -> None:
+    """It starts, takes a new track, classifies nothing again after a restart, and lets a disk be unmounted."""
+    done = box.run("edge-reclass-appliance provision --yes --when always")
+    print(done.stderr)
+    socket = "/run/edge-reclass/edge-reclass.sock"
+    assert box.run(f"systemctl is-active {SERVICE}").stdout.strip() == "active"
+    assert box.run(f"stat -c '%A %U:%G' {socket}").stdout.strip() == "srw-rw---- edge-reclass:edge-reclass"
+    disk = box.disk("resident", 40)
+    box.run(f"mkdir -p {MUSIC}/resident && mount {disk} {MUSIC}/resident && chmod 755 {MUSIC}/resident")
+    box.copy(songs / "05.flac", "root/whole.flac")
+    # Behind a tag, so that the decoder reads it through callbacks.
+    tag = r"ID3\3\0\0\0\0\0\012\0\0\0\0\0\0\0\0\0\0"
+    box.run(f"{{ printf '{tag}'; cat /root/whole.flac; }} > {MUSIC}/resident/tagged.flac")
+    box.wait(f"edge-reclass library show {STATE} {MUSIC}/resident/tagged.flac", 300)
+    before = results(box)
+    assert before["resident/tagged.flac"][0] in ("ok", "unsure")
+    box.run("useradd --groups edge-reclass listener")
+    asked = box.run(f"edge-reclass classify --remote {socket} {MUSIC}/c.flac", user="listener")
+    print(asked.stdout)
+    box.run(f"umount {MUSIC}/resident")
+    box.run(f"systemctl restart {SERVICE}")
+    assert kept(before, results(box))
+    box.run(f"systemctl stop {SERVICE}")
+    assert box.run(f"systemctl show {SERVICE} -p Result --value").stdout.strip() == "success"

@@ -307,6 +307,15 @@ def test_a_worker_that_the_system_killed_was_short_of_memory(stepwise: Path, poi
     assert verdict.status == "out_of_memory" and "SIGKILL" in str(verdict.error)
 
 
+def test_an_idle_worker_keeps_no_track_open(stepwise: Path, files: list[Path]) -> None:
+    """Else the disk that the track lies on could not be unmounted."""
+    with WorkerPool.open(1, stepwise) as pool:
+        for path in files:
+            pool.classify(path)
+            opened = [one.readlink() for one in Path(f"/proc/{pool.pids[0]}/fd").iterdir()]
+            assert path not in opened
+
+
 def test_nothing_lies_in_dev_shm_and_a_worker_has_no_onnxruntime(stepwise: Path, poisoned: list[Path]) -> None:
     def shared(pid: int) -> set[str]:
         """Files in /dev/shm that a process has in its memory."""

@@ -144,10 +144,14 @@ class _OneFile:
         self._writer, self._limits = writer, limits
         self._container, self._offset = sniff(fd)
         self._seconds: list[Fraction | None] = []
+        self._opened: list[SoundfileSource] = []
         self._start_anew(None)
 
     def close(self) -> None:
-        """Let go of what the decoders have open."""
+        """Let go of what the decoders have open. At once: no disk could be unmounted while a decoder has its file."""
+        for source in self._opened:
+            source.close()
+        self._opened.clear()
         self._start_anew(None)
 
     def _start_anew(self, choose: Choose | None) -> None:
@@ -255,12 +259,17 @@ class _OneFile:
 
     def _soundfile(self, skip_damage: bool = False) -> Sequence[Source]:
         views = self._views()
-        sources = [SoundfileSource(view, skip_damage=skip_damage) for view in views]
+        sources = [self._source(view, skip_damage) for view in views]
         for source in sources:
             if not source.length_known:
                 source.total = source.measure(self._writer)
         self._seconds = [Fraction(source.total, source.rate) if source.rate else None for source in sources]
         return sources
+
+    def _source(self, view: int | Pieces, skip_damage: bool = False) -> SoundfileSource:
+        source = SoundfileSource(view, skip_damage=skip_damage)
+        self._opened.append(source)
+        return source
 
     def _views(self) -> Sequence[int | Pieces]:
         """The file as decoders can read it: by its descriptor, or without a tag in front, link by link."""
@@ -287,7 +296,7 @@ class _OneFile:
             return self._soundfile()  # free format, or none
         if len(groups) == len(groups[0].runs) == 1:
             try:
-                source = SoundfileSource(self._fd)
+                source = self._source(self._fd)
             except NotDecodableHere:
                 pass  # junk in front that it does not look behind
             else:

@@ -101,15 +101,16 @@ class Engine:
             self._users += 1
         try:
             with self._opening:
-                if self._closed:
-                    raise EngineError("the service is being stopped")
+                self._refuse_when_closed()
                 if self._pool is None:
                     with self._fatal():
-                        self._pool = self._open_pool()
-                    if self._closed:  # meanwhile: nobody else would close it
-                        self._pool.close(0.0)
-                        self._pool = None
-                        raise EngineError("the service is being stopped")
+                        opened = self._open_pool()
+                    try:
+                        self._refuse_when_closed()
+                    except EngineError:  # closed meanwhile: nobody else would close the pool
+                        opened.close(0.0)
+                        raise
+                    self._pool = opened
                     self._lanes, self.device = len(self._pool.cascades), self._pool.device
                 pool = self._pool
             yield pool
@@ -117,6 +118,10 @@ class Engine:
             with self._counting:
                 self._users -= 1
                 self._used = time.monotonic()
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise EngineError("the service is being stopped")
 
     @contextmanager
     def _fatal(self) -> Iterator[None]:

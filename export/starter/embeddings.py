@@ -16,8 +16,8 @@ from edge_reclass.audio import Decoder, ExcerptSpec, Limits, Resampler, resample
 from edge_reclass.cascade import StageAnswer
 from edge_reclass.errors import TrackError, UsageError
 from edge_reclass_export.recipes.musicnn_model import Embedding, Variant
-from edge_reclass_learn.fit import nonsense
-from edge_reclass_learn.fit.nonsense import recordings
+from edge_reclass_learn.hearing import nonsense
+from edge_reclass_learn.hearing.nonsense import recordings
 from starter.catalogue import Clip
 
 LONGEST: Final = 30.0

@@ -16,8 +16,8 @@ from edge_reclass import Cascade
 from edge_reclass.cascade import Policy
 from edge_reclass.errors import UsageError
 from edge_reclass.verdict import Verdict
-from edge_reclass_learn.fit import nonsense
-from edge_reclass_learn.fit.nonsense import played, recordings
+from edge_reclass_learn.hearing import nonsense
+from edge_reclass_learn.hearing.nonsense import played, recordings
 from starter.catalogue import GENRES, Catalogue, Clip
 from starter.embeddings import LONGEST, Asked, decoded
 from starter.policies import THOROUGH, stops_at

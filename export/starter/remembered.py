@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass_export.onnx_writer import write_bytes
-from edge_reclass_learn.fit import memory
+from edge_reclass_learn.hearing import memory
 from starter.catalogue import GENRES, Clip
 
 TRACKS: Final = "memory/tracks.txt"

@@ -20,7 +20,6 @@ from edge_reclass_export.heads import head_interface, head_mlp
 from edge_reclass_export.musicnn_wheel import MusicnnWheel
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.parity import run_graph
-from edge_reclass_learn.fit import nonsense
 from edge_reclass_learn.fit.heads import (
     balanced_weights,
     fit_head,
@@ -28,6 +27,7 @@ from edge_reclass_learn.fit.heads import (
     fit_temperature,
 )
 from edge_reclass_learn.fit.ranges import fit_range
+from edge_reclass_learn.hearing import nonsense
 from starter import judging, measure, policies
 from starter.build import build_starter
 from starter.catalogue import GENRES, read_catalogue

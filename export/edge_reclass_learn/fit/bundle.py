@@ -29,7 +29,7 @@ from edge_reclass_export.cascade_writer import write_cascade_reference
 from edge_reclass_export.heads import head_interface, head_mlp
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_learn.fit.judging import Fitted
-from edge_reclass_learn.fit.memory import FILE as MEMORY
+from edge_reclass_learn.hearing.memory import FILE as MEMORY
 
 CARD: Final = "README.md"
 PROVENANCE: Final = "fit"

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass_learn.fit.examples import Example
+from edge_reclass_learn.hearing.examples import Example
 
 _GIVEN_AWAY: Final = 0.5
 """A warning where a baseline comes this far from knowing nothing to the heads' accuracy."""

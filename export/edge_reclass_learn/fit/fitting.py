@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,19 +14,19 @@ from edge_reclass import Bundle
 from edge_reclass.bundle import load, starter_path
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
+from edge_reclass_learn.data.corrections import from_state, is_state
+from edge_reclass_learn.data.labelled import Data, read_data
 from edge_reclass_learn.fit.bundle import New, check_place, write_bundle
 from edge_reclass_learn.fit.card import card
-from edge_reclass_learn.fit.corrections import from_state, is_state
-from edge_reclass_learn.fit.examples import Example
 from edge_reclass_learn.fit.gain import range_given, same_genres
-from edge_reclass_learn.fit.groups import Pair, group, near_duplicates
-from edge_reclass_learn.fit.hearing import Clip, hear, hear_nonsense
 from edge_reclass_learn.fit.held_back import hold_back, new_genres
 from edge_reclass_learn.fit.judging import RangeInputs, Task, fit, judge
-from edge_reclass_learn.fit.listening import Listening, listening
-from edge_reclass_learn.fit.memory import recall, remember
-from edge_reclass_learn.fit.outcome import Outcome, Read, outcome
-from edge_reclass_learn.fit.tracks import Data, read_data
+from edge_reclass_learn.fit.outcome import Outcome, outcome
+from edge_reclass_learn.hearing.examples import Example
+from edge_reclass_learn.hearing.gather import gather
+from edge_reclass_learn.hearing.hear import hear_nonsense
+from edge_reclass_learn.hearing.listening import Listening, listening
+from edge_reclass_learn.hearing.memory import recall, remember
 
 MIN_TRACKS: Final = 5
 MIN_GROUPS: Final = 2
@@ -82,8 +81,9 @@ def fit_bundle(data: Path, output: Path, options: Options, say: Say) -> Outcome:
         )
     read = _spelled(read, base.manifest.genres if remembered else [])
     _require(Counter([t.genre for t in read.tracks] + [e.genre for e in remembered]), {}, "")
-    clips, left_out = hear(base, heard, read.tracks, options.cache, options.threads, say)
-    examples, pairs, in_base = _examples(clips, known, bool(remembered), heard)
+    mixed = bool(remembered)
+    gathered = gather(base, heard, read.tracks, known, options.cache, options.threads, say, mixed=mixed)
+    examples, left_out = list(gathered.examples), gathered.left_out
     genres = _genres(examples, base.manifest.genres if remembered else [])
     groups = {genre: len({e.group for e in examples if e.genre == genre}) for genre in genres}
     why = f"; {len(left_out)} tracks could not be heard" if left_out else ""
@@ -95,7 +95,7 @@ def fit_bundle(data: Path, output: Path, options: Options, say: Say) -> Outcome:
     new = new_genres(examples, genres)
     heads = {stage: hold_back(head, judged.held_back[stage], new) for stage, head in fitted.heads.items()}
     fitted = replace(fitted, heads=heads)
-    found = outcome(task, fitted, judged, base, Read(left_out, pairs, in_base, _digest(clips)))
+    found = outcome(task, fitted, judged, base, gathered)
     say("writing the bundle")
     write_bundle(output, there, base, _new(found))
     return found
@@ -122,38 +122,6 @@ def _require(tracks: Counter[str], groups: Mapping[str, int], why: str) -> None:
         raise UsageError(f"expected at least 2 genres, got {', '.join(map(printable, tracks)) or 'none'}{why}")
 
 
-def _examples(
-    clips: Sequence[Clip], remembered: Sequence[Example], mixed: bool, heard: Listening
-) -> tuple[list[Example], list[tuple[Example, Example, Pair]], int]:
-    """All examples in their groups, pairs that seem to be the same recording, and how many tracks the base remembers.
-
-    What is ``remembered`` is among the examples only if it is ``mixed`` in.
-    """
-    loose = [
-        Example(
-            str(clip.track.path),
-            clip.track.genre,
-            "",
-            clip.embeddings,
-            clip.windows,
-            clip.facts,
-            clip.track.source,
-        )
-        for clip in clips
-    ] + list(remembered)
-    belongs = [[*clip.track.belongs, ("sound", clip.sound.hex())] for clip in clips]
-    belongs += [[("remembered", example.group)] for example in remembered]
-    fullest = {name: counts[-1] for name, counts in heard.counts.items()}
-    usual = [np.stack([one.embeddings[name, count] for one in loose]) for name, count in fullest.items()]
-    pairs = near_duplicates(usual) if loose else []
-    found = group(belongs, [(pair.first, pair.second) for pair in pairs])
-    examples = [replace(example, group=name) for example, name in zip(loose, found, strict=True)]
-    in_base = len({pair.first for pair in pairs if not loose[pair.first].remembered and loose[pair.second].remembered})
-    wanted = len(examples) if mixed else len(clips)
-    told = [(examples[pair.first], examples[pair.second], pair) for pair in pairs if pair.second < len(clips)]
-    return examples[:wanted], told, in_base
-
-
 def _genres(examples: Sequence[Example], base: Sequence[str]) -> list[str]:
     """The base's genres in their order, then the new ones by name."""
     return [*base, *sorted({example.genre for example in examples} - set(base))]
@@ -167,12 +135,6 @@ def _ranges(base: Bundle, heard: Listening, options: Options, say: Say) -> dict[
             nonsense = hear_nonsense(base, heard, test.inputs, options.cache, options.threads, say)
             found[stage] = RangeInputs(range_given(heard, stage, test.inputs), nonsense)
     return found
-
-
-def _digest(clips: Sequence[Clip]) -> str:
-    """Of the sounds and their genres."""
-    lines = sorted(f"{clip.sound.hex()} {clip.track.genre}" for clip in clips)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _new(found: Outcome) -> New:

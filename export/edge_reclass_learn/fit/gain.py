@@ -10,10 +10,10 @@ import numpy as np
 
 from edge_reclass import Bundle
 from edge_reclass_export.parity import run_graph
-from edge_reclass_learn.fit.examples import Example, rows
 from edge_reclass_learn.fit.judging import Said
-from edge_reclass_learn.fit.listening import Listening
 from edge_reclass_learn.fit.policies import Answers
+from edge_reclass_learn.hearing.examples import Example, rows
+from edge_reclass_learn.hearing.listening import Listening
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass_learn.fit.examples import Example
 from edge_reclass_learn.fit.heads import Array, Head
+from edge_reclass_learn.hearing.examples import Example
 
 TAKEN: Final = 0.005
 """Share of the remembered tracks that new genres may take from the right one, in each stage."""

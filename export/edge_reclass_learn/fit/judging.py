@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from edge_reclass_learn.fit.examples import Example, numbers, rows
-from edge_reclass_learn.fit.folds import deal
+from edge_reclass_learn.data.folds import deal
 from edge_reclass_learn.fit.heads import Array, Head, add_genres, balanced_weights, fit_head, fit_temperature
 from edge_reclass_learn.fit.held_back import held_back, new_genres
-from edge_reclass_learn.fit.listening import Given, Listening
 from edge_reclass_learn.fit.ranges import RangeTest, fit_range
+from edge_reclass_learn.hearing.examples import Example, numbers, rows
+from edge_reclass_learn.hearing.listening import Given, Listening
 
 STRENGTHS: Final = (0.001, 0.003, 0.01, 0.03, 0.1)
 """scikit-learn's C for weights of mean 1; small ones hold the weights back more."""

@@ -12,28 +12,10 @@ from numpy.typing import NDArray
 from edge_reclass import Bundle
 from edge_reclass.cascade import Policy
 from edge_reclass_learn.fit.doubts import Baseline, WrongLabel, baselines, source_warnings, wrong_labels
-from edge_reclass_learn.fit.examples import Example
 from edge_reclass_learn.fit.gain import Gain, base_answers, gain, same_genres
-from edge_reclass_learn.fit.groups import Pair
-from edge_reclass_learn.fit.hearing import LeftOut
 from edge_reclass_learn.fit.judging import Fitted, Judged, Task
 from edge_reclass_learn.fit.policies import Answers, judged_anew, patient
-
-
-@dataclass(frozen=True)
-class Read:
-    """What was read and heard before the fit.
-
-    left_out: tracks that could not be heard
-    pairs: tracks that seem to be the same recording
-    in_base: tracks that seem to be among those that the base remembers, whose heads have then heard them
-    digest: of the sounds and their labels
-    """
-
-    left_out: Sequence[LeftOut]
-    pairs: Sequence[tuple[Example, Example, Pair]]
-    in_base: int
-    digest: str
+from edge_reclass_learn.hearing.gather import Gathered
 
 
 @dataclass(frozen=True)
@@ -56,7 +38,7 @@ class Outcome:
     fitted: Fitted
     judged: Judged
     base: Bundle
-    read: Read
+    read: Gathered
     policies: Mapping[str, Policy]
     stages: Mapping[str, float]
     accuracies: Mapping[str, tuple[float, float]]
@@ -76,7 +58,7 @@ class Outcome:
         return sum(not example.remembered for example in self.task.examples)
 
 
-def outcome(task: Task, fitted: Fitted, judged: Judged, base: Bundle, read: Read) -> Outcome:
+def outcome(task: Task, fitted: Fitted, judged: Judged, base: Bundle, read: Gathered) -> Outcome:
     """Judge the policies anew, and see what they and the heads are worth."""
     heard, examples, labels = task.heard, task.examples, task.labels
     answers = Answers(heard, examples, judged.said, judged.temperatures, judged.limits, base.manifest.min_confidence)

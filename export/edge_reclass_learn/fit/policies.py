@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from edge_reclass.cascade import Answer, Decision, Policy, decide
-from edge_reclass_learn.fit.examples import Example
 from edge_reclass_learn.fit.judging import Said
-from edge_reclass_learn.fit.listening import Listening
+from edge_reclass_learn.hearing.examples import Example
+from edge_reclass_learn.hearing.listening import Listening
 
 ACCEPTS: Final = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Thresholds that are tried; beside them 1, above which nothing is."""

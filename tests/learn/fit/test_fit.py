@@ -21,9 +21,10 @@ from command import run
 from edge_reclass import Cascade
 from edge_reclass.bundle import load
 from edge_reclass.library import State
-from edge_reclass_learn.fit import hearing, judging
+from edge_reclass_learn.fit import judging
 from edge_reclass_learn.fit.fitting import Options, fit_bundle
-from edge_reclass_learn.fit.memory import FILE as MEMORY
+from edge_reclass_learn.hearing import hear
+from edge_reclass_learn.hearing.memory import FILE as MEMORY
 
 SECRET = "Band 2"
 
@@ -89,7 +90,7 @@ def test_what_was_heard_is_not_heard_again(place: Path, monkeypatch: pytest.Monk
     def never(*_: object) -> None:
         raise AssertionError("heard again")
 
-    monkeypatch.setattr(hearing._Ears, "hear", never)
+    monkeypatch.setattr(hear._Ears, "hear", never)
     before = load(place / "new").manifest
     done = run("fit", place / "music", "-o", place / "new", "--bundle", place / "base")
     assert done.returncode == 0, done.stderr
@@ -100,21 +101,21 @@ def test_an_interrupted_fit_goes_on_and_leaves_no_bundle(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[Path] = []
-    listen = hearing._Ears.hear
+    listen = hear._Ears.hear
 
-    def some(self: hearing._Ears, path: Path) -> object:
+    def some(self: hear._Ears, path: Path) -> object:
         if len(heard) == 7:
             raise KeyboardInterrupt
         heard.append(path)
         return listen(self, path)
 
-    monkeypatch.setattr(hearing._Ears, "hear", some)
+    monkeypatch.setattr(hear._Ears, "hear", some)
     options = Options(tmp_path / "new.cache", place / "base", threads=1)
     with pytest.raises(KeyboardInterrupt):
         fit_bundle(place / "music", tmp_path / "new", options, lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["new.cache"]
     heard.clear()
-    monkeypatch.setattr(hearing._Ears, "hear", lambda self, path: (heard.append(path), listen(self, path))[1])
+    monkeypatch.setattr(hear._Ears, "hear", lambda self, path: (heard.append(path), listen(self, path))[1])
     fit_bundle(place / "music", tmp_path / "new", options, lambda _: None)
     assert len(heard) == 24 - 7
 
@@ -257,7 +258,7 @@ def test_a_cache_that_is_none_is_left_alone(place: Path, tmp_path: Path) -> None
 
 
 def test_a_range_test_is_fitted_anew(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hearing, "FITTED", ((16_000, 2.0),))
+    monkeypatch.setattr(hear, "FITTED", ((16_000, 2.0),))
     stage = bundles.waveform_stage("low", dim=made.PARTS)
     stage["head"]["range"] = {"file": "heads/low.range.onnx", "inputs": ["low"], "limit": 1.0}
     bundles.make_bundle(tmp_path / "base", [stage])

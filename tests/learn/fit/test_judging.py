@@ -16,15 +16,16 @@ import labelled_music as made
 from edge_reclass.bundle import load
 from edge_reclass.cascade import Policy, Step
 from edge_reclass.errors import BundleError
-from edge_reclass_learn.fit import judging, memory
+from edge_reclass_learn.fit import judging
 from edge_reclass_learn.fit.doubts import baselines, source_warnings, wrong_labels
-from edge_reclass_learn.fit.examples import Example, Facts, numbers
 from edge_reclass_learn.fit.gain import gain, same_genres
 from edge_reclass_learn.fit.heads import add_genres, fit_head
 from edge_reclass_learn.fit.held_back import TAKEN, new_genres
 from edge_reclass_learn.fit.judging import Said, Task, judge
-from edge_reclass_learn.fit.listening import Listening, listening
 from edge_reclass_learn.fit.policies import Answers, judged_anew, patient
+from edge_reclass_learn.hearing import memory
+from edge_reclass_learn.hearing.examples import Example, Facts, numbers
+from edge_reclass_learn.hearing.listening import Listening, listening
 
 ONE = Policy("one", "soft", (Step("a", {"a": 1.0}),))
 SIMPLE = Listening({"a": ("a",)}, {"a": (None,)}, {"a": ((("a", None),),)}, {"one": ONE}, ONE)

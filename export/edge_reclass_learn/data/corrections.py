@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_reclass import Bundle
 from edge_reclass.errors import UsageError
 from edge_reclass.library import State, TrackRow, Wanted
-from edge_reclass_learn.fit.tracks import Data, Labelled, with_tags
+from edge_reclass_learn.data.labelled import Data, Labelled, with_tags
 
 _SQLITE = b"SQLite format 3\0"
 

@@ -17,11 +17,11 @@ from edge_reclass.audio import Decoder, ExcerptSpec, Limits, audio_hash, level
 from edge_reclass.cascade import Policy, Step, StepAnswer
 from edge_reclass.errors import TrackError, UsageError
 from edge_reclass.run import printable
-from edge_reclass_learn.fit.cache import Cache, HeardStage, HeardTrack
-from edge_reclass_learn.fit.examples import Facts, Vector
-from edge_reclass_learn.fit.listening import Asked, Listening
-from edge_reclass_learn.fit.nonsense import FITTED, recordings
-from edge_reclass_learn.fit.tracks import Labelled
+from edge_reclass_learn.data.labelled import Labelled
+from edge_reclass_learn.hearing.cache import Cache, HeardStage, HeardTrack
+from edge_reclass_learn.hearing.examples import Facts, Vector
+from edge_reclass_learn.hearing.listening import Asked, Listening
+from edge_reclass_learn.hearing.nonsense import FITTED, recordings
 
 _FACTS_SECONDS: Final = 10.0
 """Of the middle, whose level is measured."""

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass_learn.fit.tracks import Belonging
+from edge_reclass_learn.data.labelled import Belonging
 
 NEAR: Final = 0.88
 """Cosine of standardised embeddings above which two tracks count as the same recording, if every stage finds it."""

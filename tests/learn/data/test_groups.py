@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from edge_reclass.errors import UsageError
-from edge_reclass_learn.fit.folds import deal
-from edge_reclass_learn.fit.groups import group, near_duplicates
-from edge_reclass_learn.fit.tracks import from_csv, from_folders, read_data
+from edge_reclass_learn.data.folds import deal
+from edge_reclass_learn.data.groups import group, near_duplicates
+from edge_reclass_learn.data.labelled import from_csv, from_folders, read_data
 
 
 def test_a_group_reaches_through_artist_album_and_recording() -> None:

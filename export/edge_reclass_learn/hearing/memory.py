@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from edge_reclass import Bundle
 from edge_reclass.bundle import read_arrays
 from edge_reclass.errors import BundleError
-from edge_reclass_learn.fit.examples import Example
-from edge_reclass_learn.fit.hearing import spread
-from edge_reclass_learn.fit.listening import Listening
+from edge_reclass_learn.hearing.examples import Example
+from edge_reclass_learn.hearing.hear import spread
+from edge_reclass_learn.hearing.listening import Listening
 
 FILE: Final = "memory/embeddings.npz"
 MOST: Final = 40

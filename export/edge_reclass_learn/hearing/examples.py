@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass_learn.fit.listening import Asked, Given
+from edge_reclass_learn.hearing.listening import Asked, Given
 
 Vector = NDArray[np.float32]
 

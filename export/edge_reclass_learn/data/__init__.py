@@ -1,0 +1,7 @@
+"""Labelled music: which tracks, which genre, and which tracks belong together.
+
+labelled.py     folders named after genres, or a table
+corrections.py  what people said in a state file
+groups.py       which tracks belong together: artist, album, the same recording
+folds.py        parts that share no group
+"""

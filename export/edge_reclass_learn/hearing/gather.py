@@ -1,0 +1,86 @@
+"""Labelled tracks → examples in their groups: hear them, and see which seem to be the same recording."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edge_reclass import Bundle
+from edge_reclass_learn.data.groups import Pair, group, near_duplicates
+from edge_reclass_learn.data.labelled import Labelled
+from edge_reclass_learn.hearing.examples import Example
+from edge_reclass_learn.hearing.hear import Clip, LeftOut, hear
+from edge_reclass_learn.hearing.listening import Listening
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Tracks as the stages of a bundle heard them.
+
+    examples: the tracks that were given, then those that were mixed in from the bundle's memory
+    left_out: tracks that could not be heard
+    pairs: given tracks that seem to be the same recording
+    in_base: numbers of the given tracks that the bundle seems to remember: its heads have heard them
+    digest: of the sounds and their labels
+    """
+
+    examples: Sequence[Example]
+    left_out: Sequence[LeftOut]
+    pairs: Sequence[tuple[Example, Example, Pair]]
+    in_base: Sequence[int]
+    digest: str
+
+
+def gather(
+    bundle: Bundle,
+    heard: Listening,
+    tracks: Sequence[Labelled],
+    known: Sequence[Example],
+    cache: Path,
+    threads: int | None,
+    say: Say,
+    *,
+    mixed: bool = False,
+) -> Gathered:
+    """Hear ``tracks`` with the stages of ``bundle``; what is in ``cache`` is not heard again.
+
+    Args:
+        known: what the bundle remembers (``memory.recall``)
+        mixed: ``known`` are examples, too
+
+    Raises:
+        UsageError: the cache cannot be used.
+        BundleError, EngineError, DeviceError: see ``Cascade.open``.
+    """
+    clips, left_out = hear(bundle, heard, tracks, cache, threads, say)
+    loose = [_example(clip) for clip in clips] + list(known)
+    belongs = [[*clip.track.belongs, ("sound", clip.sound.hex())] for clip in clips]
+    belongs += [[("remembered", example.group)] for example in known]
+    fullest = {name: counts[-1] for name, counts in heard.counts.items()}
+    pairs = near_duplicates([np.stack([one.embeddings[a] for one in loose]) for a in fullest.items()]) if loose else []
+    found = group(belongs, [(pair.first, pair.second) for pair in pairs])
+    examples = [replace(example, group=name) for example, name in zip(loose, found, strict=True)]
+    return Gathered(
+        examples if mixed else examples[: len(clips)],
+        left_out,
+        [(examples[pair.first], examples[pair.second], pair) for pair in pairs if pair.second < len(clips)],
+        sorted({pair.first for pair in pairs if pair.first < len(clips) <= pair.second}),
+        _digest(clips),
+    )
+
+
+def _example(clip: Clip) -> Example:
+    track = clip.track
+    return Example(str(track.path), track.genre, "", clip.embeddings, clip.windows, clip.facts, track.source)
+
+
+def _digest(clips: Sequence[Clip]) -> str:
+    """Of the sounds and their genres."""
+    lines = sorted(f"{clip.sound.hex()} {clip.track.genre}" for clip in clips)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

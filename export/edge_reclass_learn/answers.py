@@ -19,6 +19,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from edge_reclass.cascade import Answer
 from edge_reclass.errors import UsageError
 from edge_reclass.host import write_whole
 
@@ -40,13 +41,15 @@ class Said(Plain, frozen=True, kw_only=True):
     """What a stage says after ``windows`` of its windows: probabilities in the order of the genres.
 
     ``probabilities`` is None, and ``windows`` 0, where there is no sound in any window. ``outside``: what was heard is
-    unlike anything that the head was fitted on. ``cost``: what came to it since the answer before, resampling apart.
+    unlike anything that the head was fitted on. ``abstains``: its head took it for a genre that the bundle does not
+    have. ``cost``: what came to it since the answer before, resampling apart.
     """
 
     windows: Annotated[int, Meta(ge=0)]
     probabilities: list[Annotated[float, Meta(ge=0, le=1)]] | None
     cost: Milliseconds
     outside: bool = False
+    abstains: bool = False
 
 
 class Heard(Plain, frozen=True, kw_only=True):
@@ -80,7 +83,8 @@ class StageFacts(Plain, frozen=True, kw_only=True):
 
     ``windows``: after how many it was asked before all of them, ascending. ``needs``: other stages whose embeddings its
     head takes, which have to run before it. Stages of one ``signal`` (excerpt and rate) resample once. ``whole``: the
-    encoder takes the excerpt at once, so that its work grows with the excerpt and not with windows.
+    encoder takes the excerpt at once, so that its work grows with the excerpt and not with windows. ``says``: the
+    genres that its head knows, where its genres are its own; None: all.
     """
 
     name: Text
@@ -88,6 +92,7 @@ class StageFacts(Plain, frozen=True, kw_only=True):
     windows: list[Count] = []
     needs: list[str] = []
     whole: bool = False
+    says: Annotated[list[Text], Meta(min_length=1)] | None = None
 
 
 class Answers(Plain, frozen=True, kw_only=True, omit_defaults=False):
@@ -113,6 +118,14 @@ class Answers(Plain, frozen=True, kw_only=True, omit_defaults=False):
                 return facts
         raise KeyError(stage)
 
+    def answer(self, stage: str, said: Said) -> Answer | None:
+        """What a stage that ``said`` this gives to a vote; None where it heard nothing."""
+        if said.probabilities is None:
+            return None
+        names = self.facts(stage).says
+        says = None if names is None else frozenset(map(self.genres.index, names))
+        return Answer(stage, tuple(said.probabilities), said.outside, says, said.abstains)
+
     @property
     def labels(self) -> list[int]:
         """The number of each track's genre, -1 where no label is known."""
@@ -134,6 +147,8 @@ def faults(answers: Answers) -> Iterator[str]:
             yield f"stages.{facts.name}.windows: expected ascending counts, got {facts.windows}"
         if unknown := set(facts.needs) - set(names) | ({facts.name} & set(facts.needs)):
             yield f"stages.{facts.name}.needs: expected other stages of {', '.join(names)}, got {sorted(unknown)}"
+        if unknown := set(facts.says or ()) - set(answers.genres):
+            yield f"stages.{facts.name}.says: expected genres of {', '.join(answers.genres)}, got {sorted(unknown)}"
     if set(_runnable(answers.stages)) != set(names):
         yield "stages: their needs go in a circle"
     for track in answers.tracks:

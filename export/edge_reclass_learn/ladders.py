@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.cascade import Answer, Policy, Step, decide
+from edge_reclass.cascade import Policy, Step, decide
 from edge_reclass.errors import UsageError
 from edge_reclass_learn.answers import Answers, Costs, StageFacts
 from edge_reclass_learn.replaying import NEVER, NOTHING
@@ -72,18 +72,16 @@ class Sayings:
                 if not early:
                     continue
                 heard[-1] = early[0]
-            given = tuple(
-                Answer(name, tuple(said.probabilities), said.outside)
-                for name, said in zip(done, heard, strict=True)
-                if said.probabilities is not None
-            )
+            found = (self._answers.answer(name, said) for name, said in zip(done, heard, strict=True))
+            given = tuple(answer for answer in found if answer is not None)
             if not given:
                 continue
             decision = decide(
                 policy, given, after=done[-1], windows=windows, min_confidence=self._answers.min_confidence
             )
             genre[i] = NOTHING if decision.unsure else decision.genre
-            may_stop = decision.stop and not decision.unsure and not any(answer.outside for answer in given)
+            unlike = all(one.abstains for one in given) or any(one.outside and not one.abstains for one in given)
+            may_stop = decision.stop and not decision.unsure and not unlike
             if may_stop and heard[-1].probabilities is not None:
                 sure[i] = min(decision.confidence, 1.0)
         return _Rung(genre, sure)

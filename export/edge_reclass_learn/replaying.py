@@ -76,8 +76,8 @@ def _walk(answers: Answers, policy: Policy, track: int) -> Iterator[tuple[str, i
         if policy.hears_all(stage) or not asked or asked[-1].windows < wanted[-1]:
             asked.append(last)
         for said in asked:
-            if said.probabilities is not None:
-                given[stage] = Answer(stage, tuple(said.probabilities), said.outside)
+            if (answer := answers.answer(stage, said)) is not None:
+                given[stage] = answer
             if given:
                 windows = None if said is last else said.windows
                 decision = decide(

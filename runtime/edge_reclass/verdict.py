@@ -87,9 +87,10 @@ class StageReport:
 
     ``genre`` and ``confidence`` are None where the stage heard only silence; it then has no part in the verdict.
     ``outside``: what it heard is unlike anything that its head was fitted on; ``distance`` is how far, as a multiple of
-    the limit, and None where there is no test or nothing to measure. ``parts`` is for measurements, ``embedding`` for
-    those who asked for it (float16, little endian, the mean over the windows that were heard); neither is part of the
-    JSON.
+    the limit, and None where there is no test or nothing to measure. ``abstains``: its head took the track for a genre
+    that the bundle does not have, and ``genre`` is the nearest that it has. ``parts`` is for measurements,
+    ``embedding`` for those who asked for it (float16, little endian, the mean over the windows that were heard);
+    neither is part of the JSON.
     """
 
     name: str
@@ -102,6 +103,7 @@ class StageReport:
     distance: float | None = None
     windows: WindowsSeen | None = None
     embedding: bytes | None = field(default=None, compare=False, repr=False)
+    abstains: bool = False
 
 
 @dataclass(frozen=True)
@@ -264,4 +266,5 @@ def _stage_dict(stage: StageReport) -> dict[str, Any]:
         "windows": None if stage.windows is None else {"heard": stage.windows.heard, "of": stage.windows.of},
         "outside": stage.outside,
         "distance": _rounded(stage.distance, 4),
+        "abstains": stage.abstains,
     }

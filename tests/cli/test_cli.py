@@ -47,7 +47,7 @@ KEYS = [
     "size",
     "mtime_ns",
 ]
-STAGE_KEYS = ["name", "genre", "confidence", "milliseconds", "excerpt", "windows", "outside", "distance"]
+STAGE_KEYS = ["name", "genre", "confidence", "milliseconds", "excerpt", "windows", "outside", "distance", "abstains"]
 
 
 def test_table(bundle: Path, music: Path) -> None:

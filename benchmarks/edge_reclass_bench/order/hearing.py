@@ -126,6 +126,7 @@ def _facts(cascade: Cascade, name: str) -> StageFacts:
         windows=list(cascade.plan.policy.windows(name)),
         needs=[other for other in stage.head_inputs if other != name],
         whole=stage.encoder.window_samples is None,
+        says=None if stage.map is None else [cascade.plan.genres[genre] for genre in sorted(stage.map.says)],
     )
 
 
@@ -139,6 +140,7 @@ def _heard(said: Sequence[StepAnswer]) -> Heard:
                 windows=answer.windows.heard,
                 probabilities=None if answer.probabilities is None else list(answer.probabilities),
                 outside=answer.outside,
+                abstains=answer.abstains,
                 cost=answer.milliseconds,
             )
             for answer in said

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_reclass.audio import level, normalise
 from edge_reclass.bundle import Bundle, EncoderEntry, StageEntry
-from edge_reclass.cascade import fill_window, windows
+from edge_reclass.cascade import fill_window, genre_map, windows
 from edge_reclass_bench.peers.librosa_fma518 import librosa_fma518
 
 __all__ = ["per_file"]
@@ -32,7 +32,9 @@ def per_file(bundle: Bundle, path: Path) -> NDArray[np.float64]:
         features = np.concatenate([embeddings[name] for name in stage.head.inputs])[None]
         logits = head.run(None, {"features": features})[0][0].astype(np.float64) / stage.head.temperature
         probabilities = np.exp(logits - logits.max())
-        confidences.append(probabilities.max() / probabilities.sum())
+        probabilities /= probabilities.sum()
+        read = genre_map(stage.head, bundle.manifest.genres)
+        confidences.append(probabilities.max() if read is None else max(read(probabilities)[0]))
     return np.array(confidences)
 
 

@@ -33,7 +33,7 @@ from edge_reclass.bundle import (
     require_makeable,
     synthesise,
 )
-from edge_reclass.cascade import Cascade, Policy, Step, softmax
+from edge_reclass.cascade import Cascade, Policy, Step, genre_map, softmax
 from edge_reclass.errors import BundleError, EngineError, TrackError
 from edge_reclass_export.engine.verify import LIMITS, Limits, head_logits, open_head
 
@@ -65,7 +65,7 @@ _HEAD = 1e-4
 
 @dataclass(frozen=True)
 class StageReference:
-    """Of one stage: embedding float32[pieces, dim], logits float32[pieces, genres], sha256 of the head's file."""
+    """Of one stage: embedding float32[pieces, dim], logits float32[pieces, the head's genres], sha256 of its file."""
 
     embedding: Rows
     logits: Rows
@@ -180,8 +180,8 @@ def load_cascade_reference(bundle: Bundle) -> CascadeReference | None:
     if version != _FORMAT or pieces != _HEARD:
         raise BundleError(f"{file.path}: format {version} with {list(pieces)}, expected {_FORMAT}; {_AGAIN}")
     for name, stage in stages.items():
-        shapes = (stage.embedding.ndim, stage.logits.shape, len(stage.embedding))
-        if shapes != (2, (len(pieces), len(genres)), len(pieces)):
+        shapes = (stage.embedding.shape, stage.logits.shape)
+        if any(len(shape) != 2 or shape[0] != len(pieces) for shape in shapes):
             raise BundleError(f"{file.path}: {name} has arrays of shapes that do not fit: {shapes}; {_AGAIN}")
     require_makeable(file.path, rate, samples, seed)
     reference = CascadeReference(rate, samples, seed, genres, stages)
@@ -251,12 +251,14 @@ def _compare(
         wrong.append(f"the reference has the genres {', '.join(reference.genres)}")
     if want.head_sha256 != bundle.manifest.files[entry.head.file].sha256:
         wrong.append("its head is another one than the reference's")
-    if (want.embedding.shape, want.logits.shape) != (own.embedding.shape, own.probabilities.shape):
-        wrong.append(f"its shapes {own.embedding.shape} and {own.probabilities.shape} are not those of the reference")
+    if (want.embedding.shape, want.logits.shape) != (own.embedding.shape, logits.shape):
+        wrong.append(f"its shapes {own.embedding.shape} and {logits.shape} are not those of the reference")
     if wrong:
         return replace(result, detail=f"{'; '.join(wrong)}; {_IF_MEANT}")
     found = agreement(want.embedding, own.embedding)
     expected = np.array([softmax(row, entry.head.temperature) for row in want.logits])
+    if (read := genre_map(entry.head, reference.genres)) is not None:
+        expected = np.array([read(row)[0] for row in expected])
     difference = float(abs(expected - own.probabilities).max())
     limits, _ = _LIMITS[own.precision]
     loosest = max(_LIMITS[heard[name].precision][1] for name in entry.head.inputs)

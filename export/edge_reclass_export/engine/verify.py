@@ -72,7 +72,7 @@ class HeadProbe:
     temperature: float
 
     def probabilities(self, embedding: Rows | None) -> NDArray[np.float64]:
-        """float64[rows, genres] of the reference features, with ``embedding`` in its place where one is given.
+        """float64[rows, genres of the head] of the reference features, with ``embedding`` in its place if one is given.
 
         Raises:
             BundleError: the head, which runs on the CPU, cannot be run: no verdict about the encoder.
@@ -165,7 +165,7 @@ def open_head(bundle: Bundle, head: HeadEntry, width: int, backend: Backend) -> 
         input_name="features",
         output_name="logits",
         width=width,
-        output_width=len(bundle.manifest.genres),
+        output_width=head.classes(bundle.manifest.genres),
         max_batch=1,
     )
 

@@ -114,13 +114,14 @@ def _encoder_files(base: Bundle) -> list[str]:
 
 
 def _stage(stage: StageEntry, new: New) -> StageEntry:
+    """The stage with its new head, whose genres are the bundle's, whatever the base's head had."""
     test = stage.head.range
     if test is not None:
         test = replace(test, file=f"heads/{stage.name}.range.onnx", limit=new.limits[stage.name])
     temperature = round(new.temperatures[stage.name], 4)
-    return replace(
-        stage, head=replace(stage.head, file=f"heads/{stage.name}.onnx", temperature=temperature, range=test)
-    )
+    file = f"heads/{stage.name}.onnx"
+    head = replace(stage.head, file=file, temperature=temperature, range=test, genres=None, map=None)
+    return replace(stage, head=head)
 
 
 def _entry(policy: Policy) -> PolicyEntry:

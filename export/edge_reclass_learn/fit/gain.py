@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_reclass import Bundle
+from edge_reclass.cascade import genre_map
 from edge_reclass_export.parity import run_graph
 from edge_reclass_learn.fit.judging import Said
 from edge_reclass_learn.fit.policies import Answers
@@ -49,7 +50,7 @@ def gain(base_right: Sequence[bool], new_right: Sequence[bool]) -> Gain:
 
 def base_answers(bundle: Bundle, heard: Listening, examples: Sequence[Example]) -> Answers:
     """What the heads and range tests of ``bundle`` say of the examples."""
-    logits, distances, limits, temperatures = {}, {}, {}, {}
+    logits, distances, limits, temperatures, maps = {}, {}, {}, {}, {}
     for stage in heard.inputs:
         head = bundle.manifest.stage(stage).head
         content = bundle.path(head.file).read_bytes()
@@ -57,12 +58,15 @@ def base_answers(bundle: Bundle, heard: Listening, examples: Sequence[Example]) 
             given: run_graph(content, rows(examples, given))[0].astype(float) for given in heard.givens[stage]
         }
         temperatures[stage] = head.temperature
+        if (own := genre_map(head, bundle.manifest.genres)) is not None:
+            maps[stage] = own
         if head.range is not None:
             given = range_given(heard, stage, head.range.inputs)
             test = bundle.path(head.range.file).read_bytes()
             distances[stage] = run_graph(test, rows(examples, given))[0][:, 0].astype(float)
             limits[stage] = head.range.limit
-    return Answers(heard, examples, Said(logits, distances), temperatures, limits, bundle.manifest.min_confidence)
+    said = Said(logits, distances)
+    return Answers(heard, examples, said, temperatures, limits, bundle.manifest.min_confidence, maps)
 
 
 def range_given(heard: Listening, stage: str, inputs: Sequence[str]) -> tuple[tuple[str, int | None], ...]:

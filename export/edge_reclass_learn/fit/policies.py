@@ -8,14 +8,14 @@ policy goes, and stay.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from edge_reclass.cascade import Answer, Decision, Policy, decide
+from edge_reclass.cascade import Answer, Decision, GenreMap, Policy, decide
 from edge_reclass_learn.fit.judging import Said
 from edge_reclass_learn.hearing.examples import Example
 from edge_reclass_learn.hearing.listening import Listening
@@ -37,6 +37,7 @@ class Answers:
 
     temperatures: by stage
     limits: of the range tests, by stage
+    maps: of the stages whose heads have genres of their own
     min_confidence: below it a verdict is unsure
     """
 
@@ -46,6 +47,7 @@ class Answers:
     temperatures: Mapping[str, float]
     limits: Mapping[str, float]
     min_confidence: float | None
+    maps: Mapping[str, GenreMap] = field(default_factory=dict)
 
     def steps(self, row: int, policy: Policy, min_confidence: float | None) -> Iterator[tuple[int, Decision]]:
         """What the runtime decides on one example after each step of the policy, by the step's number, stop or not."""
@@ -57,8 +59,13 @@ class Answers:
             logits = self.said.logits[step.after][self.heard.given(policy, number)][row]
             distances = self.said.distances.get(step.after)
             outside = distances is not None and not distances[row] <= self.limits[step.after]
-            probabilities = softmax(logits / self.temperatures[step.after])
-            answers[step.after] = Answer(step.after, tuple(probabilities.tolist()), outside)
+            probabilities = tuple(softmax(logits / self.temperatures[step.after]).tolist())
+            read = self.maps.get(step.after)
+            if read is None:
+                answers[step.after] = Answer(step.after, probabilities, outside)
+            else:
+                mapped, abstains = read(probabilities)
+                answers[step.after] = Answer(step.after, mapped, outside, read.says, abstains)
             windows = step.windows if more else None
             given = tuple(answers.values())
             yield number, decide(policy, given, after=step.after, windows=windows, min_confidence=min_confidence)
@@ -78,7 +85,8 @@ class Answers:
     def probabilities(self, stage: str) -> NDArray[np.float64]:
         """What the stage says where nothing stops early: float64[n, genres]."""
         logits = self.said.logits[stage][self.heard.fullest(stage)]
-        return np.asarray(softmax(logits / self.temperatures[stage], axis=1), np.float64)
+        found = np.asarray(softmax(logits / self.temperatures[stage], axis=1), np.float64)
+        return np.array([self.maps[stage](row)[0] for row in found]) if stage in self.maps else found
 
 
 def patient(policy: Policy) -> Policy:

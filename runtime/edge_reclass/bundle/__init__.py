@@ -15,8 +15,10 @@ from edge_reclass.bundle.manifest import (
     Name,
     PolicyEntry,
     RangeEntry,
+    Share,
     StageEntry,
     StepEntry,
+    genre_faults,
     manifest_text,
     validate,
 )
@@ -32,6 +34,7 @@ from edge_reclass.bundle.reference import (
     require_makeable,
     synthesise,
 )
+from edge_reclass.bundle.strict_yaml import YamlError, parse_yaml
 
 __all__ = [
     "CASES",
@@ -52,16 +55,20 @@ __all__ = [
     "Precision",
     "RangeEntry",
     "ReferenceVectors",
+    "Share",
     "StageEntry",
     "StepEntry",
     "WaveformEntry",
+    "YamlError",
     "agreement",
     "checksums",
     "content_entry",
     "file_entry",
+    "genre_faults",
     "load",
     "load_reference",
     "manifest_text",
+    "parse_yaml",
     "read_arrays",
     "refuse_external_data",
     "require_makeable",

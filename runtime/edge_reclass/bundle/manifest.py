@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -36,6 +36,7 @@ MANIFEST = "bundle.yaml"
 
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,63}\Z")]
 PolicyName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+GenreName = Annotated[str, Meta(min_length=1)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
@@ -59,13 +60,36 @@ class RangeEntry(Struct, forbid_unknown_fields=True, frozen=True):
     limit: Annotated[float, Meta(gt=0)]
 
 
+Share = Annotated[float, Meta(gt=0, le=1)]
+
+
 class HeadEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """An ONNX graph features[1, k] → logits[1, genres] on the concatenated embeddings of ``inputs``."""
+    """An ONNX graph features[1, k] → logits[1, genres] on the concatenated embeddings of ``inputs``.
+
+    ``genres``: the head's own, in the order of its logits; None: they are the bundle's. ``map`` then says of each of
+    them which genre of the bundle it is, or which genres with which shares, or null where it is none.
+    """
 
     file: str
     inputs: Annotated[list[str], Meta(min_length=1)]
     temperature: Annotated[float, Meta(ge=1e-3, le=1e3)] = 1.0
     range: RangeEntry | None = None
+    genres: Annotated[list[GenreName], Meta(min_length=2, max_length=MAX_GENRES)] | None = None
+    map: dict[str, str | dict[str, Share] | None] | None = None
+
+    def classes(self, genres: Sequence[str]) -> int:
+        """How many logits the head gives, in a bundle with ``genres``."""
+        return len(genres if self.genres is None else self.genres)
+
+    def shares(self, genre: str) -> dict[str, float]:
+        """Which genres of the bundle one of the head's own ``genres`` counts for; the shares sum to 1, or none do."""
+        to = (self.map or {})[genre]
+        if to is None:
+            return {}
+        if isinstance(to, str):
+            return {to: 1.0}
+        total = math.fsum(to.values())
+        return {name: share / total for name, share in to.items()}
 
 
 class StageEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -113,7 +137,7 @@ class Manifest(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=Tr
 
     format: Literal[1]
     name: Annotated[str, Meta(min_length=1)]
-    genres: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=2, max_length=MAX_GENRES)]
+    genres: Annotated[list[GenreName], Meta(min_length=2, max_length=MAX_GENRES)]
     excerpt: ExcerptEntry = ExcerptEntry(start="center", seconds=30.0)
     min_confidence: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Below it a verdict is ``unsure``; 0 turns ``unsure`` off altogether."""
@@ -142,6 +166,7 @@ def validate(manifest: Manifest) -> Iterator[str]:
     yield from _excerpt_faults("excerpt", manifest.excerpt)
     for stage in manifest.stages:
         yield from _stage_faults(stage, names)
+        yield from genre_faults(f"stages.{stage.name}.head", stage.head, manifest.genres)
         yield from _size_faults(stage, stage.excerpt or manifest.excerpt)
     if manifest.default_policy not in manifest.policies:
         yield f"default_policy: expected one of {', '.join(manifest.policies)}, got {manifest.default_policy!r}"
@@ -188,6 +213,33 @@ def _stage_faults(stage: StageEntry, names: list[str]) -> Iterator[str]:
             yield f"{where}.head.range.inputs: duplicate stage in {', '.join(test.inputs)}"
         if not math.isfinite(test.limit):
             yield f"{where}.head.range.limit: expected a finite number, got {test.limit}"
+
+
+_SHARES_ROUNDED = 1e-3
+"""How far a sum of shares may be from 1, as 0.333 three times is."""
+
+
+def genre_faults(where: str, head: HeadEntry, genres: Sequence[str]) -> Iterator[str]:
+    """What is wrong with a head's own genres and their map to the bundle's ``genres``."""
+    if head.genres is None or head.map is None:
+        if (head.genres is None) != (head.map is None):
+            yield f"{where}: genres and map go together"
+        return
+    for genre in head.genres:
+        yield from (f"{where}.genres: expected no {fault}, got {genre!r}" for fault in text_faults(genre))
+    yield from (f"{where}.genres: duplicate {genre!r}" for genre, n in Counter(head.genres).items() if n > 1)
+    if missing := [genre for genre in head.genres if genre not in head.map]:
+        yield f"{where}.map: says nothing of {', '.join(missing)}; expected a genre of the bundle, or null for none"
+    if unknown := [genre for genre in head.map if genre not in head.genres]:
+        yield f"{where}.map: expected the head's own genres {', '.join(head.genres)}, got {', '.join(unknown)}"
+    for genre, to in head.map.items():
+        targets = {} if to is None else {to: 1.0} if isinstance(to, str) else to
+        if unknown := [target for target in targets if target not in genres]:
+            yield f"{where}.map.{genre}: expected genres of the bundle, {', '.join(genres)}, got {', '.join(unknown)}"
+        if to is not None and not abs((total := math.fsum(targets.values())) - 1.0) <= _SHARES_ROUNDED:
+            yield f"{where}.map.{genre}: expected shares that sum to 1, got a sum of {total:g}"
+    if not any(to is not None for to in head.map.values()):
+        yield f"{where}.map: expected a genre of the bundle for at least one of the head's, got null for all"
 
 
 def _size_faults(stage: StageEntry, excerpt: ExcerptEntry) -> Iterator[str]:

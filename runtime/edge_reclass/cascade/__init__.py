@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edge_reclass.cascade.answers import StageAnswer, StepAnswer
 from edge_reclass.cascade.cascade import Cascade
+from edge_reclass.cascade.genre_map import GenreMap, genre_map
 from edge_reclass.cascade.opening import SharedModel, load_bundle, open_model
 from edge_reclass.cascade.plan import (
     DEFAULT_BATCH,
@@ -23,6 +24,7 @@ __all__ = [
     "Answer",
     "Cascade",
     "Decision",
+    "GenreMap",
     "Options",
     "Plan",
     "Policy",
@@ -36,6 +38,7 @@ __all__ = [
     "count_windows",
     "decide",
     "fill_window",
+    "genre_map",
     "largest_batches",
     "load_bundle",
     "open_model",

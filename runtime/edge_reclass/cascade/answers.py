@@ -18,6 +18,7 @@ class StageAnswer:
     probabilities: over the genres, calibrated
     outside: the embedding is unlike anything that the head was fitted on
     windows: how many of the excerpt's windows it has heard by then, and how many there are
+    abstains: its head, whose genres are its own, took the excerpt for one that the bundle does not have
     """
 
     name: str
@@ -25,6 +26,7 @@ class StageAnswer:
     probabilities: tuple[float, ...]
     outside: bool
     windows: WindowsSeen
+    abstains: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class StepAnswer:
     complete: the stage has heard all of its windows
     milliseconds: what it took since the answer before, without resampling
     resample_milliseconds: what resampling took since then; 0 where an earlier stage had done it
+    abstains: its head, whose genres are its own, took the excerpt for one that the bundle does not have
     """
 
     stage: str
@@ -48,3 +51,4 @@ class StepAnswer:
     milliseconds: float
     resample_milliseconds: float
     embedding: NDArray[np.float32] | None = None
+    abstains: bool = False

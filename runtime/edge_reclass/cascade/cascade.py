@@ -190,7 +190,8 @@ class Cascade:
                     if heard is not None:
                         embedding = self._lane.workspace.embeddings[work.stage.name].copy()
                         seen = WindowsSeen(work.progress.heard, work.progress.of)
-                        said.append(StageAnswer(work.stage.name, embedding, heard.probabilities, heard.outside, seen))
+                        name, abstains = work.stage.name, heard.abstains
+                        said.append(StageAnswer(name, embedding, heard.probabilities, heard.outside, seen, abstains))
                 if not said:
                     raise track.nothing_heard()
             return said
@@ -236,6 +237,7 @@ class Cascade:
                             milliseconds - (resampled[name] - before),
                             resampled[name] - before,
                             None if heard is None else self._lane.workspace.embeddings[name].copy(),
+                            heard is not None and heard.abstains,
                         )
                     )
                     began = clock()
@@ -382,7 +384,7 @@ class Cascade:
             answered = time.perf_counter()
             name, progress, decision = work.stage.name, work.progress, None
             if heard is not None:
-                answers[name] = Answer(name, heard.probabilities, heard.outside)
+                answers[name] = heard.answer(name)
             if answers:
                 decision = decide(
                     self.plan.policy,
@@ -484,12 +486,13 @@ class _Run:
         windows = WindowsSeen(work.progress.heard, work.progress.of)
         report = StageReport(name, None, None, milliseconds, work.excerpt, work.parts.taken(), windows=windows)
         if heard is not None:
-            answer = Answer(name, heard.probabilities)
+            answer = heard.answer(name)
             report = replace(
                 report,
                 genre=self.genres[answer.top],
                 confidence=answer.confidence,
                 outside=heard.outside,
+                abstains=heard.abstains,
                 distance=heard.distance,
                 embedding=None if embedding is None else embedding.astype("<f2").tobytes(),
             )

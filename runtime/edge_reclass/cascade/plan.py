@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_reclass.audio import MAX_RATE, MIN_RATE, ExcerptSpec, decode_seconds
 from edge_reclass.bundle import Bundle, BundleFile, EncoderEntry, ExcerptEntry, StageEntry, StepEntry
+from edge_reclass.cascade.genre_map import GenreMap, genre_map
 from edge_reclass.cascade.policy import PRESETS, Policy, Step, check, preset
 from edge_reclass.cascade.windowing import count_windows
 from edge_reclass.engines import GraphChoice
@@ -75,6 +76,10 @@ class StagePlan:
     head: BundleFile
     head_inputs: tuple[str, ...]
     head_width: int
+    head_classes: int
+    """Logits that the head gives."""
+    map: GenreMap | None
+    """From the head's own genres to the bundle's; None where they are the bundle's."""
     temperature: float
     range: RangePlan | None
     loudness: float | None
@@ -239,6 +244,8 @@ def compile_plan(
                 head=bundle.file(entry.head.file),
                 head_inputs=tuple(entry.head.inputs),
                 head_width=sum(dims[need] for need in entry.head.inputs),
+                head_classes=entry.head.classes(manifest.genres),
+                map=genre_map(entry.head, manifest.genres),
                 temperature=entry.head.temperature,
                 range=_range(bundle, entry, dims),
                 loudness=entry.loudness,

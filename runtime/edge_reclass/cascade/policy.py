@@ -20,12 +20,16 @@ from edge_reclass.verdict import ReasonCode
 class Answer:
     """What one stage said: calibrated probabilities, in the order of the genres; they sum to 1.
 
-    ``outside`` says that what the stage heard is like nothing that its head was fitted on.
+    ``outside`` says that what the stage heard is like nothing that its head was fitted on. ``says`` are the numbers of
+    the genres that its head knows, whose genres are its own; None: all. It ``abstains`` where its head takes the track
+    for a genre that the bundle does not have.
     """
 
     stage: str
     probabilities: tuple[float, ...]
     outside: bool = False
+    says: frozenset[int] | None = None
+    abstains: bool = False
 
     @property
     def top(self) -> int:
@@ -111,15 +115,17 @@ Vote = Callable[[Sequence[Answer], Mapping[str, float]], tuple[int, tuple[float,
 def top1(answers: Sequence[Answer], weights: Mapping[str, float]) -> tuple[int, tuple[float, ...]]:
     """Each stage puts weight × confidence on its own top genre; scores are divided by the sum of all weights.
 
-    Two stages that disagree can therefore never reach more than the larger weight. Ties go to the genre with the
-    higher confidence of a single stage, then to genre order.
+    Two stages that know the same genres and disagree can therefore never reach more than the larger weight. Ties go to
+    the genre with the higher confidence of a single stage, then to genre order. For genres that a stage does not know,
+    see :func:`_completed`.
     """
     size = len(answers[0].probabilities)
     scores, strongest = [0.0] * size, [0.0] * size
-    for answer in answers:
+    alone = [tuple(answer.confidence * (g == answer.top) for g in range(size)) for answer in answers]
+    for answer, ballot in zip(answers, _completed(answers, alone, weights), strict=True):
         weight = weights.get(answer.stage, 0.0)
         if weight > 0.0:
-            scores[answer.top] += weight * answer.confidence
+            scores = [score + weight * value for score, value in zip(scores, ballot, strict=True)]
             strongest[answer.top] = max(strongest[answer.top], answer.confidence)
     total = math.fsum(weights.get(answer.stage, 0.0) for answer in answers)
     genre = max(range(size), key=lambda g: (scores[g], strongest[g], -g))
@@ -127,14 +133,50 @@ def top1(answers: Sequence[Answer], weights: Mapping[str, float]) -> tuple[int, 
 
 
 def soft(answers: Sequence[Answer], weights: Mapping[str, float]) -> tuple[int, tuple[float, ...]]:
-    """Weighted mean of the stages' probabilities; ties go to genre order."""
+    """Weighted mean of the stages' probabilities; ties go to genre order.
+
+    For genres that a stage does not know, see :func:`_completed`.
+    """
     size = len(answers[0].probabilities)
-    total = math.fsum(weights.get(answer.stage, 0.0) for answer in answers)
+    ballots = _completed(answers, [answer.probabilities for answer in answers], weights)
+    given = [weights.get(answer.stage, 0.0) for answer in answers]
+    total = math.fsum(given)
     scores = tuple(
-        math.fsum(weights.get(answer.stage, 0.0) * answer.probabilities[g] for answer in answers) / total
+        math.fsum(weight * ballot[g] for weight, ballot in zip(given, ballots, strict=True)) / total
         for g in range(size)
     )
     return max(range(size), key=lambda g: (scores[g], -g)), scores
+
+
+def _completed(
+    answers: Sequence[Answer], ballots: Sequence[tuple[float, ...]], weights: Mapping[str, float]
+) -> Sequence[tuple[float, ...]]:
+    """``ballots`` of the answers, completed by what a stage cannot say: the genres that its head does not know.
+
+    A stage leaves these genres to the stages that know them. It gives each of them the weighted mean of what they give
+    it, and divides only the rest among the genres that it knows. So it votes on how the genres that it knows compare
+    with one another, and has no say in how they compare with the others: what it never heard of is not improbable.
+    Where the others claim more than 1 in all, it follows them. Ballots of stages that know all genres stay as they are.
+    """
+    if all(answer.says is None for answer in answers):
+        return ballots
+    size = len(ballots[0])
+    mean = []
+    for g in range(size):
+        knowing = [
+            (weights.get(answer.stage, 0.0), ballot[g])
+            for answer, ballot in zip(answers, ballots, strict=True)
+            if answer.says is None or g in answer.says
+        ]
+        total = math.fsum(weight for weight, _ in knowing)
+        mean.append(math.fsum(weight * value for weight, value in knowing) / total if total else 0.0)
+    completed = []
+    for answer, ballot in zip(answers, ballots, strict=True):
+        says = range(size) if answer.says is None else answer.says
+        claimed = math.fsum(mean[g] for g in range(size) if g not in says)
+        left = max(0.0, 1.0 - claimed)
+        completed.append(tuple(left * ballot[g] if g in says else mean[g] / max(1.0, claimed) for g in range(size)))
+    return completed
 
 
 VOTES: Final[Mapping[str, Vote]] = MappingProxyType({"top1": top1, "soft": soft})
@@ -152,8 +194,9 @@ def decide(
 
     ``windows``: that stage has heard so many of its windows, of more; None: it has heard all.
 
-    A stage that heard only silence gives no answer: the others are weighed as if the policy did not have it. An answer
-    from outside of what a head was fitted on never ends the cascade early, and makes the verdict unsure.
+    A stage that heard only silence gives no answer, and one that abstains has none for these genres: the others are
+    weighed as if the policy did not have it. Where all abstain, their answers are weighed, and never end the cascade
+    early. An answer from outside of what a head was fitted on never does so either. Both make the verdict unsure.
 
     Args:
         min_confidence: below it the verdict is unsure; 0 turns ``unsure`` off altogether; None: no such limit.
@@ -171,12 +214,15 @@ def decide(
         raise ValueError(f"expected answers of {done} in this order, got {said}")
     if len({len(answer.probabilities) for answer in answers}) != 1:
         raise ValueError(f"answers differ in their number of genres: {[len(a.probabilities) for a in answers]}")
+    if voting := [answer for answer in answers if not answer.abstains]:
+        answers, said = voting, [answer.stage for answer in voting]
     step = policy.step(said[-1], windows if said[-1] == after else None)
     weights = step.weights if any(step.weights.get(stage, 0.0) for stage in said) else dict.fromkeys(said, 1.0)
     genre, scores = VOTES[policy.vote](answers, weights)
     confidence = scores[genre]
     last = after == policy.stages[-1] and windows is None
     outside = [answer.stage for answer in answers if answer.outside]
+    unlike = _outside(outside) if outside else "" if voting else _foreign(said)
     if last:
         reason, code = f"last stage of {policy.name}", ReasonCode.LAST_STAGE
     else:
@@ -192,11 +238,11 @@ def decide(
             genre,
             confidence,
             scores,
-            reason + (f", but {_outside(outside)}" if above and outside else ""),
-            ReasonCode.ACCEPTED if above and not outside and not low else None,
+            reason + (f", but {unlike}" if above and unlike else ""),
+            ReasonCode.ACCEPTED if above and not unlike and not low else None,
         )
-    if min_confidence != 0.0 and outside:
-        reason, code = _outside(outside), ReasonCode.OUTSIDE_RANGE
+    if min_confidence != 0.0 and unlike:
+        reason, code = unlike, ReasonCode.OUTSIDE_RANGE
     elif min_confidence is not None and confidence < min_confidence:
         code = ReasonCode.LOW_CONFIDENCE
         reason = f"{confidence:.4f} < {min_confidence:g}, the least confidence for a genre"
@@ -209,6 +255,10 @@ def _of_stage(stage: str, windows: int | None) -> str:
 
 def _outside(stages: Sequence[str]) -> str:
     return f"what {' and '.join(stages)} heard is unlike the music that the bundle was fitted on"
+
+
+def _foreign(stages: Sequence[str]) -> str:
+    return f"{' and '.join(stages)} took it for a genre that the bundle does not have"
 
 
 def check(policy: Policy, stages: Sequence[str]) -> list[str]:

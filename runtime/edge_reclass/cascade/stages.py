@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edge_reclass.backends import Backend, Graph
 from edge_reclass.cascade.encoders import Encoder, OpenRequest, Parts, Progress, open_encoder
 from edge_reclass.cascade.plan import StagePlan
+from edge_reclass.cascade.policy import Answer
 from edge_reclass.cascade.sound import Sound
 from edge_reclass.errors import EngineError
 
@@ -24,11 +25,18 @@ class Heard:
 
     ``outside``: what was heard lies outside of what the head was fitted on, or an embedding that the head takes is one
     of silence. ``distance`` is a multiple of the range test's limit; None where there is no test, or no number.
+    ``says`` and ``abstains``: see :class:`Answer`.
     """
 
     probabilities: tuple[float, ...]
     outside: bool
     distance: float | None
+    says: frozenset[int] | None = None
+    abstains: bool = False
+
+    def answer(self, stage: str) -> Answer:
+        """What ``stage``, which this was heard by, gives to the vote."""
+        return Answer(stage, self.probabilities, self.outside, self.says, self.abstains)
 
 
 class Stage:
@@ -87,7 +95,9 @@ class Stage:
         logits = self._head.run(1)[0]
         if not np.isfinite(logits).all():
             raise EngineError(f"stage {self.name}: the head gave logits that are not finite")
-        probabilities = softmax(logits, plan.temperature)
+        probabilities, says, abstains = softmax(logits, plan.temperature), None, False
+        if plan.map is not None:
+            (probabilities, abstains), says = plan.map(probabilities), plan.map.says
         outside, distance = any(name in silent for name in plan.head_inputs), None
         if not outside and self._test is not None and plan.range is not None:
             _gather(self._test, plan.range.inputs, embeddings)
@@ -95,7 +105,7 @@ class Stage:
             # What is not a number is no proof of being inside.
             outside, distance = not found <= 1.0, found if math.isfinite(found) else None
         parts.add("head", time.perf_counter() - began)
-        return Heard(probabilities, outside, distance)
+        return Heard(probabilities, outside, distance, says, abstains)
 
     def close(self) -> None:
         """Release encoder, head and range test."""
@@ -139,7 +149,7 @@ def open_stage(request: OpenRequest, heads: Backend) -> Stage:
             input_name="features",
             output_name="logits",
             width=stage.head_width,
-            output_width=len(request.plan.genres),
+            output_width=stage.head_classes,
             max_batch=1,
         )
         opened.callback(head.close)

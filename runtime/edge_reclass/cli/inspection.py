@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -62,6 +62,17 @@ def _stage(stage: StageEntry) -> Iterator[str]:
     yield f"stage    {stage.name}: {what}"
     inputs = ", ".join(stage.head.inputs)
     yield f"         head {stage.head.file} on {inputs}, temperature {stage.head.temperature:g}"
+    if stage.head.genres is not None:
+        own = ", ".join(_mapped(genre, stage.head.shares(genre)) for genre in stage.head.genres)
+        yield f"         its own {len(stage.head.genres)} genres: {own}"
+
+
+def _mapped(genre: str, shares: Mapping[str, float]) -> str:
+    """A genre of a head's own, and what it counts for where that is not the genre of the same name alone."""
+    if list(shares) == [genre]:
+        return genre
+    parts = (name if share == 1.0 else f"{share:.3g} {name}" for name, share in shares.items())
+    return f"{genre} → {' + '.join(parts) or 'none'}"
 
 
 def _excerpt(excerpt: ExcerptEntry) -> str:

@@ -202,7 +202,8 @@ def explain(verdict: Verdict, top: int = 5, safe: Callable[[str], str] = printab
         said = "silence" if stage.genre is None else f"{safe(stage.genre)} {stage.confidence:.3f}"
         line = f"{safe(stage.name)}: {said}, {stage.milliseconds:.1f} ms, heard {_windows(stage)}"
         line += f"{stage.excerpt.start:.2f}–{end:.2f} s"
-        lines.append(line + _range(stage))
+        none = ", abstains: it took this for a genre that the bundle does not have" if stage.abstains else ""
+        lines.append(line + none + _range(stage))
     if verdict.reason is not None:
         lines.append(f"{'unsure' if verdict.status == 'unsure' else 'stopped'}: {safe(verdict.reason)}")
     if verdict.top:

@@ -45,6 +45,7 @@ from edge_reclass_export.errors import CheckpointError
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.head_files import HeadOptions, head_file
 from edge_reclass_export.heads import head_shape, read_head
+from edge_reclass_export.own_genres import OwnGenres, check_own_genres
 from edge_reclass_export.parity import reference_vectors
 
 ACCEPT = 0.9
@@ -68,9 +69,10 @@ class BundleChange:
 
 @dataclass(frozen=True)
 class StageHead:
-    """A head that fits: its ONNX bytes, its provenance, and the names of its classes in order.
+    """A head that fits: its ONNX bytes, its provenance, and the bundle's genres.
 
-    ``said`` are lines for people; ``mix`` are tensors of a learned mix of hidden states that lay beside the head.
+    These are its classes in order, unless it has its ``own``. ``said`` are lines for people; ``mix`` are tensors of a
+    learned mix of hidden states that lay beside the head.
     """
 
     content: bytes
@@ -78,6 +80,7 @@ class StageHead:
     genres: list[str]
     said: tuple[str, ...] = ()
     mix: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    own: OwnGenres | None = None
 
 
 def check_bundle(
@@ -121,6 +124,7 @@ def put_encoder(
     genres: Sequence[str] = (),
     head_source: Mapping[str, object] | None = None,
     excerpt: ExcerptEntry | None = None,
+    own: OwnGenres | None = None,
 ) -> BundleChange:
     """Writes an encoder in all its precisions, reference vectors and licence, and enters them in the manifest.
 
@@ -129,7 +133,8 @@ def put_encoder(
     bundle yet only the files are written. ``head_source`` is the provenance of a head given as bytes; a file's name
     and sha256 are its own, and a head that is kept keeps what is known of it. ``genres`` name the head's classes and
     are needed for a new bundle only, unless the head's file names them. ``excerpt`` is the stage's own; None keeps
-    what the stage has. Nothing is written before everything fits.
+    what the stage has. ``own`` are the head's own genres, where they are not the bundle's. Nothing is written before
+    everything fits.
 
     Raises:
         UsageError: genres are missing or contradict the bundle; the stage's name is none; the directory cannot be
@@ -141,8 +146,8 @@ def put_encoder(
     name = _stage_name(stage or encoder.name)
     before = _read(root, genres, new_stage=isinstance(head, bytes))
     if isinstance(head, Path):
-        read = stage_head(root, head, encoder.dim, genres)
-        head, head_source, genres = read.content, read.source, read.genres
+        read = stage_head(root, head, encoder.dim, genres, own=own)
+        head, head_source, genres, own = read.content, read.source, read.genres, read.own
     classes = before.genres if before else genres
     contents = encoder_files(encoder, name)
     entry = encoder_entry(encoder, name)
@@ -151,6 +156,7 @@ def put_encoder(
         known = head_source
         contents[f"heads/{name}.onnx"] = head
         head_entry: HeadEntry | None = HeadEntry(file=f"heads/{name}.onnx", inputs=[name])
+        head_entry = head_entry if own is None else own.enter(head_entry)
     else:
         old_stage = _stage(before, name)
         head_entry = _kept_head(root, encoder.dim, name, old_stage, classes) if old_stage is not None else None
@@ -166,26 +172,41 @@ def put_encoder(
 
 
 def stage_head(
-    root: Path, head: Path, dim: int, genres: Sequence[str] = (), options: HeadOptions | None = None
+    root: Path,
+    head: Path,
+    dim: int,
+    genres: Sequence[str] = (),
+    options: HeadOptions | None = None,
+    own: OwnGenres | None = None,
 ) -> StageHead:
     """A head file as ``put_encoder`` would read it, and its provenance: to refuse a misfit before a long export.
 
-    For a new bundle, ``genres`` may be left out where the head's file names its classes. Raises ``UsageError``,
+    For a new bundle, ``genres`` may be left out where the head's file names its classes, which then are the bundle's.
+    ``own`` says that they are not, and what they are there. Raises ``UsageError``,
     ``CheckpointError`` and ``BundleError`` as ``put_encoder`` does.
     """
     before = _read(root, genres, new_stage=False)
     source = _head_source(head)
-    names = list(before.genres if before else genres)
+    names = classes = list(before.genres if before else genres)
+    if own is not None:
+        _require_genres(root, names)
+        classes = list(own.genres or ())
     if head.suffix.lower() == ".onnx":
         if options is not None and options != HeadOptions():
             raise UsageError(f"{head}: an ONNX file has its activations: leave --activation and --head-layers out")
         if before is None:
             _require_genres(root, names)
-        return StageHead(read_head(head, dim, len(names)), source, names)
-    found, content, names = head_file(head, dim, names, options)
-    if before is None and len(names) < 2:
-        _require_genres(root, names)
-    return StageHead(content, source, names, found.said, found.mix)
+        if own is not None:
+            if not classes:
+                raise UsageError(f"{head}: an ONNX file does not name its classes: add genres to the file of --map")
+            own = check_own_genres(own, classes, names, f"--map for {head}")
+        return StageHead(read_head(head, dim, len(classes)), source, names, own=own)
+    found, content, classes = head_file(head, dim, classes, options)
+    if own is not None:
+        own = check_own_genres(own, classes, names, f"--map for {head}")
+    elif before is None and len(classes) < 2:
+        _require_genres(root, classes)
+    return StageHead(content, source, classes if own is None else names, found.said, found.mix, own)
 
 
 def put_stage(
@@ -236,7 +257,7 @@ def put_stage(
         kept = {file: entry for file, entry in after.files.items() if file != after.reference}
         after = msgspec.structs.replace(after, reference=None, files=kept)
     text = manifest_text(after)
-    _check_widths(root, after.stages, stage.name, _dims(after.stages), contents, len(after.genres))
+    _check_widths(root, after.stages, stage.name, _dims(after.stages), contents, after.genres)
     write_together(root, {**contents, MANIFEST: text.encode("utf-8")})
     if before is not None:
         notes += delete_files(root, [file for file in before.files if file not in after.files])
@@ -339,7 +360,7 @@ def _kept_head(root: Path, dim: int, name: str, old_stage: StageEntry, genres: S
     A head that takes other embeddings too is looked at with all the others, by ``_check_widths``.
     """
     if old_stage.head.inputs == [name]:
-        read_head(root / old_stage.head.file, dim, len(genres))
+        read_head(root / old_stage.head.file, dim, old_stage.head.classes(genres))
     return old_stage.head
 
 
@@ -353,7 +374,7 @@ def _check_widths(
     changed: str,
     dims: Mapping[str, int],
     contents: Mapping[str, bytes],
-    classes: int | None = None,
+    genres: Sequence[str] | None = None,
 ) -> None:
     """Refuses heads that take the embedding of the stage ``changed`` and no longer fit, or answer other classes."""
     for entry in stages:
@@ -368,9 +389,10 @@ def _check_widths(
                 f"the head of the stage {entry.name!r} ({file}) takes {features} values,"
                 f" {' and '.join(entry.head.inputs)} would give {width}; {fix}, or choose another name with --stage"
             )
-        if classes is not None and answers != classes:
+        if genres is not None and answers != (classes := entry.head.classes(genres)):
+            whose = "the bundle" if entry.head.genres is None else "its list"
             raise CheckpointError(
-                f"the head of the stage {entry.name!r} ({file}) has {answers} classes, the bundle {classes} genres"
+                f"the head of the stage {entry.name!r} ({file}) has {answers} classes, {whose} {classes} genres"
             )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import typer
 
 from edge_reclass_export.commands.assemble import assemble
+from edge_reclass_export.commands.join import join
 from edge_reclass_export.commands.plus import plus
 from edge_reclass_export.commands.reference import reference
 from edge_reclass_export.recipe import Recipe, command
@@ -14,7 +15,7 @@ from edge_reclass_export.recipes import RECIPES
 
 
 def export_app(recipes: Mapping[str, Recipe] = RECIPES) -> typer.Typer:
-    """The commands of ``edge-reclass export``: ``all``, one for each of ``recipes``, ``plus``, ``reference``."""
+    """The commands of ``edge-reclass export``: ``all``, each of ``recipes``, ``join``, ``plus``, ``reference``."""
     made = typer.Typer(
         name="export",
         no_args_is_help=True,
@@ -26,6 +27,7 @@ def export_app(recipes: Mapping[str, Recipe] = RECIPES) -> typer.Typer:
     made.command(name="all")(assemble)
     for name, recipe in recipes.items():
         made.command(name=name, help=recipe.help)(command(recipe))
+    made.command()(join)
     made.command()(plus)
     made.command()(reference)
     return made

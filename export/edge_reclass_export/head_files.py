@@ -144,7 +144,10 @@ def agreed_genres(head: TrainedHead, given: Sequence[str]) -> list[str]:
         CheckpointError: both do, and differ; or the number of names is not the number of classes.
     """
     if head.genres is not None and given and list(given) != list(head.genres):
-        raise CheckpointError(f"{head.path}: its classes are {list(head.genres)}, expected {list(given)}")
+        raise CheckpointError(
+            f"{head.path}: its classes are {list(head.genres)}, expected {list(given)}; say with --map FILE what they"
+            " are there"
+        )
     names = list(head.genres or given)
     if not names:
         raise UsageError(

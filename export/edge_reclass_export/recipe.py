@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edge_reclass_export.bundle_writer import BundleChange, StageHead
     from edge_reclass_export.exported import ExportedEncoder
     from edge_reclass_export.head_files import HeadOptions
+    from edge_reclass_export.own_genres import OwnGenres
 
 Activation: TypeAlias = Annotated[
     str | None,
@@ -46,7 +47,13 @@ _Bundle: TypeAlias = Annotated[
 _Head: TypeAlias = Annotated[
     Path | None, typer.Option(help="Head of the stage: .onnx, .npz, .skops, or a torch or safetensors checkpoint.")
 ]
-_Genres: TypeAlias = Annotated[str, typer.Option(help="Names of the head's classes, A,B,...; for a new bundle.")]
+_Genres: TypeAlias = Annotated[str, typer.Option(help="The bundle's genres, A,B,...; for a new bundle.")]
+GenreMapFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file for a head whose genres are not the bundle's: genres, and map from each to the bundle's."
+    ),
+]
 _Excerpt: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -189,6 +196,7 @@ def encoder_recipe(
         **({"output": (_Output, None)} if output else {}),
         "stage": (Annotated[str if stage else str | None, typer.Option(help=stage_help)], stage),
         "genres": (_Genres, ""),
+        "map": (GenreMapFile, None),
         **({"excerpt": (_Excerpt, None)} if excerpt else {}),
         **({"reference_audio": (_ReferenceAudio, None)} if reference_audio else {}),
         "activation": (Activation, None),
@@ -220,8 +228,8 @@ def _declare(plan: Callable[..., Planned], kinds: Mapping[str, tuple[Any, Any]])
 def _require_place(options: Mapping[str, Any], output: bool) -> None:
     if (options["output"] is None) == (options["bundle"] is None):
         raise UsageError(f"say where to: {'either --output FILE or ' if output else ''}--bundle DIR")
-    if options["bundle"] is None and (options["head"] is not None or options["stage"] is not None or options["genres"]):
-        raise UsageError("--head, --stage and --genres need --bundle DIR")
+    if options["bundle"] is None and any(options[key] for key in ("head", "stage", "genres", "map")):
+        raise UsageError("--head, --stage, --genres and --map need --bundle DIR")
 
 
 def _to_file(name: str, found: EncoderPlan, output: Path) -> Planned:
@@ -259,13 +267,17 @@ def _into_bundle(found: EncoderPlan, options: Mapping[str, Any], layer_mix: bool
     from edge_reclass_export.excerpt_option import choose_excerpt
     from edge_reclass_export.head_files import parse_head_options
     from edge_reclass_export.own_audio import read_windows, with_own_audio
+    from edge_reclass_export.own_genres import read_own_genres
 
     bundle, file, stage = options["bundle"], options["head"], options["stage"] or found.stage
     names, audio = split_genres(options["genres"]), options["reference_audio"] or []
+    if options["map"] is not None and file is None:
+        raise UsageError("--map says what the genres of a head are: give the head with --head")
+    own = None if options["map"] is None else read_own_genres(options["map"])
     head_options = parse_head_options(options["activation"], options["head_layers"])
     check_bundle(bundle, stage, genres=names, dim=found.dim, new_head=file is not None or found.untrained)
     excerpt = choose_excerpt(options["excerpt"], found.excerpt, bundle, stage)
-    head = _head(bundle, file, found, names, head_options)
+    head = _head(bundle, file, found, names, head_options, own)
     mix = head.mix if head is not None else {}
     if mix and not layer_mix:
         raise CheckpointError(f"{file}: it has weights of hidden states ({', '.join(mix)}), which only MERT takes")
@@ -275,14 +287,19 @@ def _into_bundle(found: EncoderPlan, options: Mapping[str, Any], layer_mix: bool
 
     def run(root: Path, progress: Progress) -> BundleChange:
         encoder = with_own_audio(export(progress), audio, windows)
-        content, known = (head.content, head.source) if head is not None else (None, None)
-        return put_encoder(root, encoder, stage=stage, head=content, head_source=known, genres=classes, excerpt=excerpt)
+        new = {} if head is None else {"head": head.content, "head_source": head.source, "own": head.own}
+        return put_encoder(root, encoder, stage=stage, genres=classes, excerpt=excerpt, **new)
 
     return Planned(stage, classes, head is not None, run)
 
 
 def _head(
-    bundle: Path, file: Path | None, found: EncoderPlan, genres: Sequence[str], options: HeadOptions
+    bundle: Path,
+    file: Path | None,
+    found: EncoderPlan,
+    genres: Sequence[str],
+    options: HeadOptions,
+    own: OwnGenres | None,
 ) -> StageHead | None:
     """The head in ``file``, checked for the encoder; else an untrained one where the encoder is, else None."""
     from edge_reclass.bundle import MANIFEST, load
@@ -290,7 +307,7 @@ def _head(
     from edge_reclass_export.heads import random_head
 
     if file is not None:
-        head = stage_head(bundle, file, found.dim, genres, options)
+        head = stage_head(bundle, file, found.dim, genres, options, own)
         for line in head.said:
             say(line)
         return head

@@ -7,13 +7,13 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import bundles
 import numpy as np
 import pytest
-import synth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bundles
+import synth
 from edge_reclass import Cascade
 from edge_reclass.bundle import HeadEntry, load, manifest_text
 from edge_reclass.bundle.manifest import validate

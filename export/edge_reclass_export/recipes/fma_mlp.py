@@ -10,6 +10,7 @@ import typer
 from edge_reclass_export.engine.report import say
 from edge_reclass_export.recipe import (
     Activation,
+    GenreMapFile,
     HeadLayers,
     Planned,
     Recipe,
@@ -38,7 +39,10 @@ def _plan(
             " package computes them), or auto (as the scaler shows)."
         ),
     ] = "auto",
-    genres: Annotated[str, typer.Option(help="Names of the head's classes, A,B,..., where CHECKPOINT has none.")] = "",
+    genres: Annotated[
+        str, typer.Option(help="Names of the head's classes, A,B,..., where CHECKPOINT has none; the bundle's.")
+    ] = "",
+    map: GenreMapFile = None,
     stage: Annotated[str, typer.Option(help="Name of the bundle's stage.")] = "fma",
     excerpt: Annotated[
         str | None,
@@ -54,6 +58,7 @@ def _plan(
     need("onnx", "torch", "safetensors")
     from edge_reclass_export.bundle_writer import check_bundle
     from edge_reclass_export.head_files import parse_head_options
+    from edge_reclass_export.own_genres import read_own_genres
     from edge_reclass_export.recipes.fma_mlp_model import FEATURES
     from edge_reclass_export.recipes.fma_mlp_stage import parse_rate, read_fma_mlp
 
@@ -67,6 +72,7 @@ def _plan(
         genres=names,
         excerpt=excerpt,
         rate=parse_rate(rate),
+        own=None if map is None else read_own_genres(map),
         options=parse_head_options(activation, head_layers),
     )
     for line in read.head.said:

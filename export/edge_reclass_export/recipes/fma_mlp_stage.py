@@ -20,6 +20,7 @@ from edge_reclass_export.excerpt_option import choose_excerpt
 from edge_reclass_export.head_files import HeadOptions, TrainedHead, agreed_genres, head_notice, read_trained_head
 from edge_reclass_export.heads import head_answer, head_interface
 from edge_reclass_export.onnx_writer import model_bytes
+from edge_reclass_export.own_genres import OwnGenres, check_own_genres
 from edge_reclass_export.parity import SEED, require_parity, run_graph
 from edge_reclass_export.recipes.fma_mlp_model import (
     RMSE_COLUMNS,
@@ -55,10 +56,11 @@ class FmaMlp:
     Attributes:
         head: as the file has it.
         scale: of the features that it was trained on.
-        genres: names of its classes.
+        genres: the bundle's, which are the names of its classes unless it has its own.
         stage: name of the stage.
         excerpt: text of ``--excerpt``, if any.
         rate: at which the features are computed.
+        own: genres of the head, where they are not the bundle's.
     """
 
     head: TrainedHead
@@ -67,6 +69,7 @@ class FmaMlp:
     stage: str
     excerpt: str | None
     rate: int | Literal["native"]
+    own: OwnGenres | None = None
 
     def put(self, root: Path) -> BundleChange:
         """Put the head and its stage into the bundle ``root``; the change's notes say on which features it stands.
@@ -86,10 +89,11 @@ class FmaMlp:
         default = ExcerptEntry(full=True) if scale.features == "fma-csv" else None
         before = _features_before(root, stage)
         rescaled = self.excerpt is None and before is not None and before != scale.features
+        entry_head = HeadEntry(file=f"heads/{stage}.onnx", inputs=[stage])
         entry = StageEntry(
             name=stage,
             encoder=Fma518Entry(rate=self.rate),
-            head=HeadEntry(file=f"heads/{stage}.onnx", inputs=[stage]),
+            head=entry_head if self.own is None else self.own.enter(entry_head),
             excerpt=default if rescaled else choose_excerpt(self.excerpt, default, root, stage),
         )
         change = put_stage(
@@ -120,10 +124,12 @@ def read_fma_mlp(
     excerpt: str | None = None,
     rate: int | Literal["native"] = RATE,
     options: HeadOptions | None = None,
+    own: OwnGenres | None = None,
 ) -> FmaMlp:
     """Read and check a head for the bundle ``root``.
 
-    ``genres`` name the classes where neither checkpoint nor bundle does. ``excerpt`` is the text of ``--excerpt``.
+    ``genres`` name the classes where neither checkpoint nor bundle does; where the head has its ``own``, they are those
+    of a new bundle. ``excerpt`` is the text of ``--excerpt``.
 
     Raises:
         UsageError: a file cannot be read, the scale of the features or the classes' names are missing.
@@ -137,8 +143,12 @@ def read_fma_mlp(
         raise CheckpointError(
             f"{checkpoint}: it has weights of hidden states ({', '.join(head.mix)}), which only MERT takes"
         )
-    names = agreed_genres(head, genres or _bundle_genres(root))
-    return FmaMlp(head, scale, names, stage, excerpt, rate)
+    names = list(genres or _bundle_genres(root))
+    if own is None:
+        names = agreed_genres(head, names)
+    else:
+        own = check_own_genres(own, agreed_genres(head, own.genres or ()), names, f"--map for {checkpoint}")
+    return FmaMlp(head, scale, names, stage, excerpt, rate, own)
 
 
 def _features_before(root: Path, stage: str) -> str | None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_reclass import Bundle
 from edge_reclass.cascade import genre_map
+from edge_reclass_export.own_genres import same_genres
 from edge_reclass_export.parity import run_graph
 from edge_reclass_learn.fit.judging import Said
 from edge_reclass_learn.fit.policies import Answers
 from edge_reclass_learn.hearing.examples import Example, rows
 from edge_reclass_learn.hearing.listening import Listening
+
+__all__ = ["Gain", "base_answers", "gain", "range_given", "same_genres"]
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,3 @@ def range_given(heard: Listening, stage: str, inputs: Sequence[str]) -> tuple[tu
     number = max((i for i, step in enumerate(policy.steps) if step.after == stage), default=None)
     found = dict(heard.fullest(stage) if number is None else heard.given(policy, number))
     return tuple((name, found[name]) for name in inputs)
-
-
-def same_genres(theirs: Sequence[str], ours: Sequence[str]) -> Mapping[str, str]:
-    """Our name of each genre that they have too; letters and digits decide (``hiphop`` is ``Hip-Hop``)."""
-    known = {_plain(genre): genre for genre in ours}
-    return {genre: known[_plain(genre)] for genre in theirs if _plain(genre) in known}
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[\W_]+", "", text).casefold()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from edge_reclass_learn.answers import Answers, Heard, Said, StageFacts, TrackAnswers
 
@@ -74,3 +75,25 @@ def random_answers(
             parts[name] = heard(said(0, None, 0.1), of=of) if silent else heard(*answers, of=of)
         made.append(track(i, parts, label=f"G{truth}"))
     return record(facts, made, genres=[f"G{g}" for g in range(genres)])
+
+
+def with_own_genres(answers: Answers, stages: Sequence[str]) -> Answers:
+    """As if the heads of ``stages`` did not know the last genre, and abstained in every fourth track of that genre."""
+    last = answers.genres[-1]
+    facts = [replace(one, says=answers.genres[:-1]) if one.name in stages else one for one in answers.stages]
+    tracks = []
+    for number, one in enumerate(answers.tracks):
+        abstains = one.label == last and number % 4 == 0
+        changed = {name: _without_last(h, abstains) if name in stages else h for name, h in one.stages.items()}
+        tracks.append(replace(one, stages=changed))
+    return replace(answers, stages=facts, tracks=tracks)
+
+
+def _without_last(heard: Heard, abstains: bool) -> Heard:
+    made = []
+    for one in heard.said:
+        if one.probabilities is not None:
+            kept = np.array([*one.probabilities[:-1], 0.0])
+            one = replace(one, probabilities=(kept / kept.sum()).tolist(), abstains=abstains)
+        made.append(one)
+    return replace(heard, said=made)

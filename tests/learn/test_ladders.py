@@ -13,8 +13,8 @@ from edge_reclass.errors import UsageError
 from edge_reclass_learn.answers import Answers, Costs, StageFacts
 from edge_reclass_learn.ladders import Sayings, ladder, orders
 from edge_reclass_learn.proposal import Goal, judged, propose
-from edge_reclass_learn.replaying import NEVER, everything, replay
-from learn_answers import heard, random_answers, record, said, sure, track
+from edge_reclass_learn.replaying import NEVER, NOTHING, everything, replay
+from learn_answers import heard, random_answers, record, said, sure, track, with_own_genres
 
 GRID = (0.5, 0.7, 0.9)
 
@@ -56,6 +56,21 @@ def test_every_candidate_says_and_costs_what_the_core_does_step_by_step(vote: st
             steps = [(one.steps[s].after, one.steps[s].windows) for s in where]
             heard = [stop is not None for stop in again.stops]
             assert [s for s, h in zip(steps, heard, strict=True) if h] == [s for s in again.stops if s is not None]
+
+
+@pytest.mark.parametrize("least", [None, 0.0])
+def test_stages_that_know_some_genres_and_abstain_are_replayed_as_the_core_weighs_them(least: float | None) -> None:
+    answers = with_own_genres(random_answers(60, {"a": 1, "b": 2, "c": 4}, hostile=True, seed=3), "bc")
+    answers = record(answers.stages, answers.tracks, genres=answers.genres, min_confidence=least)
+    found, _ = all_ladders(answers, full_policy("abc"))
+    random, said = np.random.default_rng(0), 0
+    for one in found:
+        choice = random.integers(0, len(GRID) + 1, len(one.steps) - 1)
+        again = replay(answers, one.policy("candidate", choice))
+        where = one.where(choice[None])[0]
+        assert (one.genre[where, np.arange(len(where))] == again.genre).all()
+        said += int((again.genre == NOTHING).sum())
+    assert said > 0 or least == 0.0, "some tracks are of no genre that a stage knows"
 
 
 @pytest.mark.parametrize("seed", [0, 4, 9])  # a plain descent misses the best of these

@@ -21,9 +21,13 @@ from command import run
 from edge_reclass import Cascade
 from edge_reclass.bundle import load
 from edge_reclass.library import State
+from edge_reclass_learn.data.labelled import read_data
 from edge_reclass_learn.fit import judging
 from edge_reclass_learn.fit.fitting import Options, fit_bundle
+from edge_reclass_learn.fit.gain import base_answers
 from edge_reclass_learn.hearing import hear
+from edge_reclass_learn.hearing.gather import gather
+from edge_reclass_learn.hearing.listening import listening
 from edge_reclass_learn.hearing.memory import FILE as MEMORY
 
 SECRET = "Band 2"
@@ -214,6 +218,59 @@ def test_the_genres_of_the_base_can_be_kept(place: Path, tmp_path: Path) -> None
     done = run("fit", tmp_path / "music", "-o", tmp_path / "more", *arguments)
     assert done.returncode == 0, done.stderr
     assert load(tmp_path / "more").manifest.genres == [*made.GENRES, "Siren"], "dro-ne is Drone"
+
+
+@pytest.fixture
+def own(place: Path, tmp_path: Path) -> Path:
+    """The base, whose second head has four genres of its own."""
+    root = shutil.copytree(place / "base", tmp_path / "own")
+    mapping = {"a": "Alpha", "b": "Beta", "both": {"Alpha": 0.5, "Beta": 0.5}, "none": None}
+    stages = bundles.read_manifest(root)["stages"]
+    stages[1]["head"] |= {"genres": list(mapping), "map": mapping, "temperature": 0.5}
+    bundles.edit_manifest(root, stages=stages)
+    for name, width, classes in (("low", made.PARTS, 3), ("high", 2 * made.PARTS, 4)):
+        kernel = np.random.default_rng(classes).normal(0, 0.1, (width, classes)).astype(np.float32)
+        node = bundles.helper.make_node("MatMul", ["features", "W"], ["logits"])
+        shape = ("features", width), ("logits", classes)
+        bundles.write_graph(root / f"heads/{name}.onnx", *shape, [node], {"W": kernel})
+    bundles.rehash(root)
+    return root
+
+
+def test_a_base_whose_heads_have_own_genres_gives_heads_over_the_new_ones(
+    place: Path, own: Path, tmp_path: Path
+) -> None:
+    cache = shutil.copy(place / "new.cache", tmp_path / "new.cache")
+    done = run("fit", place / "music", "-o", tmp_path / "new", "--bundle", own, "--cache", cache, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    manifest = load(tmp_path / "new").manifest
+    assert manifest.genres == list(made.GENRES)
+    assert all(stage.head.genres is None and stage.head.map is None for stage in manifest.stages)
+    with Cascade.open(tmp_path / "new") as cascade:
+        assert cascade.classify(next((place / "music" / "Drone").rglob("*.wav"))).genre == "Drone"
+
+
+def test_what_a_base_with_own_genres_says_is_what_its_cascade_says(place: Path, own: Path, tmp_path: Path) -> None:
+    bundle = load(own)
+    heard = listening(bundle)
+    tracks = read_data(place / "music").tracks
+    cache = Path(shutil.copy(place / "new.cache", tmp_path / "new.cache"))
+    gathered = gather(bundle, heard, tracks, [], cache, 1, lambda _: None)
+    answers = base_answers(bundle, heard, gathered.examples)
+    assert answers.probabilities("high").shape == (len(tracks), 3)
+    seen = set()
+    for name, policy in heard.policies.items():
+        numbers = answers.genres(policy)
+        with Cascade.open(own, policy=name) as cascade:
+            for example, number, (decision, _) in zip(
+                gathered.examples, numbers, answers.decide(policy, sure=True), strict=True
+            ):
+                verdict = cascade.classify(example.name)
+                assert verdict.top[0].genre == bundle.manifest.genres[number]
+                assert verdict.confidence == pytest.approx(decision.confidence, abs=1e-4)
+                assert verdict.reason_code == decision.code
+                seen |= {stage.abstains for stage in verdict.stages}
+    assert seen == {True, False}
 
 
 def test_refusals(place: Path, corrected: Path, tmp_path: Path) -> None:

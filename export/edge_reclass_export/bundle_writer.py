@@ -155,8 +155,8 @@ def put_encoder(
     if head is not None:
         known = head_source
         contents[f"heads/{name}.onnx"] = head
-        head_entry: HeadEntry | None = HeadEntry(file=f"heads/{name}.onnx", inputs=[name])
-        head_entry = head_entry if own is None else own.enter(head_entry)
+        new_head = HeadEntry(file=f"heads/{name}.onnx", inputs=[name])
+        head_entry: HeadEntry | None = new_head if own is None else own.enter(new_head)
     else:
         old_stage = _stage(before, name)
         head_entry = _kept_head(root, encoder.dim, name, old_stage, classes) if old_stage is not None else None

@@ -287,8 +287,8 @@ def _into_bundle(found: EncoderPlan, options: Mapping[str, Any], layer_mix: bool
 
     def run(root: Path, progress: Progress) -> BundleChange:
         encoder = with_own_audio(export(progress), audio, windows)
-        new = {} if head is None else {"head": head.content, "head_source": head.source, "own": head.own}
-        return put_encoder(root, encoder, stage=stage, genres=classes, excerpt=excerpt, **new)
+        put = functools.partial(put_encoder, root, encoder, stage=stage, genres=classes, excerpt=excerpt)
+        return put() if head is None else put(head=head.content, head_source=head.source, own=head.own)
 
     return Planned(stage, classes, head is not None, run)
 

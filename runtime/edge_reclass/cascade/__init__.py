@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from edge_reclass.cascade.answers import StageAnswer, StepAnswer
 from edge_reclass.cascade.cascade import Cascade
-from edge_reclass.cascade.genre_map import GenreMap, genre_map
 from edge_reclass.cascade.opening import SharedModel, load_bundle, open_model
+from edge_reclass.cascade.own_genres import GenreMap, genre_map
 from edge_reclass.cascade.plan import (
     DEFAULT_BATCH,
     Options,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_reclass.audio import MAX_RATE, MIN_RATE, ExcerptSpec, decode_seconds
 from edge_reclass.bundle import Bundle, BundleFile, EncoderEntry, ExcerptEntry, StageEntry, StepEntry
-from edge_reclass.cascade.genre_map import GenreMap, genre_map
+from edge_reclass.cascade.own_genres import GenreMap, genre_map
 from edge_reclass.cascade.policy import PRESETS, Policy, Step, check, preset
 from edge_reclass.cascade.windowing import count_windows
 from edge_reclass.engines import GraphChoice

@@ -54,5 +54,5 @@ def readable(text: str) -> str:
 
 def short(text: str, length: int) -> str:
     """``text`` made readable, on one line, cut to ``length`` characters."""
-    line = " ".join(readable(text).split())
+    line = readable(text).replace("\n", " ").strip(" ")
     return line if len(line) <= length else f"{line[: length - 1]}…"

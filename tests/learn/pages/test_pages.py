@@ -133,4 +133,4 @@ def test_numbers_and_names_for_people() -> None:
         "100\u00a0%",
     ]
     assert readable("a\u2028b\x00\n") == "a\\u2028b\\x00\n"
-    assert short("one\n two three", 8) == "one two…" and short("abc", 3) == "abc"
+    assert short(" one\ntwo three", 8) == "one two…" and short("abc", 3) == "abc"

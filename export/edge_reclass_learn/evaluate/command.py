@@ -45,6 +45,17 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="List what each bundle says of each track.", metavar="FILE.csv")
     ] = None,
+    sample: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Tracks that the real cascade classifies, to time it and to compare precisions and devices; 0: none.",
+        ),
+    ] = 50,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Compare it with the CPU on the sample; may be repeated.", metavar="cuda|tensorrt"),
+    ] = None,
     folds: Annotated[int, typer.Option(min=2, max=20, help="Of the cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of folds and intervals.")] = 0,
     cache: Annotated[
@@ -71,6 +82,7 @@ def evaluate(
     from edge_reclass_learn.evaluate.screen import screen
 
     mode = one_of("--cross-validate", cross_validate, CROSS_VALIDATE)
+    devices = [one_of("--device", one, ("cuda", "tensorrt", "cpu")) for one in dict.fromkeys(device or ())]
     if not data.exists():
         raise UsageError(f"{data}: there is no such folder or file")
     if output is None and cache is None:
@@ -79,7 +91,17 @@ def evaluate(
     if place is None:
         raise AssertionError("one of the two is given")
     progress = Progress()
-    found = evaluated(bundles, data, Options(place, policy, mode, folds, seed, threads), progress)
+    options = Options(
+        cache=place,
+        policy=policy,
+        cross_validate=mode,
+        folds=folds,
+        seed=seed,
+        threads=threads,
+        sample=sample,
+        devices=[one for one in devices if one != "cpu"],
+    )
+    found = evaluated(bundles, data, options, progress)
     progress.done()
     for line in screen(found.record):
         print(line)

@@ -332,5 +332,8 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
     empty = tmp_path / "state"
     run("classify", other / "Loop", "--bundle", new, "--state", empty, "--workers", 0)
     assert "nobody has said of a track what it is" in refused(new, "--data", empty)
+    (tmp_path / "file").write_text("precious")
+    done = called(place, new, "--data", other, "-o", tmp_path / "file")
+    assert done.returncode == 2 and "expected a folder or nothing" in done.stderr
     done = run("evaluate", new, "--data", other)
     assert done.returncode == 2 and "--cache FILE" in done.stderr

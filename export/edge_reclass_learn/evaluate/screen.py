@@ -38,7 +38,7 @@ def _bundle(one: Judgement) -> Iterator[str]:
     rows = [
         ["accuracy", *_shown(one.accuracy)],
         ["mean over the genres", *_shown(one.balanced)],
-        ["macro F1", *_shown(one.macro_f1)],
+        ["macro F1", *_plain(one.macro_f1)],
         ["genre among the first three", *_shown(one.top3)],
     ]
     if one.unsure:
@@ -111,3 +111,7 @@ def _agreement(one: Agreement) -> str:
 
 def _shown(figure: Figure) -> tuple[str, str]:
     return f"{figure.value:.1%}", f"{figure.low:.1%} to {figure.high:.1%}"
+
+
+def _plain(figure: Figure) -> tuple[str, str]:
+    return f"{figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}"

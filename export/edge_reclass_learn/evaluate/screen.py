@@ -74,7 +74,9 @@ def _bundle(one: Judgement) -> Iterator[str]:
         ]
         for step in one.funnel
     ]
-    yield table(["step of the cascade", "reach it", "stop there", "unsure", "accuracy", "95 % interval", "time"], steps)
+    timed = ["time"] if any(step.milliseconds is not None for step in one.funnel) else []
+    header = ["step of the cascade", "reach it", "stop there", "unsure", "accuracy", "95 % interval", *timed]
+    yield table(header, [step[: len(header)] for step in steps])
     yield ""
     for by in one.breakdowns:
         parts = [f"{printable(part.value)} {part.accuracy.value:.0%} of {part.tracks}" for part in by.slices]

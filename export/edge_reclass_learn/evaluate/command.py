@@ -21,7 +21,12 @@ RECORD, PAGE = "record.json", "page.html"
 
 
 def evaluate(
-    bundles: Annotated[list[Path], typer.Argument(help="Folders of bundles.", metavar="BUNDLE...")],
+    bundles: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of bundles; starter is the embedded one, where there is no such folder.", metavar="BUNDLE..."
+        ),
+    ],
     data: Annotated[
         Path,
         typer.Option(
@@ -45,6 +50,17 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="List what each bundle says of each track.", metavar="FILE.csv")
     ] = None,
+    sample: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Tracks that the real cascade classifies, to time it and to compare precisions and devices; 0: none.",
+        ),
+    ] = 50,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Compare it with the CPU on the sample; may be repeated.", metavar="cuda|tensorrt"),
+    ] = None,
     folds: Annotated[int, typer.Option(min=2, max=20, help="Of the cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of folds and intervals.")] = 0,
     cache: Annotated[
@@ -62,33 +78,56 @@ def evaluate(
 
     Exit codes: 0 good, 2 the data or a path cannot be used, 4 a bundle is invalid, 5 ONNX Runtime is missing.
     """
+    from edge_reclass.bundle import starter_path
     from edge_reclass_export.recipe import need, one_of
 
     need("sklearn", "onnx", "scipy", "matplotlib", extra="evaluate")
     from edge_reclass_learn.evaluate.evaluating import evaluate as evaluated
     from edge_reclass_learn.evaluate.gathering import CROSS_VALIDATE, Options
+    from edge_reclass_learn.evaluate.page import write_page
     from edge_reclass_learn.evaluate.record import save
     from edge_reclass_learn.evaluate.screen import screen
 
     mode = one_of("--cross-validate", cross_validate, CROSS_VALIDATE)
+    devices = [one_of("--device", one, ("cuda", "tensorrt", "cpu")) for one in dict.fromkeys(device or ())]
     if not data.exists():
         raise UsageError(f"{data}: there is no such folder or file")
-    if output is None and cache is None:
-        raise UsageError("name a folder for the record (-o FOLDER), or a file that keeps what was heard (--cache FILE)")
-    place = cache if cache is not None or output is None else output / "cache"
-    if place is None:
-        raise AssertionError("one of the two is given")
+    if cache is None:
+        if output is None:
+            raise UsageError(
+                "name a folder for the record (-o FOLDER), or a file that keeps what was heard (--cache FILE)"
+            )
+        cache = output / "cache"
+    if output is not None and output.exists() and not output.is_dir():
+        raise UsageError(f"{output}: expected a folder or nothing, got something else; name another one with -o")
     progress = Progress()
-    found = evaluated(bundles, data, Options(place, policy, mode, folds, seed, threads), progress)
+    options = Options(
+        cache=cache,
+        policy=policy,
+        cross_validate=mode,
+        folds=folds,
+        seed=seed,
+        threads=threads,
+        sample=sample,
+        devices=[one for one in devices if one != "cpu"],
+    )
+    roots = [starter_path() if str(path) == "starter" and not path.exists() else path for path in bundles]
+    found = evaluated(roots, data, options, progress)
     progress.done()
     for line in screen(found.record):
         print(line)
     if predictions is not None:
         _list(predictions, found.answered)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{output}: cannot be made ({error.strerror or error}); name another one with -o"
+            ) from error
         save(found.record, output / RECORD)
-        print(f"\ndone in {progress.seconds:.0f} s: {output / RECORD}")
+        write_page(found.record, output / PAGE)
+        print(f"\ndone in {progress.seconds:.0f} s: {output / PAGE} and {output / RECORD}")
 
 
 def _list(path: Path, answered: Sequence[Answered]) -> None:
@@ -99,7 +138,7 @@ def _list(path: Path, answered: Sequence[Answered]) -> None:
         writer.writerow(["bundle", "path", "genre", "said", "confidence", "unsure", "stage"])
         for one in answered:
             names, verdicts = one.bundle.manifest.genres, one.verdicts
-            for row, example in enumerate(one.examples):
+            for row, example in sorted(enumerate(one.examples), key=lambda pair: pair[1].name):
                 writer.writerow(
                     [
                         one.name,

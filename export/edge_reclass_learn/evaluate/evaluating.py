@@ -19,6 +19,7 @@ from edge_reclass_learn.evaluate.comparing import compare
 from edge_reclass_learn.evaluate.gathering import Listener, Options, Say, listeners
 from edge_reclass_learn.evaluate.measuring import Answered, judgement
 from edge_reclass_learn.evaluate.record import Comparison, DataFacts, GenreTracks, Record
+from edge_reclass_learn.evaluate.running import Ran, run
 from edge_reclass_learn.evaluate.verdicts import as_it_is, cross_validated, some_of, spread
 from edge_reclass_learn.fit.doubts import baselines, source_warnings
 from edge_reclass_learn.fit.fitting import MIN_GROUPS, MIN_TRACKS, range_inputs
@@ -53,7 +54,11 @@ def evaluate(paths: Sequence[Path], data: Path, options: Options, say: Say) -> E
     heard = listeners(paths, data, options, say)
     first = heard[0]
     answered = [_answered(one, data, options, say) for one in heard]
-    judgements = [judgement(one, seed=options.seed, draws=options.draws) for one in answered]
+    ran = [_run(one, options, say) for one in answered]
+    judgements = [
+        judgement(one, its.milliseconds, seed=options.seed, draws=options.draws)
+        for one, its in zip(answered, ran, strict=True)
+    ]
     compared = [_compared(answered[0], one, options) for one in answered[1:]]
     examples = list(first.examples.values())
     genres = Counter(example.genre for example in examples)
@@ -71,6 +76,7 @@ def evaluate(paths: Sequence[Path], data: Path, options: Options, say: Say) -> E
         draws=options.draws,
         bundles=judgements,
         comparisons=[one for one in compared if one is not None],
+        agreements=[agreement for its in ran for agreement in its.agreements],
         warnings=_warnings(answered),
     )
     return Evaluated(record, answered)
@@ -118,6 +124,16 @@ def _answered(one: Listener, data: Path, options: Options, say: Say) -> Answered
         known=known,
         missing=[GenreTracks(genre=genre, tracks=n) for genre, n in sorted(others.items())],
     )
+
+
+def _run(one: Answered, options: Options, say: Say) -> Ran:
+    """The real cascade on some of the tracks, from all over the data."""
+    tracks = [path for example in one.examples if (path := Path(example.name)).is_file()]
+    if not options.sample or not tracks:
+        return Ran([], {})
+    places = np.unique(np.linspace(0, len(tracks) - 1, min(options.sample, len(tracks))).round().astype(int))
+    some = [tracks[place] for place in places.tolist()]
+    return run(one.name, one.bundle, one.policy, some, options.devices, options.threads, say)
 
 
 def _dealt(examples: Sequence[Example], names: Sequence[str], options: Options) -> NDArray[np.intp]:

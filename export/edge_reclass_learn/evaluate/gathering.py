@@ -36,6 +36,9 @@ class Options:
     cross_validate: whether new heads are judged in place of the bundle's; auto: where it was fitted on the tracks
     folds, seed: how tracks are dealt
     threads: of the encoders; None: all CPUs
+    draws: of each bootstrap
+    sample: tracks that the real cascade classifies; 0: none
+    devices: on which it does, beside the CPU
     """
 
     cache: Path
@@ -45,6 +48,8 @@ class Options:
     seed: int = 0
     threads: int | None = None
     draws: int = DRAWS
+    sample: int = 0
+    devices: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ def _listener(name: str, bundle: Bundle, data: Path, options: Options, say: Say)
     known = {given[i].name for i in found.in_base}
     known |= {one.name for one in given if same_data or (one.sound and short(one.sound) in sounds)}
     mixed = isinstance(told, dict) and bool(told.get("remembered_tracks"))
-    remembered = [example for example in found.examples if example.remembered] if mixed else []
+    here = {one.group for one in given}  # what is remembered of these tracks would be heard twice
+    remembered = [e for e in found.examples if e.remembered and e.group not in here] if mixed else []
     return Listener(
         name=name,
         bundle=bundle,
@@ -136,8 +142,7 @@ def _in_groups(listeners: Sequence[Listener]) -> list[Listener]:
     groups = dict(zip(names, group(belongs, []), strict=True))
     found = []
     for one in listeners:
-        now = {one.examples[n].group: groups[n] for n in names}
-        remembered = [replace(e, group=now.get(e.group, f"remembered {e.group}")) for e in one.remembered]
+        remembered = [replace(e, group=f"remembered {e.group}") for e in one.remembered]
         examples = {n: replace(one.examples[n], group=groups[n]) for n in names}
         found.append(replace(one, examples=examples, remembered=remembered, known=one.known & set(names)))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,8 +63,8 @@ class Answered:
         return np.asarray(self.verdicts.genre == self.labels)
 
 
-def judgement(one: Answered, *, seed: int, draws: int) -> Judgement:
-    """All figures of one bundle."""
+def judgement(one: Answered, milliseconds: Mapping[int, float], *, seed: int, draws: int) -> Judgement:
+    """All figures of one bundle. ``milliseconds``: measured, of a track that stops at a step, by the step's number."""
     names, labels, verdicts = one.bundle.manifest.genres, one.labels, one.verdicts
     groups = [example.group for example in one.examples]
     found = worth(labels, verdicts.genre, groups, len(names), seed=seed, draws=draws)
@@ -91,7 +91,7 @@ def judgement(one: Answered, *, seed: int, draws: int) -> Judgement:
         confusion=confusion(names, labels, verdicts),
         calibration=calibration(labels, verdicts),
         risk_coverage=risk_coverage(labels, verdicts, one.bundle.manifest.min_confidence),
-        funnel=funnel(labels, verdicts, one.policy, thresholds=one.dealt is None),
+        funnel=funnel(labels, verdicts, one.policy, milliseconds, thresholds=one.dealt is None),
         breakdowns=breakdowns(one.examples, one.right),
     )
 
@@ -181,8 +181,13 @@ def risk_coverage(labels: Numbers, verdicts: Verdicts, min_confidence: float | N
     )
 
 
-def funnel(labels: Numbers, verdicts: Verdicts, policy: Policy, *, thresholds: bool) -> list[ExitStep]:
-    """How many tracks come to each step and stop there; ``thresholds``: those of ``policy`` are those that decided."""
+def funnel(
+    labels: Numbers, verdicts: Verdicts, policy: Policy, milliseconds: Mapping[int, float], *, thresholds: bool
+) -> list[ExitStep]:
+    """How many tracks come to each step and stop there.
+
+    ``thresholds``: those of ``policy`` are those that decided. ``milliseconds``: of a track that stops at a step.
+    """
     steps = []
     for number, step in enumerate(policy.steps):
         own = verdicts.step == number
@@ -195,6 +200,7 @@ def funnel(labels: Numbers, verdicts: Verdicts, policy: Policy, *, thresholds: b
                 stopped=int(own.sum()),
                 unsure=int(verdicts.unsure[own].sum()),
                 accuracy=share(int((verdicts.given == labels)[own].sum()), int(own.sum())),
+                milliseconds=milliseconds.get(number),
             )
         )
     return steps

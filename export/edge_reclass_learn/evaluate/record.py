@@ -135,8 +135,10 @@ class RiskCoverage(Plain, frozen=True, kw_only=True):
 class ExitStep(Plain, frozen=True, kw_only=True):
     """A step of the policy: tracks that come to it and that stop there, and what those are worth.
 
-    ``windows``: after so many of the stage's windows; None: all. ``accuracy``: of those that stop, unsure or not; None
-    where none does. ``milliseconds``: mean measured time of a track that stops there; None where it was not measured.
+    ``windows``: after so many of the stage's windows; None: all. ``accept``: the threshold; None at the last step, and
+    where each fold has its own. ``accuracy``: of those that stop, unsure or not; None where none does.
+    ``milliseconds``: median of tracks that stop there, from decoding to the verdict, measured on the CPU with FP32
+    graphs; None where it was not.
     """
 
     stage: str
@@ -229,7 +231,7 @@ class Agreement(Plain, frozen=True, kw_only=True):
     """A bundle's verdicts on a device against those of the CPU at FP32, by the real cascade on the same tracks.
 
     ``precisions``: by stage with a graph. ``same``: verdicts of the same status and genre. ``max_difference``: largest
-    of confidence. Where this machine cannot run it, ``why_not`` says why and the figures are None.
+    of any genre's score. Where this machine cannot run it, ``why_not`` says why and the figures are None.
     """
 
     bundle: str

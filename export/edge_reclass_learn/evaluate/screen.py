@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from edge_reclass.run import printable
 from edge_reclass_export.engine.report import table
-from edge_reclass_learn.evaluate.record import Comparison, Figure, Judgement, Record
+from edge_reclass_learn.evaluate.record import Agreement, Comparison, Figure, Judgement, Record
 
 
 def screen(record: Record) -> Iterator[str]:
@@ -20,6 +20,9 @@ def screen(record: Record) -> Iterator[str]:
     for pair in record.comparisons:
         yield ""
         yield from _pair(pair)
+    if record.agreements:
+        yield ""
+        yield from (_agreement(one) for one in record.agreements)
     if record.warnings:
         yield ""
         yield from record.warnings
@@ -35,7 +38,7 @@ def _bundle(one: Judgement) -> Iterator[str]:
     rows = [
         ["accuracy", *_shown(one.accuracy)],
         ["mean over the genres", *_shown(one.balanced)],
-        ["macro F1", *_shown(one.macro_f1)],
+        ["macro F1", *_plain(one.macro_f1)],
         ["genre among the first three", *_shown(one.top3)],
     ]
     if one.unsure:
@@ -62,15 +65,16 @@ def _bundle(one: Judgement) -> Iterator[str]:
     yield ""
     steps = [
         [
-            step.stage if step.windows is None else f"{step.stage}, {step.windows} windows",
+            step.stage if step.windows is None else f"{step.stage}, {step.windows} window{'s' * (step.windows > 1)}",
             str(step.reached),
             str(step.stopped),
             str(step.unsure),
             *(_shown(step.accuracy) if step.accuracy is not None else ("", "")),
+            f"{step.milliseconds:.0f} ms" if step.milliseconds is not None else "",
         ]
         for step in one.funnel
     ]
-    yield table(["step of the cascade", "reach it", "stop there", "unsure", "accuracy", "95 % interval"], steps)
+    yield table(["step of the cascade", "reach it", "stop there", "unsure", "accuracy", "95 % interval", "time"], steps)
     yield ""
     for by in one.breakdowns:
         parts = [f"{printable(part.value)} {part.accuracy.value:.0%} of {part.tracks}" for part in by.slices]
@@ -92,5 +96,22 @@ def _pair(pair: Comparison) -> Iterator[str]:
     )
 
 
+def _agreement(one: Agreement) -> str:
+    graphs = ", ".join(f"{stage} {precision}" for stage, precision in one.precisions.items())
+    what = f"{printable(one.bundle)} on {one.device}" + (f" ({graphs})" if graphs else "")
+    if one.same is None:
+        return f"{what}: not compared: {printable(one.why_not or '')}"
+    gap = "" if one.max_difference is None else f", scores differ by at most {one.max_difference:.2g}"
+    low, high = one.same.low, one.same.high
+    return (
+        f"{what}: the same verdict as the CPU at FP32 for {one.same.value:.1%} of {one.same.of} tracks ({low:.1%} to"
+        f" {high:.1%}){gap}"
+    )
+
+
 def _shown(figure: Figure) -> tuple[str, str]:
     return f"{figure.value:.1%}", f"{figure.low:.1%} to {figure.high:.1%}"
+
+
+def _plain(figure: Figure) -> tuple[str, str]:
+    return f"{figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}"

@@ -84,6 +84,7 @@ def evaluate(
     need("sklearn", "onnx", "scipy", "matplotlib", extra="evaluate")
     from edge_reclass_learn.evaluate.evaluating import evaluate as evaluated
     from edge_reclass_learn.evaluate.gathering import CROSS_VALIDATE, Options
+    from edge_reclass_learn.evaluate.page import write_page
     from edge_reclass_learn.evaluate.record import save
     from edge_reclass_learn.evaluate.screen import screen
 
@@ -125,7 +126,8 @@ def evaluate(
                 f"{output}: cannot be made ({error.strerror or error}); name another one with -o"
             ) from error
         save(found.record, output / RECORD)
-        print(f"\ndone in {progress.seconds:.0f} s: {output / RECORD}")
+        write_page(found.record, output / PAGE)
+        print(f"\ndone in {progress.seconds:.0f} s: {output / PAGE} and {output / RECORD}")
 
 
 def _list(path: Path, answered: Sequence[Answered]) -> None:

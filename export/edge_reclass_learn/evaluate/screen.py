@@ -38,7 +38,7 @@ def _bundle(one: Judgement) -> Iterator[str]:
     rows = [
         ["accuracy", *_shown(one.accuracy)],
         ["mean over the genres", *_shown(one.balanced)],
-        ["macro F1", *_shown(one.macro_f1)],
+        ["macro F1", *_plain(one.macro_f1)],
         ["genre among the first three", *_shown(one.top3)],
     ]
     if one.unsure:
@@ -74,7 +74,9 @@ def _bundle(one: Judgement) -> Iterator[str]:
         ]
         for step in one.funnel
     ]
-    yield table(["step of the cascade", "reach it", "stop there", "unsure", "accuracy", "95 % interval", "time"], steps)
+    timed = ["time"] if any(step.milliseconds is not None for step in one.funnel) else []
+    header = ["step of the cascade", "reach it", "stop there", "unsure", "accuracy", "95 % interval", *timed]
+    yield table(header, [step[: len(header)] for step in steps])
     yield ""
     for by in one.breakdowns:
         parts = [f"{printable(part.value)} {part.accuracy.value:.0%} of {part.tracks}" for part in by.slices]
@@ -111,3 +113,7 @@ def _agreement(one: Agreement) -> str:
 
 def _shown(figure: Figure) -> tuple[str, str]:
     return f"{figure.value:.1%}", f"{figure.low:.1%} to {figure.high:.1%}"
+
+
+def _plain(figure: Figure) -> tuple[str, str]:
+    return f"{figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}"

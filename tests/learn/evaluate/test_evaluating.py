@@ -283,6 +283,7 @@ def test_the_command_its_record_and_its_list(place: Path, tmp_path: Path) -> Non
     assert "\n".join(screen(record)) in done.stdout
     (figures,) = record.bundles
     assert f"{figures.accuracy.value:.1%}" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["page.html", "record.json"]
     with (tmp_path / "p").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 24 and {row["bundle"] for row in rows} == {"new"}

@@ -245,7 +245,7 @@ def _of_all(record: Record) -> Iterator[Table]:
     )
     yield Table(
         "Agreement of devices with the CPU at FP32",
-        ("bundle", "device", "precisions", ">same verdict", ">largest difference of confidence", "why not"),
+        ("bundle", "device", "precisions", ">same verdict", ">largest difference of a score", "why not"),
         tuple(
             (
                 name(one.bundle),
@@ -263,6 +263,16 @@ def _of_all(record: Record) -> Iterator[Table]:
         "Other approaches on the same folds",
         ("approach", "version", *measured, "note"),
         tuple((name(one.name), name(one.version), *_measured(one), one.note) for one in record.baselines),
+    )
+    yield Table(
+        "What groups of features are worth to an approach",
+        ("approach", "features", ">accuracy without them, in points"),
+        tuple(
+            (name(one.name), name(group), points(-lost))
+            for one in record.baselines
+            for group, lost in (one.importance or {}).items()
+        ),
+        "Features of the group are those of other tracks.",
     )
     yield Table(
         "A linear probe on each encoder, on the same folds",

@@ -171,7 +171,9 @@ def plain_record(seed: int = 0, bundles: int = 2) -> dict[str, Any]:
                 "max_difference": some.share(),
             }
         ],
-        "baselines": [{"name": "most frequent genre", "version": "scikit-learn", **probe}],
+        "baselines": [
+            {"name": "most frequent genre", "version": "scikit-learn", "importance": {"mfcc": some.share()}, **probe}
+        ],
         "encoders": [{"bundle": "mine", "stage": "musicnn", **probe}],
         "warnings": ["warning: few tracks"],
         "kind": records.KIND,

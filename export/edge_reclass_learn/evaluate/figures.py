@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from edge_reclass_learn.evaluate import record as records
 from edge_reclass_learn.evaluate.record import Judgement, Record
 from edge_reclass_learn.evaluate.tables import name, points, share, step_name
-from edge_reclass_learn.pages.drawing import colour, finished, style
+from edge_reclass_learn.pages.drawing import GROUND, colour, finished, style
 from edge_reclass_learn.pages.skeleton import Figure
 from edge_reclass_learn.pages.text import count, number, percent, plain
 
@@ -19,6 +19,10 @@ _WIDTH: Final = 4.3
 """Inches, of which a CSS pixel is drawn for every point at least: so much fits on a phone."""
 _LABEL: Final = 22
 """Characters of a name beside a bar."""
+_LONG: Final = 28
+"""The same where names are longer by nature."""
+_BLANK: Final = {"facecolor": GROUND, "edgecolor": "none", "pad": 1}
+"""Behind a text that would stand on a line."""
 _SLICES: Final = 8
 """Slices of one kind, those of most tracks, that are drawn; the tables have all."""
 _ELSEWHERE: Final = "All its numbers are in the tables below."
@@ -45,10 +49,16 @@ def of_bundle(judged: Judgement, several: bool) -> list[Figure]:
     return found
 
 
-def of_all(record: Record) -> list[Figure]:
-    """What compares bundles, baselines and encoders."""
+def of_comparisons(record: Record) -> list[Figure]:
+    """What compares the bundles."""
     with style():
-        return [*_comparisons(record), *_others(record)]
+        return list(_comparisons(record))
+
+
+def of_others(record: Record) -> list[Figure]:
+    """What other approaches and encoders find."""
+    with style():
+        return list(_others(record))
 
 
 def _genres(judged: Judgement) -> Iterator[Figure]:
@@ -57,7 +67,7 @@ def _genres(judged: Judgement) -> Iterator[Figure]:
         for one in sorted(judged.genres, key=lambda one: -one.recall.value)
     ]
     if rows:
-        lead = "Of the tracks of each genre, the share that is found. Lines are 95 % intervals."
+        lead = "Of the tracks of each genre, the share that is found. Lines are 95\u00a0% intervals."
         yield _dots("Which genres are found", lead, rows)
 
 
@@ -90,7 +100,7 @@ def _comparisons(record: Record) -> Iterator[Figure]:
         axes.plot(100 * found.value, row, "o", color=colour("blue"))
         text = f"{points(found.value)} points, p = {number(one.p, 2)}"
         pair = f"{name(one.b, _LABEL)} against {name(one.a, _LABEL)}"
-        axes.annotate(f"{pair}: {text}", (0, row - 0.3), xycoords=("axes fraction", "data"))
+        axes.annotate(f"{pair}: {text}", (0, row - 0.3), xycoords=("axes fraction", "data"), bbox=_BLANK)
         said.append(f"{pair}: {text}")
     axes.axvline(0, color=colour("grey"), linewidth=1)
     axes.set_ylim(len(pairs) - 0.6, -0.8)
@@ -116,7 +126,7 @@ def _others(record: Record) -> Iterator[Figure]:
         able = [_Row(row.label, row.figure, percent(row.figure.value)) for row in rows if row.figure is not None]
         if able:
             lead = "The share of tracks that each finds on the same folds."
-            yield _dots(title, lead, sorted(able, key=lambda row: -row.figure.value if row.figure else 0.0))
+            yield _dots(title, lead, sorted(able, key=lambda row: -row.figure.value if row.figure else 0.0), _LONG)
 
 
 def _reliability(judged: Judgement) -> Iterator[Figure]:
@@ -211,10 +221,10 @@ def _canvas(rows: float) -> tuple[Canvas, Any]:
     return canvas, canvas.subplots()
 
 
-def _dots(title: str, lead: str, rows: Sequence[_Row]) -> Figure:
+def _dots(title: str, lead: str, rows: Sequence[_Row], length: int = _LABEL) -> Figure:
     """A dot with its interval for each row, its label before it and its text behind."""
     canvas, axes = _canvas(len(rows))
-    labels = [name(row.label, _LABEL) for row in rows]
+    labels = [name(row.label, length) for row in rows]
     # About 5 points for a character: labels, dots and texts share the width.
     canvas.subplots_adjust(left=5 * max(map(len, labels)) / (72 * _WIDTH), right=1 - 70 / (72 * _WIDTH))
     for place, row in enumerate(rows):
@@ -224,7 +234,7 @@ def _dots(title: str, lead: str, rows: Sequence[_Row]) -> Figure:
             axes.axhspan(place - 0.5, place + 0.5, color=colour("grey"), alpha=0.12, linewidth=0)
         axes.plot([row.figure.low, row.figure.high], [place, place], color=colour("blue"), linewidth=2)
         axes.plot(row.figure.value, place, "o", color=colour("blue"), markersize=5, clip_on=False)
-        axes.annotate(row.text, (1.03, place), xycoords=("axes fraction", "data"), va="center", annotation_clip=False)
+        axes.annotate(row.text, (1.05, place), xycoords=("axes fraction", "data"), va="center", annotation_clip=False)
     axes.set_yticks(range(len(rows)), labels)
     for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
         if row.figure is None:

@@ -50,13 +50,13 @@ def page(record: Record) -> str:
     if not record.bundles:
         raise ValueError("a page needs at least one bundle in the record")
     names = " and ".join(dict.fromkeys(name(one.name) for one in record.bundles))
-    compared = figures.of_all(record)
     parts = [
         f"<h1>{text_of(names)}: how well genres are found</h1>",
         f'<section class="answer">{"".join(_answer(record))}</section>',
         warned("Before you believe a number", [text.removeprefix("warning: ") for text in record.warnings]),
-        _pictures(compared),
+        _pictures(figures.of_comparisons(record)),
         *(part for judged in record.bundles for part in _of_bundle(judged, len(record.bundles) > 1)),
+        _pictures(figures.of_others(record)),
         section("All numbers", *map(html, tables.numbers(record))),
         section("Where it comes from", html(tables.facts(record)), _raw(record)),
     ]
@@ -76,8 +76,8 @@ def _sentence(judged: Judgement) -> str:
     found = judged.accuracy
     text = (
         f"<strong>{text_of(name(judged.name))}</strong> finds the genre of <strong>{100 * found.value:.0f} of 100"
-        f" tracks</strong>: {percent(found.value)} of {count(judged.tracks)} (95 % interval {percent(found.low)} to"
-        f" {percent(found.high)})."
+        f" tracks</strong>: {percent(found.value)} of {count(judged.tracks)} (95\u00a0% interval {percent(found.low)}"
+        f" to {percent(found.high)})."
     )
     if judged.unsure and judged.accuracy_sure is not None:
         sure = judged.accuracy_sure
@@ -96,12 +96,13 @@ def _sentence(judged: Judgement) -> str:
 
 
 def _compared(pair: Comparison) -> str:
+    found = pair.difference
     told = (
-        f"On the {count(pair.tracks)} tracks whose genre both know, {name(pair.b)} is {points(pair.difference.value)}"
-        f" points against {name(pair.a)} (95 % interval {points(pair.difference.low)} to"
-        f" {points(pair.difference.high)}, McNemar p = {number(pair.p, 2)})"
+        f"On the {count(pair.tracks)} tracks whose genre both know, {name(pair.b)} finds"
+        f" {points(abs(found.value)).lstrip('+')} points {'more' if found.value >= 0 else 'less'} than {name(pair.a)}"
+        f" (95\u00a0% interval {points(found.low)} to {points(found.high)}, McNemar p = {number(pair.p, 2)})"
     )
-    shown = pair.difference.low > 0 or pair.difference.high < 0
+    shown = found.low > 0 or found.high < 0
     return f"{told}." if shown else f"{told}: neither is shown to be better."
 
 

@@ -149,7 +149,7 @@ def _of_bundle(judged: Judgement) -> Iterator[Table]:
     yield _risk(judged.risk_coverage)
     yield Table(
         "Steps of the cascade",
-        ("step", ">stops above", ">come to it", ">stop there", ">unsure", ">accuracy of those", ">ms per track"),
+        ("step", ">stops above", ">come to it", ">stop there", ">unsure", ">accuracy of those", ">median ms"),
         tuple(
             (
                 step_name(step),
@@ -162,6 +162,8 @@ def _of_bundle(judged: Judgement) -> Iterator[Table]:
             )
             for step in judged.funnel
         ),
+        "Where no threshold is given, the step is the last, or each fold has its own. Milliseconds are of tracks that"
+        " stop there, from decoding to the verdict, on the CPU.",
     )
     for by in judged.breakdowns:
         yield Table(

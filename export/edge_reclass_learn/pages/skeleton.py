@@ -53,7 +53,8 @@ caption{text-align:left;padding:.4rem 0;font-weight:600}
 th,td{padding:.25rem .6rem;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top}
 th{vertical-align:bottom}td{max-width:26rem}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-tr>:first-child{position:sticky;left:0;background:var(--page);max-width:11rem;z-index:1}
+tr>:first-child{position:sticky;left:0;background:var(--page);min-width:6.5rem;max-width:11rem;overflow-wrap:anywhere;
+z-index:1}
 .answer{background:var(--panel);padding:.2rem 1rem 1rem;border-radius:.5rem}.answer td{font-size:1rem}
 .answer tr>:first-child{background:var(--panel)}
 .warn{border-left:.3rem solid var(--warn);padding:.1rem 1rem;margin:1.5rem 0;color:var(--warn)}

@@ -61,6 +61,16 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Compare it with the CPU on the sample; may be repeated.", metavar="cuda|tensorrt"),
     ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="What other approaches find on the same folds; takes minutes.")
+    ] = False,
+    tags: Annotated[
+        Path | None,
+        typer.Option(help="For the baselines: what edge-reclass export musicnn --tags wrote.", metavar="FILE.onnx"),
+    ] = None,
+    encoders: Annotated[
+        bool, typer.Option("--encoders", help="What a linear probe on each encoder finds on the same folds.")
+    ] = False,
     folds: Annotated[int, typer.Option(min=2, max=20, help="Of the cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of folds and intervals.")] = 0,
     cache: Annotated[
@@ -98,6 +108,8 @@ def evaluate(
                 "name a folder for the record (-o FOLDER), or a file that keeps what was heard (--cache FILE)"
             )
         cache = output / "cache"
+    if tags is not None and not baselines:
+        raise UsageError(f"--tags {tags}: only with --baselines")
     if output is not None and output.exists() and not output.is_dir():
         raise UsageError(f"{output}: expected a folder or nothing, got something else; name another one with -o")
     progress = Progress()
@@ -110,6 +122,9 @@ def evaluate(
         threads=threads,
         sample=sample,
         devices=[one for one in devices if one != "cpu"],
+        baselines=baselines,
+        tags=tags,
+        encoders=encoders,
     )
     roots = [starter_path() if str(path) == "starter" and not path.exists() else path for path in bundles]
     found = evaluated(roots, data, options, progress)

@@ -15,13 +15,17 @@ from edge_reclass import Bundle, __version__
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
 from edge_reclass_learn.data.folds import deal
+from edge_reclass_learn.evaluate.baselines.table import baselines
 from edge_reclass_learn.evaluate.comparing import compare
+from edge_reclass_learn.evaluate.encoders import encoders
 from edge_reclass_learn.evaluate.gathering import Listener, Options, Say, listeners
 from edge_reclass_learn.evaluate.measuring import Answered, judgement
 from edge_reclass_learn.evaluate.record import Comparison, DataFacts, GenreTracks, Record
 from edge_reclass_learn.evaluate.running import Ran, run
+from edge_reclass_learn.evaluate.trial import Trial
 from edge_reclass_learn.evaluate.verdicts import as_it_is, cross_validated, some_of, spread
-from edge_reclass_learn.fit.doubts import baselines, source_warnings
+from edge_reclass_learn.fit.doubts import baselines as without_listening
+from edge_reclass_learn.fit.doubts import source_warnings
 from edge_reclass_learn.fit.fitting import MIN_GROUPS, MIN_TRACKS, range_inputs
 from edge_reclass_learn.fit.fitting import Options as FitOptions
 from edge_reclass_learn.fit.gain import same_genres
@@ -62,6 +66,9 @@ def evaluate(paths: Sequence[Path], data: Path, options: Options, say: Say) -> E
     compared = [_compared(answered[0], one, options) for one in answered[1:]]
     examples = list(first.examples.values())
     genres = Counter(example.genre for example in examples)
+    trial = Trial(examples, sorted(genres), options.folds, options.seed, options.draws)
+    others = baselines(trial, options.cache, say, judgements=judgements, tags=options.tags) if options.baselines else []
+    probes = encoders(trial, heard, say) if options.encoders else []
     record = Record(
         program=f"edge-reclass {__version__}",
         data=DataFacts(
@@ -77,6 +84,8 @@ def evaluate(paths: Sequence[Path], data: Path, options: Options, say: Say) -> E
         bundles=judgements,
         comparisons=[one for one in compared if one is not None],
         agreements=[agreement for its in ran for agreement in its.agreements],
+        baselines=others,
+        encoders=probes,
         warnings=_warnings(answered),
     )
     return Evaluated(record, answered)
@@ -217,7 +226,7 @@ def _warnings(answered: Sequence[Answered]) -> list[str]:
     if few:
         found.append(f"warning: fewer than {FEW} tracks of {', '.join(map(printable, few))}: look at the intervals")
     if len(set(first.labels.tolist())) > 1:
-        rules = baselines(first.examples, first.labels, first.folds, len(first.bundle.manifest.genres))
+        rules = without_listening(first.examples, first.labels, first.folds, len(first.bundle.manifest.genres))
         found += source_warnings(first.examples, rules, float(first.right.mean()))
     return found
 

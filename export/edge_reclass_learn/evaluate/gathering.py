@@ -39,6 +39,9 @@ class Options:
     draws: of each bootstrap
     sample: tracks that the real cascade classifies; 0: none
     devices: on which it does, beside the CPU
+    baselines: what other approaches find is measured, too
+    tags: graph of the tags of musicnn, for one of the baselines; None: that one is left out
+    encoders: a linear probe on each encoder is judged, too
     """
 
     cache: Path
@@ -50,6 +53,9 @@ class Options:
     draws: int = DRAWS
     sample: int = 0
     devices: Sequence[str] = ()
+    baselines: bool = False
+    tags: Path | None = None
+    encoders: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from edge_reclass.run import printable
 from edge_reclass_export.engine.report import table
-from edge_reclass_learn.evaluate.record import Agreement, Comparison, Figure, Judgement, Record
+from edge_reclass_learn.evaluate.record import Agreement, Baseline, Comparison, Encoder, Figure, Judgement, Record
 
 
 def screen(record: Record) -> Iterator[str]:
@@ -20,6 +21,16 @@ def screen(record: Record) -> Iterator[str]:
     for pair in record.comparisons:
         yield ""
         yield from _pair(pair)
+    for header, rows in (
+        (["on the same folds", *_FOUND, "note"], [[_brief(one.name), *_found(one)] for one in record.baselines]),
+        (
+            ["linear probe", *_FOUND, "note"],
+            [[_brief(f"{one.bundle}, {one.stage}"), *_found(one)] for one in record.encoders],
+        ),
+    ):
+        if rows:
+            yield ""
+            yield table(header, rows)
     if record.agreements:
         yield ""
         yield from (_agreement(one) for one in record.agreements)
@@ -74,7 +85,9 @@ def _bundle(one: Judgement) -> Iterator[str]:
         ]
         for step in one.funnel
     ]
-    yield table(["step of the cascade", "reach it", "stop there", "unsure", "accuracy", "95 % interval", "time"], steps)
+    timed = ["time"] if any(step.milliseconds is not None for step in one.funnel) else []
+    header = ["step of the cascade", "reach it", "stop there", "unsure", "accuracy", "95 % interval", *timed]
+    yield table(header, [step[: len(header)] for step in steps])
     yield ""
     for by in one.breakdowns:
         parts = [f"{printable(part.value)} {part.accuracy.value:.0%} of {part.tracks}" for part in by.slices]
@@ -107,6 +120,25 @@ def _agreement(one: Agreement) -> str:
         f"{what}: the same verdict as the CPU at FP32 for {one.same.value:.1%} of {one.same.of} tracks ({low:.1%} to"
         f" {high:.1%}){gap}"
     )
+
+
+_FOUND: Final = ("accuracy", "95 % interval", "mean over genres", "ms a track", "MB", "values")
+
+
+def _found(one: Baseline | Encoder) -> list[str]:
+    """What another approach, or a probe on an encoder, finds; its note last, which says why there is nothing."""
+    numbers = ((one.milliseconds, ".0f"), (one.megabytes, ".1f"), (one.dim, "d"))
+    version = f"{printable(one.version)}; " if isinstance(one, Baseline) and one.version else ""
+    return [
+        *(_shown(one.accuracy) if one.accuracy is not None else ("", "")),
+        f"{one.balanced.value:.1%}" if one.balanced is not None else "",
+        *("" if number is None else f"{number:{how}}" for number, how in numbers),
+        version + printable(one.note),
+    ]
+
+
+def _brief(text: str) -> str:
+    return printable(text[:60])
 
 
 def _shown(figure: Figure) -> tuple[str, str]:

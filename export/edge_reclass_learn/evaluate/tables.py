@@ -280,16 +280,6 @@ def _of_all(record: Record) -> Iterator[Table]:
         "Features of the group are those of other tracks.",
     )
     yield Table(
-        "What groups of features are worth to an approach",
-        ("approach", "features", ">accuracy without them, in points"),
-        tuple(
-            (name(one.name), name(group), points(-lost))
-            for one in record.baselines
-            for group, lost in (one.importance or {}).items()
-        ),
-        "Features of the group are those of other tracks.",
-    )
-    yield Table(
         "A linear probe on each encoder, on the same folds",
         ("encoder", *measured, "note"),
         tuple((f"{name(one.bundle)}: {name(one.stage)}", *_measured(one), one.note) for one in record.encoders),

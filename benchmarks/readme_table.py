@@ -15,7 +15,7 @@ from pathlib import Path
 from edge_reclass.errors import EdgeReclassError, UsageError
 from edge_reclass_bench.report import tables
 from edge_reclass_bench.report.sources import Source, stored
-from edge_reclass_bench.report.table import escaped, markdown
+from edge_reclass_learn.pages.table import escaped, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN = "<!-- performance: begin -->"

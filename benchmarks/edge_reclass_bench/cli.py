@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edge_reclass_bench.conduct import Reporter
     from edge_reclass_bench.record import Record
-    from edge_reclass_bench.report.table import Table
+    from edge_reclass_learn.pages.table import Table
 
 REGRESSION = 1
 CANNOT_TELL = 3
@@ -94,7 +94,7 @@ def show(tables: Sequence[Table]) -> None:
     from shutil import get_terminal_size
 
     from edge_reclass.run import lenient
-    from edge_reclass_bench.report.table import terminal
+    from edge_reclass_learn.pages.table import terminal
 
     lenient(sys.stdout)
     width = get_terminal_size((160, 40)).columns if sys.stdout.isatty() else 160
@@ -326,8 +326,8 @@ def report(
     from edge_reclass_bench.doubts import doubts_of
     from edge_reclass_bench.report import tables
     from edge_reclass_bench.report.sources import read
-    from edge_reclass_bench.report.table import escaped
-    from edge_reclass_bench.report.table import markdown as as_markdown
+    from edge_reclass_learn.pages.table import escaped
+    from edge_reclass_learn.pages.table import markdown as as_markdown
 
     needs_extra(*([] if html is None else ["matplotlib"]))
     sources = read(files)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edge_reclass_bench.report.table import Table, markdown, terminal
+from edge_reclass_learn.pages.table import Table, markdown, terminal
 from gpu_check.journal import Item, Line, Settings, latest
 
 PAGE = "gpu_check.md"

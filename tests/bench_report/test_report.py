@@ -18,7 +18,7 @@ from edge_reclass_bench.report import tables
 from edge_reclass_bench.report.figures import COLOURS, figures
 from edge_reclass_bench.report.page import page
 from edge_reclass_bench.report.sources import Source, read, stored
-from edge_reclass_bench.report.table import Table, markdown, terminal
+from edge_reclass_learn.pages.table import Table, markdown, terminal
 
 HOSTILE = '<script>alert("x")</script>|*a*\x1b[31m'
 

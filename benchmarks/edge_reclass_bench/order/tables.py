@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from edge_reclass.cascade import Policy
-from edge_reclass_bench.report.table import Table
 from edge_reclass_learn import Answers, Goal, Judged, Proposal, Replay, Spread
+from edge_reclass_learn.pages.table import Table
 
 _CLOSE = 5
 """Fewer tracks than that on the wrong side say little of a share."""

@@ -1,68 +1,32 @@
-"""The report's pictures, drawn by matplotlib as SVG that stands in the page and takes the page's colours.
-
-Text stays text, in the page's font; colours are written as ``currentColor`` and CSS variables, so that one drawing
-serves the light and the dark page.
-"""
+"""The report's pictures."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
 
 from edge_reclass_bench.energy import throughput_over_time
 from edge_reclass_bench.record import PARTS, Series
 from edge_reclass_bench.report.sources import Source
-
-mpl.use("svg")
+from edge_reclass_learn.pages.drawing import colour, finished, style
+from edge_reclass_learn.pages.skeleton import Figure
 
 COLOURS = {
-    "decode": "#5b6770",
-    "resample": "#0f766e",
-    "features": "#2b7a2f",
-    "fill": "#9a5800",
-    "run": "#1d5fbf",
-    "batch": "#1d5fbf",
-    "head": "#b3261e",
-    "policy": "#6a5b00",
-    "other": "#8f8f8f",
-    "exit": "#2b7a2f",
-    "on": "#8f8f8f",
+    "decode": colour("slate"),
+    "resample": colour("teal"),
+    "features": colour("green"),
+    "fill": colour("orange"),
+    "run": colour("blue"),
+    "batch": colour("blue"),
+    "head": colour("red"),
+    "policy": colour("olive"),
+    "other": colour("grey"),
+    "exit": colour("green"),
+    "on": colour("grey"),
 }
-"""By what is drawn; the page's style sheet says what each becomes on dark ground."""
-_INK = "#010203"
-"""Stands for the text's colour until the drawing is in the page."""
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # names are what they are
-    "svg.hashsalt": "edge-reclass",
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "legend.frameon": False,
-}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture: what it shows, in words for who cannot see it, and its SVG."""
-
-    title: str
-    lead: str
-    svg: str
+"""By what is drawn."""
 
 
 def figures(sources: Sequence[Source]) -> list[Figure]:
@@ -80,24 +44,10 @@ def figures(sources: Sequence[Source]) -> list[Figure]:
     found = []
     for title, lead, draw in drawers:
         for source in sources:
-            with mpl.rc_context(_STYLE):
-                for canvas in draw(source):
-                    name = f"{title} ({source.tag})" if source.tag else title
-                    found.append(Figure(name, lead, _svg(canvas, name)))
+            name = f"{title} ({source.tag})" if source.tag else title
+            with style():
+                found += [finished(canvas, name, lead) for canvas in draw(source)]
     return found
-
-
-def _svg(canvas: Canvas, title: str) -> str:
-    out = io.StringIO()
-    canvas.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Title": title})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = text.replace(_INK, "currentColor")
-    for name, colour in COLOURS.items():
-        text = text.replace(colour, f"var(--{name}, {colour})")
-    # The page gives the width; without a height of its own the drawing keeps its shape.
-    tag, _, rest = text.partition(">")
-    return re.sub(r' (width|height)="[^"]*"', "", tag) + ' role="img">' + rest
 
 
 def _canvas(rows: float) -> tuple[Canvas, Any]:

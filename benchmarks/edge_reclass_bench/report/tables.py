@@ -9,12 +9,13 @@ from edge_reclass_bench.compare import THRESHOLD, Comparison, worst
 from edge_reclass_bench.energy import energies, kept
 from edge_reclass_bench.record import PARTS, Measure
 from edge_reclass_bench.report.sources import Source
-from edge_reclass_bench.report.table import Table
-from edge_reclass_bench.report.text import NOTHING, interval, mean, number, optional, percent, plain, share
+from edge_reclass_bench.report.text import interval, mean, optional, share
 from edge_reclass_bench.scenarios.agreement import bound
 from edge_reclass_bench.statistics import ratio, tables
 from edge_reclass_bench.targets import targets
 from edge_reclass_bench.values import PERCENTILES, Estimate
+from edge_reclass_learn.pages.table import Table
+from edge_reclass_learn.pages.text import NOTHING, number, percent, plain
 
 _GIB = 2**30
 _NOT_MEASURED = "not measured"

@@ -1,34 +1,9 @@
-"""Numbers and words for people: three digits that count, units, intervals."""
+"""Measured values for people: with their units and intervals."""
 
 from __future__ import annotations
 
-import math
-import unicodedata
-
 from edge_reclass_bench.values import Estimate, Proportion, Summary
-
-NOTHING = "–"
-"""What stands in a cell that has no value."""
-
-
-def number(value: float, digits: int = 3) -> str:
-    """``value`` with ``digits`` digits that count, never in powers of ten below 10¹⁵: 0.0123, 4.57, 158, 12 300."""
-    if value == 0.0 or not math.isfinite(value):
-        return "0" if value == 0.0 else NOTHING
-    if abs(value) >= 1e15 or abs(value) < 1e-9:
-        return f"{value:.{digits - 1}e}"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    rounded = round(value, decimals)
-    # 9.996 becomes 10.0, which has one digit too many.
-    if rounded and math.floor(math.log10(abs(rounded))) > math.floor(math.log10(abs(value))):
-        decimals = max(0, decimals - 1)
-    # A narrow no-break space parts thousands: it cannot be taken for a decimal point.
-    return f"{value:,.{decimals}f}".replace(",", "\u202f")
-
-
-def plain(value: float) -> str:
-    """A number that was chosen, not measured (a tick, a setting): as few digits as say it, at most six."""
-    return f"{value:,.6g}".replace(",", "\u202f") if abs(value) < 1e6 else number(value)
+from edge_reclass_learn.pages.text import NOTHING, number, percent
 
 
 def interval(estimate: Estimate, unit: str = "", factor: float = 1.0) -> str:
@@ -60,31 +35,3 @@ def share(value: Proportion | None) -> str:
         return NOTHING
     bounds = f"[{percent(value.low)}, {percent(value.high)}]"
     return f"{value.count} of {value.total}, {percent(value.share)} {bounds}"
-
-
-def duration(estimate: Estimate) -> str:
-    """Milliseconds with their interval, in µs, ms or s, whichever suits the size."""
-    size = abs(estimate.value)
-    if 0.0 < size < 0.1:
-        return interval(estimate, "µs", 1e3)
-    return interval(estimate, "s", 1e-3) if size >= 10_000.0 else interval(estimate, "ms")
-
-
-def percent(share: float) -> str:
-    """``49.4 %``; 0 and 100 only where it is exactly that."""
-    rounded = f"{100 * share:.1f}"
-    if rounded == "0.0":
-        return "0\u00a0%" if share == 0.0 else "<\u202f0.1\u00a0%"
-    if rounded == "100.0":
-        return "100\u00a0%" if share == 1.0 else ">\u202f99.9\u00a0%"
-    return f"{rounded}\u00a0%"
-
-
-def readable(text: str) -> str:
-    """``text`` with control characters and lone surrogates made visible, so that any reader can take it."""
-    return "".join(
-        character
-        if character == "\n" or unicodedata.category(character) not in {"Cc", "Cs"}
-        else f"\\x{ord(character):02x}"
-        for character in text
-    )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from edge_reclass.backends import Backend, backend_class
+from edge_reclass.backends import Backend, backend_of
 from edge_reclass.cascade import Plan, Policy
 from edge_reclass.errors import EngineError
 from edge_reclass_bench.opened import Opened
@@ -21,13 +21,6 @@ from edge_reclass_bench.record import Absent, StageFile
 from edge_reclass_bench.scenarios.context import Context, Event, Missing, Ran, Weighed
 
 REFERENCE = "fp32"
-
-
-def backend_of(device: str, precision: str, threads: int) -> Backend:
-    """The backend of ``device``, taking this precision alone."""
-    kind = backend_class(device)
-    made: Backend = type(kind.__name__, (kind,), {"precisions": (precision,)})(threads)
-    return made
 
 
 def measure_agreement(context: Context) -> Iterator[Event]:

@@ -26,7 +26,7 @@ from edge_reclass_learn.hearing.examples import Example
 from edge_reclass_learn.hearing.gather import gather
 from edge_reclass_learn.hearing.hear import hear_nonsense
 from edge_reclass_learn.hearing.listening import Listening, listening
-from edge_reclass_learn.hearing.memory import recall, remember
+from edge_reclass_learn.hearing.memory import fitted_sounds, recall, remember
 
 MIN_TRACKS: Final = 5
 MIN_GROUPS: Final = 2
@@ -88,7 +88,7 @@ def fit_bundle(data: Path, output: Path, options: Options, say: Say) -> Outcome:
     groups = {genre: len({e.group for e in examples if e.genre == genre}) for genre in genres}
     why = f"; {len(left_out)} tracks could not be heard" if left_out else ""
     _require(Counter(example.genre for example in examples), groups, why)
-    task = Task(examples, genres, heard, _ranges(base, heard, options, say))
+    task = Task(examples, genres, heard, range_inputs(base, heard, options, say))
     judged = judge(task, options.folds, options.seed, say)
     say("fitting on all tracks")
     fitted = fit(task, np.arange(len(examples)))
@@ -127,7 +127,8 @@ def _genres(examples: Sequence[Example], base: Sequence[str]) -> list[str]:
     return [*base, *sorted({example.genre for example in examples} - set(base))]
 
 
-def _ranges(base: Bundle, heard: Listening, options: Options, say: Say) -> dict[str, RangeInputs]:
+def range_inputs(base: Bundle, heard: Listening, options: Options, say: Say) -> dict[str, RangeInputs]:
+    """What each stage's range test is given, and the made signals, heard by the base."""
     found = {}
     for stage in heard.inputs:
         test = base.manifest.stage(stage).head.range
@@ -161,7 +162,7 @@ def _new(found: Outcome) -> New:
         judged.temperatures,
         judged.limits,
         found.policies,
-        remember(task.examples, task.heard, task.genres),
+        remember(task.examples, task.heard, task.genres, fitted_sounds(found.base) if old else ()),
         card(found),
         provenance,
     )

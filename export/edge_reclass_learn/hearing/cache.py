@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -31,16 +31,22 @@ class HeardTrack(msgspec.Struct, frozen=True):
     facts: tuple[float, int, float, float]
 
 
-class Cache:
-    """The file, open; a context manager. ``how`` names what hears: other encoders and windows have other entries."""
+Kept = TypeVar("Kept", bound=msgspec.Struct)
 
-    def __init__(self, path: Path, how: str) -> None:
+
+class Cache(Generic[Kept]):
+    """The file, open; a context manager. ``how`` names what hears: other encoders and windows have other entries.
+
+    ``kind`` is what is kept of a track.
+    """
+
+    def __init__(self, path: Path, how: str, kind: type[Kept]) -> None:
         """Open ``path``, or make it.
 
         Raises:
             UsageError: it cannot be opened, or is another kind of file.
         """
-        self._path, self._how = path, how
+        self._path, self._how, self._kind = path, how, kind
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=30)
@@ -72,19 +78,19 @@ class Cache:
         except sqlite3.Error as error:
             raise UsageError(f"{self._path}: expected a cache of edge-reclass fit ({error}); remove it") from error
 
-    def get(self, sound: bytes) -> HeardTrack | None:
+    def get(self, sound: bytes) -> Kept | None:
         """What was heard of a sound; None where it was not heard yet. What cannot be read counts as not heard."""
         try:
             found = self._connection.execute(
                 "SELECT track FROM heard WHERE sound = ? AND how = ?", (sound, self._how)
             ).fetchone()
-            return None if found is None else msgspec.msgpack.decode(found[0], type=HeardTrack)
+            return None if found is None else msgspec.msgpack.decode(found[0], type=self._kind)
         except sqlite3.Error as error:
             raise UsageError(f"{self._path}: cannot be read ({error}); remove it") from error
         except msgspec.DecodeError:
             return None
 
-    def put(self, sound: bytes, track: HeardTrack) -> None:
+    def put(self, sound: bytes, track: Kept) -> None:
         """Keep what was heard.
 
         Raises:
@@ -103,7 +109,7 @@ class Cache:
         """Close the file."""
         self._connection.close()
 
-    def __enter__(self) -> Cache:
+    def __enter__(self) -> Cache[Kept]:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -33,6 +33,7 @@ class Example:
     windows: how many each stage has in the track; empty where that is not known
     facts: None where there was no file to look at
     source: where it comes from, as the user says
+    sound: a digest of what was heard, the same for the same sound in the same codec; empty where it is not known
     remembered: it comes from the base bundle's memory, and the base's heads were fitted on it
     """
 
@@ -43,6 +44,7 @@ class Example:
     windows: Mapping[str, int]
     facts: Facts | None = None
     source: str | None = None
+    sound: bytes = b""
     remembered: bool = False
 
     def row(self, given: Given) -> Vector:

@@ -77,7 +77,9 @@ def gather(
 
 def _example(clip: Clip) -> Example:
     track = clip.track
-    return Example(str(track.path), track.genre, "", clip.embeddings, clip.windows, clip.facts, track.source)
+    return Example(
+        str(track.path), track.genre, "", clip.embeddings, clip.windows, clip.facts, track.source, clip.sound
+    )
 
 
 def _digest(clips: Sequence[Clip]) -> str:

@@ -75,14 +75,14 @@ def hear(
     """
     clips: list[Clip] = []
     left_out: list[LeftOut] = []
-    with Cache(cache, how(bundle, heard)) as kept, _Ears(bundle, heard.hearing, threads) as ears:
+    with Cache(cache, how(bundle, heard), HeardTrack) as kept, _Ears(bundle, heard.hearing, threads) as ears:
         for number, track in enumerate(tracks, start=1):
             say(f"hearing {number} of {len(tracks)}: {printable(track.path.name)}")
             if track.kept is not None:
                 clips.append(_from_state(track, heard))
                 continue
             try:
-                sound = _sound(track.path)
+                sound = sound_of(track.path)
                 if (found := kept.get(sound)) is None:
                     found = ears.hear(track.path)
                     kept.put(sound, found)
@@ -105,7 +105,7 @@ def hear_nonsense(
     steps = [Step(name, {name: 1.0}, 1.0 if name != asked[-1] else None) for name in asked]
     found = []
     with (
-        Cache(cache, how(bundle, heard)) as kept,
+        Cache(cache, how(bundle, heard), HeardTrack) as kept,
         _Ears(bundle, Policy("nonsense", "soft", tuple(steps)), threads) as ears,
     ):
         for number, (signal, samples, rate) in enumerate(recordings(FITTED, seed=0)):
@@ -181,7 +181,7 @@ def _after(said: Sequence[StepAnswer], count: int | None) -> Vector:
     return found
 
 
-def _sound(path: Path) -> bytes:
+def sound_of(path: Path) -> bytes:
     """A digest of a file's sound; of its bytes, where PyAV is not there or cannot read it."""
     found = audio_hash(path)
     if found is not None:

@@ -2,12 +2,15 @@
 
 With it, a genre can be added or corrected without the audio of the others. ``memory/embeddings.npz`` holds an array
 ``stage.NAME`` float16[n, dim] per stage, ``genre`` int16[n] (numbers of the bundle's genres) and ``group`` int32[n].
+``sounds`` uint64[m] are short digests of all tracks that the heads were fitted on, so that nobody judges the heads by
+these tracks; it may be missing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -42,7 +45,11 @@ def chosen(genres: Sequence[str], groups: Sequence[str], most: int = MOST, seed:
 
 
 def packed(
-    vectors: Mapping[str, NDArray[np.floating]], genres: Sequence[str], groups: Sequence[str], names: Sequence[str]
+    vectors: Mapping[str, NDArray[np.floating]],
+    genres: Sequence[str],
+    groups: Sequence[str],
+    names: Sequence[str],
+    sounds: Collection[int] | None = None,
 ) -> bytes:
     """The file of some tracks.
 
@@ -50,25 +57,39 @@ def packed(
         vectors: float[n, dim] by stage
         genres, groups: of the tracks
         names: the bundle's genres
+        sounds: digests (``short``) of all tracks that the heads were fitted on; None where they are not known
     """
     arrays: dict[str, NDArray[Any]] = {
         f"stage.{stage}": np.clip(found, -_LARGEST, _LARGEST).astype("<f2") for stage, found in vectors.items()
     }
     arrays["genre"] = np.array([names.index(genre) for genre in genres], "<i2")
     arrays["group"] = np.unique(np.asarray(groups), return_inverse=True)[1].astype("<i4")
+    if sounds is not None:
+        arrays["sounds"] = np.array(sorted(sounds), "<u8")
     with io.BytesIO() as out:
         np.savez_compressed(out, **arrays)  # type: ignore[arg-type]  # no name is one of its options
         return out.getvalue()
 
 
-def remember(examples: Sequence[Example], heard: Listening, names: Sequence[str]) -> bytes:
-    """The file of some of the examples, as each stage hears them under the default policy at last."""
+def short(sound: bytes) -> int:
+    """The digest of a sound that a bundle keeps: 64 bits."""
+    return int.from_bytes(hashlib.blake2b(sound, digest_size=8).digest(), "little")
+
+
+def remember(
+    examples: Sequence[Example], heard: Listening, names: Sequence[str], before: Collection[int] = ()
+) -> bytes:
+    """The file of some of the examples, as each stage hears them under the default policy at last.
+
+    ``before``: digests of the tracks that remembered examples stand for.
+    """
+    sounds = {short(one.sound) for one in examples if one.sound} | set(before)
     some = [examples[i] for i in chosen([one.genre for one in examples], [one.group for one in examples])]
     usual = {stage: dict(heard.fullest(stage))[stage] for stage in heard.inputs}
     policy = next(iter(heard.policies.values()))
     usual |= {stage: policy.step(stage).windows for stage in policy.stages}
     vectors = {stage: np.stack([one.embeddings[stage, count] for one in some]) for stage, count in usual.items()}
-    return packed(vectors, [one.genre for one in some], [one.group for one in some], names)
+    return packed(vectors, [one.genre for one in some], [one.group for one in some], names, sounds)
 
 
 def recall(bundle: Bundle, heard: Listening) -> list[Example]:
@@ -111,6 +132,20 @@ def recall(bundle: Bundle, heard: Listening) -> list[Example]:
         )
         for i in range(len(genre))
     ]
+
+
+def fitted_sounds(bundle: Bundle) -> frozenset[int]:
+    """Digests of the tracks that the bundle says it was fitted on; none where it does not say.
+
+    Raises:
+        BundleError: the file is not as it has to be.
+    """
+    if FILE not in bundle.manifest.files:
+        return frozenset()
+    found = _read(bundle).get("sounds", np.empty(0, "<u8"))
+    if found.ndim != 1 or found.dtype.kind != "u":
+        raise BundleError(f"{bundle.root / FILE}: sounds: expected whole numbers [n], got {found.dtype}")
+    return frozenset(found.tolist())
 
 
 def _read(bundle: Bundle) -> dict[str, NDArray[Any]]:

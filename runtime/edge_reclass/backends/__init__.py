@@ -28,6 +28,7 @@ __all__ = [
     "Library",
     "PlainFile",
     "backend_class",
+    "backend_of",
     "open_backend",
     "open_library",
 ]
@@ -61,6 +62,17 @@ def backend_class(device: str) -> type[Backend]:
     module, _, name = DEVICES[device].partition(":")
     found: type[Backend] = getattr(import_module(module), name)
     return found
+
+
+def backend_of(device: str, precision: str, threads: int) -> Backend:
+    """The backend of ``device``, taking the files of this precision alone: to compare precisions.
+
+    Raises:
+        UsageError, DeviceError: see :func:`open_backend`.
+    """
+    kind = backend_class(device)
+    made: Backend = type(kind.__name__, (kind,), {"precisions": (precision,)})(threads)
+    return made
 
 
 def open_backend(device: str, *, threads: int, timed: bool = False, **own: Any) -> Backend:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from edge_reclass_bench.report.text import readable
+from edge_reclass_learn.pages.text import readable
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
@@ -59,7 +59,7 @@ def markdown(table: Table) -> str:
 
 def escaped(text: str) -> str:
     """``text`` that no reader of Markdown takes for markup, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(readable(text).replace("\u2028", " ").split("\n")))
+    return _SPECIAL.sub(r"\\\1", " ".join(readable(text).split("\n")))
 
 
 def html(table: Table, css: str = "") -> str:

@@ -1,0 +1,154 @@
+"""Bundles and labelled tracks → what each bundle's stages hear of the tracks that all of them can hear."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from edge_reclass import Bundle
+from edge_reclass.bundle import load
+from edge_reclass.cascade import Policy
+from edge_reclass.errors import UsageError
+from edge_reclass.run import printable
+from edge_reclass_learn.data.corrections import from_state, is_state
+from edge_reclass_learn.data.groups import group
+from edge_reclass_learn.data.labelled import read_data
+from edge_reclass_learn.evaluate.intervals import DRAWS
+from edge_reclass_learn.hearing.examples import Example
+from edge_reclass_learn.hearing.gather import gather
+from edge_reclass_learn.hearing.listening import Listening, listening
+from edge_reclass_learn.hearing.memory import fitted_sounds, recall, short
+
+CrossValidate = Literal["auto", "always", "never"]
+CROSS_VALIDATE: Final[tuple[CrossValidate, ...]] = get_args(CrossValidate)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate.
+
+    cache: file that keeps what was heard
+    policy: of the bundles; None: each one's default
+    cross_validate: whether new heads are judged in place of the bundle's; auto: where it was fitted on the tracks
+    folds, seed: how tracks are dealt
+    threads: of the encoders; None: all CPUs
+    draws: of each bootstrap
+    sample: tracks that the real cascade classifies; 0: none
+    devices: on which it does, beside the CPU
+    baselines: what other approaches find is measured, too
+    tags: graph of the tags of musicnn, for one of the baselines; None: that one is left out
+    encoders: a linear probe on each encoder is judged, too
+    """
+
+    cache: Path
+    policy: str | None = None
+    cross_validate: CrossValidate = "auto"
+    folds: int = 5
+    seed: int = 0
+    threads: int | None = None
+    draws: int = DRAWS
+    sample: int = 0
+    devices: Sequence[str] = ()
+    baselines: bool = False
+    tags: Path | None = None
+    encoders: bool = False
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A bundle, and what its stages heard of the data's tracks.
+
+    name: its own among the bundles
+    examples: by the tracks' names
+    remembered: tracks that the bundle remembers, where its heads were fitted on them beside others
+    known: names of tracks that its heads were fitted on, as far as it is known
+    given: how many tracks the data have
+    lost: what could not be heard: path and reason
+    digest: of the sounds and their labels
+    """
+
+    name: str
+    bundle: Bundle
+    heard: Listening
+    policy: Policy
+    examples: Mapping[str, Example]
+    remembered: Sequence[Example]
+    known: frozenset[str]
+    given: int
+    lost: Sequence[tuple[Path, str]]
+    digest: str
+
+
+def listeners(paths: Sequence[Path], data: Path, options: Options, say: Say) -> list[Listener]:
+    """Hear the labelled tracks of ``data`` with each bundle; those that all can hear are kept, in the same groups.
+
+    Raises:
+        UsageError: the data cannot be used, or nothing can be heard; or a bundle lacks the policy.
+        BundleError, EngineError, DeviceError: a bundle cannot be used.
+    """
+    found = _in_groups([_listener(name, bundle, data, options, say) for name, bundle in _named(paths)])
+    if not found[0].examples:
+        lost = [f"{printable(str(path))}: {why}" for one in found for path, why in one.lost]
+        raise UsageError(f"{data}: no track can be heard by every stage of every bundle; {'; '.join(lost[:3])}")
+    return found
+
+
+def _named(paths: Sequence[Path]) -> list[tuple[str, Bundle]]:
+    """Bundles, each with a name of its own."""
+    bundles = [load(path) for path in paths]
+    seen: Counter[str] = Counter()
+    found = []
+    for bundle in bundles:
+        seen[bundle.name] += 1
+        number = seen[bundle.name]
+        found.append((bundle.name if number == 1 else f"{bundle.name} ({number})", bundle))
+    return found
+
+
+def _listener(name: str, bundle: Bundle, data: Path, options: Options, say: Say) -> Listener:
+    heard = listening(bundle)
+    if options.policy is not None and options.policy not in heard.policies:
+        raise UsageError(f"{bundle.root}: no policy {options.policy!r}; it has {', '.join(heard.policies)}")
+    policy = next(iter(heard.policies.values())) if options.policy is None else heard.policies[options.policy]
+    read = from_state(data, bundle, list(heard.inputs)) if is_state(data) else read_data(data)
+    for note in read.notes:
+        say(note)
+    memory = recall(bundle, heard)
+    found = gather(bundle, heard, read.tracks, memory, options.cache, options.threads, say, mixed=True)
+    given = [example for example in found.examples if not example.remembered]
+    sounds, told = fitted_sounds(bundle), bundle.manifest.provenance.get("fit")
+    same_data = isinstance(told, dict) and told.get("data_sha256") == found.digest
+    known = {given[i].name for i in found.in_base}
+    known |= {one.name for one in given if same_data or (one.sound and short(one.sound) in sounds)}
+    mixed = isinstance(told, dict) and bool(told.get("remembered_tracks"))
+    here = {one.group for one in given}  # what is remembered of these tracks would be heard twice
+    remembered = [e for e in found.examples if e.remembered and e.group not in here] if mixed else []
+    return Listener(
+        name=name,
+        bundle=bundle,
+        heard=heard,
+        policy=policy,
+        examples={one.name: one for one in given},
+        remembered=remembered,
+        known=frozenset(known),
+        given=len(read.tracks),
+        lost=[(one.track.path, one.why) for one in found.left_out],
+        digest=found.digest,
+    )
+
+
+def _in_groups(listeners: Sequence[Listener]) -> list[Listener]:
+    """The tracks that all have heard, in the first one's order; what one of them finds to belong together does."""
+    names = [n for n in listeners[0].examples if all(n in one.examples for one in listeners)]
+    belongs = [[(str(i), one.examples[n].group) for i, one in enumerate(listeners)] for n in names]
+    groups = dict(zip(names, group(belongs, []), strict=True))
+    found = []
+    for one in listeners:
+        remembered = [replace(e, group=f"remembered {e.group}") for e in one.remembered]
+        examples = {n: replace(one.examples[n], group=groups[n]) for n in names}
+        found.append(replace(one, examples=examples, remembered=remembered, known=one.known & set(names)))
+    return found

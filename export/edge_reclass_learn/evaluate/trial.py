@@ -1,0 +1,47 @@
+"""The tracks that baselines and encoders are judged on: the same ones, in the same folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reclass_learn.data.folds import deal
+from edge_reclass_learn.evaluate.intervals import DRAWS, Worth, worth
+from edge_reclass_learn.hearing.examples import Example, numbers
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Examples and their genres, in so many folds that share no group; ``seed`` of all that draws.
+
+    Examples have the paths of their tracks as names. ``draws``: of each bootstrap.
+    """
+
+    examples: Sequence[Example]
+    genres: Sequence[str]
+    folds: int
+    seed: int
+    draws: int = DRAWS
+
+    @cached_property
+    def labels(self) -> NDArray[np.intp]:
+        """The number of each example's genre."""
+        return numbers(self.examples, self.genres)
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """The group of each example."""
+        return [example.group for example in self.examples]
+
+    @cached_property
+    def dealt(self) -> NDArray[np.intp]:
+        """The fold of each example: the same as in ``fit.judging.judge``."""
+        return deal(self.labels, self.groups, self.folds, self.seed)
+
+    def worth(self, said: NDArray[np.intp]) -> Worth:
+        """What answers are worth: a genre's number for each example, ``len(genres)`` where none was given."""
+        return worth(self.labels, said, self.groups, len(self.genres), seed=self.seed, draws=self.draws)

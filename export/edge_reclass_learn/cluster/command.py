@@ -23,24 +23,26 @@ class Method(str, Enum):
 
 
 def cluster(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the page, the table and the record.", metavar="FOLDER")
+    ],
     data: Annotated[
         Path | None,
         typer.Argument(
             help="Folder of music; or CSV with the column path, and perhaps group, artist, album, source; or a state"
             " file with kept embeddings. Not needed with --names.",
-            metavar="[DATA]",
+            metavar="DATA",
             show_default=False,
         ),
     ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the page, the table and the record.", metavar="FOLDER")
-    ] = Path("clusters"),
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle whose encoders are used. [default: the starter]", metavar="BUNDLE")
     ] = None,
     stage: Annotated[
         list[str] | None,
-        typer.Option(help="Stage whose embeddings are used; may be given again. [default: the bundle's last]"),
+        typer.Option(
+            help="Stage whose embeddings are used; may be given again. [default: the bundle's last]", metavar="NAME"
+        ),
     ] = None,
     clusters: Annotated[
         str, typer.Option(help="Number of clusters of kmeans; auto: as many as are steady.", metavar="N|auto")
@@ -171,6 +173,7 @@ def _name(data: Path | None, folder: Path, names: Path) -> None:
         print(f"{printable(genre)}: {count} tracks")
     for reason, count in found.left_out.items():
         print(f"left out, {reason}: {count}")
+    print("warning: figures of fit will say how well these names are found again, not how right they are")
     if len(found.genres) < 2:
         print("warning: fit needs at least 2 genres")
     print(f"next: edge-reclass fit {folder / LABELLED} -o mine")

@@ -13,7 +13,7 @@ from edge_reclass_export.heads import Scaler
 from edge_reclass_learn.fit.heads import fit_scaler, standardised
 
 DIMENSIONS: Final = 20
-"""Principal components that are kept. More change nothing, and HDBSCAN finds less in them; see docs/cluster.md."""
+"""Principal components that are kept. More change little; see docs/cluster.md."""
 _BLOCK: Final = 8192
 
 Points = NDArray[np.float32]

@@ -83,7 +83,7 @@ def steadiness(points: Points, groups: Sequence[str], numbers: Sequence[int], se
 
 
 def choose(curve: Sequence[Steadiness]) -> int:
-    """The largest number of clusters whose gain cannot be told from the best: within two standard errors of its agreement.
+    """The largest number of clusters whose gain is within two standard errors (of the agreement) of the best.
 
     The largest, because two clusters of one genre can be given one name, and a cluster of two genres cannot be cut.
     """

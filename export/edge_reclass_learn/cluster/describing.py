@@ -35,7 +35,7 @@ class _Fact:
     text: str
 
     def of(self, facts: Facts) -> float:
-        return {"length": facts.seconds, "level": facts.level, "rate": facts.rate, "bit rate": facts.kilobits}[
+        return {"length": facts.seconds, "level": facts.level, "sampling rate": facts.rate, "bit rate": facts.kilobits}[
             self.name
         ]
 
@@ -43,7 +43,7 @@ class _Fact:
 _FACTS: Final = (
     _Fact("length", "shorter", "longer", "{:.0f} s"),
     _Fact("level", "softer", "louder", "{:.0f} dB"),
-    _Fact("rate", "a lower sampling rate", "a higher sampling rate", "{:.0f} Hz"),
+    _Fact("sampling rate", "a lower sampling rate", "a higher sampling rate", "{:.0f} Hz"),
     _Fact("bit rate", "a lower bit rate", "a higher bit rate", "{:.0f} kbit/s"),
 )
 
@@ -58,7 +58,7 @@ def groups(music: Music, found: Clusters, near: Sequence[Sequence[str]]) -> list
     told = []
     for number in range(len(found)):
         own = np.flatnonzero(found.labels == number)
-        genres = Counter(genre for i in own if (genre := music.genres[i]) is not None)
+        genres = Counter(genre for i in own.tolist() if (genre := music.genres[i]) is not None)
         told.append(
             Group(
                 number=number + 1,
@@ -78,7 +78,7 @@ def near_genres(remembered: Sequence[Example], space: Space, found: Clusters) ->
     """Of each cluster, genres by how near the mean of their remembered tracks lies to its centre, the nearest first."""
     if not remembered:
         return [[] for _ in range(len(found))]
-    fullest = {stage: next(a for a in reversed(remembered[0].embeddings) if a[0] == stage) for stage in space.scalers}
+    fullest = {asked[0]: asked for asked in remembered[0].embeddings if asked[0] in space.scalers}
     points = space.place({s: np.stack([one.embeddings[a] for one in remembered]) for s, a in fullest.items()})
     names = sorted({one.genre for one in remembered})
     of = np.array([names.index(one.genre) for one in remembered])

@@ -17,6 +17,7 @@ from edge_reclass.run import TrackSearch, printable
 _PATHS: Final = ("path", "file")
 _GENRES: Final = ("genre", "label", "top_genre")
 _NO_ARTIST: Final = frozenset({"", "unknown", "unknown artist", "various", "various artists", "va", "n/a", "-"})
+_DATA: Final = "DATA is a folder with a folder for each genre, a CSV with the columns path and genre, or a state file"
 
 Belonging = tuple[str, str]
 """What tracks have in common, as ``("artist", "kraftwerk")``: tracks that share one are one group."""
@@ -85,17 +86,7 @@ def from_csv(table: Path) -> Data:
     Paths are absolute or relative to the table's folder. Raises ``UsageError`` where the table cannot be read, lacks a
     column, names a track twice with different genres, or a row lacks its path or genre.
     """
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
-            header = list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(
-            f"{table}: cannot be read as a CSV ({getattr(error, 'strerror', None) or error}); DATA is a folder with a"
-            " folder for each genre, a CSV with the columns path and genre, or a state file"
-        ) from error
-    path_column = next((name for name in _PATHS if name in header), None)
+    rows, path_column, header = read_table(table)
     genre_column = next((name for name in _GENRES if name in header), None)
     if path_column is None or genre_column is None:
         raise UsageError(
@@ -108,15 +99,38 @@ def from_csv(table: Path) -> Data:
         if not name or not genre:
             missing = path_column if not name else genre_column
             raise UsageError(f"{table}: row {number}: expected a path and a genre, {missing} is empty")
-        path = Path(os.path.abspath(table.parent / name))  # noqa: PTH100 - keeps links
-        said = ((key, _same(row.get(key) or "")) for key in ("group", "artist", "album"))
-        belongs = tuple((key, value) for key, value in said if value and not (key == "artist" and _nobody(value)))
-        track = Labelled(path, genre, belongs, (row.get("source") or row.get("dataset") or "").strip() or None)
+        track = labelled_row(table, name, genre, row)
+        path = track.path
         if (before := tracks.setdefault(path, track)).genre != genre:
             raise UsageError(f"{table}: row {number}: {printable(name)} stands there as {before.genre} and as {genre}")
     if len({track.genre for track in tracks.values()}) < 2:
         raise UsageError(f"{table}: expected tracks of at least 2 genres, got {len(tracks)} of 1")
     return with_tags(list(tracks.values()))
+
+
+def read_table(table: Path, expected: str = _DATA) -> tuple[list[dict[str, str]], str | None, list[str]]:
+    """The rows of a CSV, the name of its column of paths (None without one), and its header.
+
+    Raises ``UsageError`` where it cannot be read; it ends with what was ``expected``.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+            header = list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(
+            f"{table}: cannot be read as a CSV ({getattr(error, 'strerror', None) or error}); {expected}"
+        ) from error
+    return rows, next((name for name in _PATHS if name in header), None), header
+
+
+def labelled_row(table: Path, name: str, genre: str, row: Mapping[str, str]) -> Labelled:
+    """The track ``name`` of a table, relative to the table's folder, with what its row says of group and source."""
+    path = Path(os.path.abspath(table.parent / name))  # noqa: PTH100 - keeps links
+    said = ((key, _same(row.get(key) or "")) for key in ("group", "artist", "album"))
+    belongs = tuple((key, value) for key, value in said if value and not (key == "artist" and _nobody(value)))
+    return Labelled(path, genre, belongs, (row.get("source") or row.get("dataset") or "").strip() or None)
 
 
 def with_tags(tracks: Sequence[Labelled]) -> Data:

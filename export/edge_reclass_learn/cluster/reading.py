@@ -1,0 +1,200 @@
+"""Unlabelled music: a folder, a table, or the kept embeddings of a state file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_reclass import Bundle
+from edge_reclass.errors import UsageError
+from edge_reclass.library import State, TrackRow, Wanted
+from edge_reclass.run import TrackSearch, printable
+from edge_reclass_learn.data.corrections import is_state
+from edge_reclass_learn.data.groups import NEAR_ALONE, group, near_duplicates
+from edge_reclass_learn.data.labelled import Data, Labelled, labelled_row, read_table, with_tags
+from edge_reclass_learn.fit.gain import base_answers
+from edge_reclass_learn.hearing.examples import Example, Facts
+from edge_reclass_learn.hearing.hear import Clip, hear
+from edge_reclass_learn.hearing.listening import Listening
+
+MOST_COMPARED: Final = 20_000
+"""Tracks up to which all are compared with all, to find those that are the same recording."""
+_LARGEST: Final = float(np.finfo(np.float16).max)
+_EXPECTED: Final = "DATA is a folder of music, a CSV with the column path, or a state file with kept embeddings"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Music:
+    """Tracks without labels, and what is known of each.
+
+    tracks: without a genre
+    vectors: float32[n, dim] by stage
+    genres: what the bundle says, sure or not; a person's word where there is one; None where nothing is known
+    facts: None where there was no file to look at
+    groups: tracks of one group belong together: an artist, an album, a recording
+    left_out: how many tracks could not be used, by reason
+    digest: of what was heard
+    """
+
+    tracks: Sequence[Labelled]
+    vectors: Mapping[str, NDArray[np.float32]]
+    genres: Sequence[str | None]
+    facts: Sequence[Facts | None]
+    groups: Sequence[str]
+    left_out: Mapping[str, int]
+    notes: Sequence[str]
+    digest: str
+
+
+def read_music(
+    data: Path, bundle: Bundle, heard: Listening, stages: Sequence[str], cache: Path, threads: int | None, say: Say
+) -> Music:
+    """The music of ``data`` as the stages of ``bundle`` hear it.
+
+    Of a state file only ``stages`` are read; otherwise all stages of the bundle hear the tracks.
+
+    Raises:
+        UsageError: the data or the cache cannot be used, or the embeddings are of another bundle.
+        BundleError, EngineError, DeviceError: see ``Cascade.open``.
+    """
+    if is_state(data):
+        return _from_state(data, bundle, stages)
+    found = _folder(data) if data.is_dir() else _table(data)
+    for note in found.notes:
+        say(note)
+    clips, lost = hear(bundle, heard, found.tracks, cache, threads, say)
+    examples = [Example(str(one.track.path), "", "", one.embeddings, one.windows, one.facts) for one in clips]
+    genres: list[str | None] = []
+    if examples:
+        say("asking the bundle")
+        policy = next(iter(heard.policies.values()))
+        names = bundle.manifest.genres
+        genres = [names[i] for i in base_answers(bundle, heard, examples).genres(policy).tolist()]
+    fullest = {stage: counts[-1] for stage, counts in heard.counts.items()}
+    vectors = {s: np.array([one.embeddings[s, count] for one in clips], np.float32) for s, count in fullest.items()}
+    tracks = [replace(one.track, belongs=(*one.track.belongs, ("sound", one.sound.hex()))) for one in clips]
+    groups, notes = _groups(tracks, vectors)
+    return Music(
+        [one.track for one in clips],
+        vectors,
+        genres,
+        [one.facts for one in clips],
+        groups,
+        Counter(one.why for one in lost),
+        notes,
+        _digest([_heard_digest(one) for one in clips]),
+    )
+
+
+def _folder(root: Path) -> Data:
+    search = TrackSearch([Path(os.path.abspath(root))])  # noqa: PTH100 - keeps links
+    read = with_tags([Labelled(found.path, "") for found in search])
+    problems = (f"warning: {printable(str(path))}: cannot be searched ({why})" for path, why in search.problems)
+    return Data(read.tracks, (*problems, *read.notes))
+
+
+def _table(table: Path) -> Data:
+    rows, column, header = read_table(table, _EXPECTED)
+    if column is None:
+        raise UsageError(
+            f"{table}: expected a header with path or file; got {printable(', '.join(map(str, header))) or 'nothing'}"
+        )
+    tracks: dict[Path, Labelled] = {}
+    for number, row in enumerate(rows, start=2):
+        if not (name := (row[column] or "").strip()):
+            raise UsageError(f"{table}: row {number}: expected a path, {column} is empty")
+        track = labelled_row(table, name, "", row)
+        tracks.setdefault(track.path, track)
+    return with_tags(list(tracks.values()))
+
+
+def _from_state(path: Path, bundle: Bundle, stages: Sequence[str]) -> Music:
+    with State.open(path) as state:
+        rows = {row.id: row for row in state.tracks(Wanted(absent=False))}
+        blocks = {stage: _kept(state, bundle.digest, stage) for stage in stages}
+        if not all(len(ids) for ids, _ in blocks.values()):
+            raise UsageError(_none_kept(state, path, bundle, stages))
+    shared = set.intersection(*(set(ids.tolist()) for ids, _ in blocks.values())) & rows.keys()
+    order = sorted(shared, key=lambda one: rows[one].path)
+    vectors = {}
+    for stage, (ids, kept) in blocks.items():
+        place = {track: i for i, track in enumerate(ids.tolist())}
+        vectors[stage] = kept[[place[track] for track in order]].astype(np.float32)
+    own = [rows[track] for track in order]
+    read = with_tags([Labelled(row.file, "") for row in own])
+    groups, notes = _groups(read.tracks, vectors)
+    classified = sum(row.status in ("ok", "unsure") for row in rows.values())
+    missing = max(classified - len(own), 0)
+    if missing:
+        notes.append(
+            f"warning: {missing} tracks stopped before {' and '.join(stages)} heard them; edge-reclass classify FOLDER"
+            f" --state {path} --policy POLICY --keep-embeddings --redo, with a policy without early exits, hears them"
+        )
+    return Music(
+        read.tracks,
+        vectors,
+        [row.final_genre for row in own],
+        [None] * len(own),
+        groups,
+        {"no kept embedding": missing} if missing else {},
+        [*read.notes, *notes],
+        _digest([_row_digest(row, [vectors[stage][i] for stage in stages]) for i, row in enumerate(own)]),
+    )
+
+
+def _kept(state: State, digest: str, stage: str) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Ids int64[n] and vectors float16[n, dim], as the state keeps them; what float16 could not hold at its limit."""
+    ids, vectors = [np.empty(0, np.int64)], []
+    for some, block in state.embeddings(digest, stage):
+        ids.append(np.array(some, np.int64))
+        vectors.append(np.nan_to_num(block, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST).astype(np.float16))
+    return np.concatenate(ids), np.concatenate(vectors) if vectors else np.empty((0, 0), np.float16)
+
+
+def _none_kept(state: State, path: Path, bundle: Bundle, stages: Sequence[str]) -> str:
+    query = "SELECT bundle_digest, stage, count(*) FROM embedding GROUP BY bundle_digest, stage ORDER BY 3 DESC"
+    kept = state.connection.execute(query).fetchall()
+    again = f"edge-reclass classify FOLDER --state {path} --bundle {bundle.root} --keep-embeddings --redo keeps them"
+    wanted = f"{path}: expected kept embeddings of {' and '.join(stages)} of the bundle {bundle.name}"
+    if own := [f"{stage} ({n} tracks)" for digest, stage, n in kept if digest == bundle.digest]:
+        return f"{wanted}; there are those of {', '.join(own)}: choose with --stage, or {again}"
+    if kept:
+        return (
+            f"{wanted} ({bundle.digest[:12]}); it keeps those of another bundle ({kept[0][0][:12]}): name that with"
+            f" --bundle, or {again}"
+        )
+    return f"{wanted}; it keeps none: {again}"
+
+
+def _groups(tracks: Sequence[Labelled], vectors: Mapping[str, NDArray[np.float32]]) -> tuple[list[str], list[str]]:
+    """The group of each track, and notes."""
+    pairs, notes = [], []
+    if len(tracks) <= MOST_COMPARED:
+        pairs = near_duplicates(list(vectors.values())) if tracks else []
+        if len(vectors) == 1:  # one stage alone has to be surer
+            pairs = [pair for pair in pairs if pair.cosine > NEAR_ALONE]
+    else:
+        notes.append(f"more than {MOST_COMPARED} tracks: it was not looked for copies of the same recording")
+    return group([one.belongs for one in tracks], [(pair.first, pair.second) for pair in pairs]), notes
+
+
+def _heard_digest(clip: Clip) -> str:
+    return clip.sound.hex()
+
+
+def _row_digest(row: TrackRow, vectors: Sequence[NDArray[np.float32]]) -> str:
+    return hashlib.sha256(row.path + b"".join(one.tobytes() for one in vectors)).hexdigest()
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

@@ -176,9 +176,9 @@ def _risk(judged: Judgement) -> Iterator[Figure]:
         )
         axes.plot(chosen.coverage, chosen.risk, "D", color=colour("red"), markersize=7)
         left = chosen.coverage > 0.5
-        place = {"xytext": (-10, 8) if left else (10, -14), "textcoords": "offset points"}
+        place, side = ((-10, 8), "right") if left else ((10, -14), "left")
         text = f"min_confidence {plain(judged.min_confidence)}"
-        axes.annotate(text, (chosen.coverage, chosen.risk), ha="right" if left else "left", **place)
+        axes.annotate(text, (chosen.coverage, chosen.risk), place, textcoords="offset points", ha=side)
     axes.set_xlabel("sure of so many tracks")
     axes.set_ylabel("of those, wrong")
     _percents(axes.xaxis, 1.0)

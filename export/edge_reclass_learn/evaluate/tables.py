@@ -104,14 +104,16 @@ def confusion(matrix: Confusion, title: str) -> str:
 
 def _of_bundle(judged: Judgement) -> Iterator[Table]:
     limit = "" if judged.min_confidence is None else f" (confidence below {plain(judged.min_confidence)})"
-    main = [
+    main: Sequence[tuple[str, Figure | None, Callable[[float], str]]] = [
         ("accuracy", judged.accuracy, percent),
         ("mean over the genres", judged.balanced, percent),
         ("macro F1", judged.macro_f1, number),
         ("genre among the first three", judged.top3, percent),
         ("accuracy of the sure", judged.accuracy_sure, percent),
     ]
-    rows = [(what, _interval(one, show), count(one.of), one.interval) for what, one, show in main if one is not None]
+    rows: list[tuple[str, ...]] = [
+        (what, _interval(one, show), count(one.of), one.interval) for what, one, show in main if one is not None
+    ]
     rows.append((f"unsure{limit}", f"{count(judged.unsure)} of {count(judged.tracks)}", count(judged.tracks), ""))
     yield Table(
         "Overall",
@@ -265,6 +267,7 @@ def _of_all(record: Record) -> Iterator[Table]:
         "Other approaches on the same folds",
         ("approach", "version", *measured, "note"),
         tuple((name(one.name), name(one.version), *_measured(one), one.note) for one in record.baselines),
+        "Milliseconds are CPU time to extract the features of a track.",
     )
     yield Table(
         "What groups of features are worth to an approach",
@@ -280,6 +283,7 @@ def _of_all(record: Record) -> Iterator[Table]:
         "A linear probe on each encoder, on the same folds",
         ("encoder", *measured, "note"),
         tuple((f"{name(one.bundle)}: {name(one.stage)}", *_measured(one), one.note) for one in record.encoders),
+        "Milliseconds are the median CPU time of a track on one thread, megabytes are of the graph.",
     )
 
 

@@ -122,18 +122,19 @@ def _agreement(one: Agreement) -> str:
     )
 
 
-_FOUND: Final = ("accuracy", "95 % interval", "mean over genres", "ms a track", "MB", "values")
+_FOUND: Final = ("tracks", "accuracy", "95 % interval", "mean over genres", "ms a track", "MB", "values")
 
 
 def _found(one: Baseline | Encoder) -> list[str]:
     """What another approach, or a probe on an encoder, finds; its note last, which says why there is nothing."""
     numbers = ((one.milliseconds, ".0f"), (one.megabytes, ".1f"), (one.dim, "d"))
-    version = f"{printable(one.version)}; " if isinstance(one, Baseline) and one.version else ""
+    note = [one.version, one.note] if isinstance(one, Baseline) else [one.note]
     return [
+        str(one.accuracy.of) if one.accuracy is not None else "",
         *(_shown(one.accuracy) if one.accuracy is not None else ("", "")),
         f"{one.balanced.value:.1%}" if one.balanced is not None else "",
         *("" if number is None else f"{number:{how}}" for number, how in numbers),
-        version + printable(one.note),
+        "; ".join(printable(text) for text in note if text),
     ]
 
 

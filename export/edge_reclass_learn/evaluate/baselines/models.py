@@ -174,7 +174,7 @@ def fitted_in_folds(
     for fold in np.unique(folds[folds >= 0]):
         train = np.flatnonzero((folds >= 0) & (folds != fold))
         if len(train):
-            own = Training(rows[train], labels[train], [groups[i] for i in train], seed)
+            own = Training(rows[train], labels[train], [groups[i] for i in train.tolist()], seed)
             yield Fold(np.flatnonzero(folds == fold), approach(own))
 
 

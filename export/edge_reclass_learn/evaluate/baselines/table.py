@@ -87,8 +87,8 @@ def baselines(
     found = [_judged(trial, chance, nothing, _version("scikit-learn"), "")]
     for rule in without_listening(trial.examples, trial.labels, trial.dealt, len(trial.genres))[1:]:
         of = len(trial.examples)
-        row = _empty(f"without listening: {rule.name}", _version("scikit-learn"), "a small decision tree")
-        found.append(replace(row, accuracy=share(round(rule.accuracy * of), of)))
+        alone = _empty(f"without listening: {rule.name}", _version("scikit-learn"), "a small decision tree")
+        found.append(replace(alone, accuracy=share(round(rule.accuracy * of), of)))
     tracks, extracted = [Path(example.name) for example in trial.examples], dict[str, Extraction]()
     for row in rows:
         source = given[row.source]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_reclass.errors import UsageError
+from edge_reclass_learn.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,32 +90,3 @@ def _list(path: Path, doubts: Sequence[WrongLabel]) -> None:
             row = [one.example.name, one.example.genre, one.said, f"{one.confidence:.4f}", f"{one.loss:.4f}"]
             writer.writerow(row)
         write_whole(path, text.getvalue().encode(errors="surrogateescape"))
-
-
-class Progress:
-    """What is being done, on standard error: in one line of a terminal, else every ten seconds."""
-
-    def __init__(self) -> None:
-        self._begun = self._last = time.monotonic()
-        self._terminal = sys.stderr.isatty()
-
-    @property
-    def seconds(self) -> float:
-        """Since the beginning."""
-        return time.monotonic() - self._begun
-
-    def __call__(self, text: str) -> None:
-        """Say it; warnings in a line of their own."""
-        if text.startswith(("warning", "left out", "kept")):
-            self.done()
-            print(text, file=sys.stderr)
-        elif self._terminal:
-            print(f"\r\x1b[K{text[:100]}", end="", file=sys.stderr, flush=True)
-        elif time.monotonic() - self._last > 10:
-            self._last = time.monotonic()
-            print(f"{self.seconds:6.1f} s  {text}", file=sys.stderr, flush=True)
-
-    def done(self) -> None:
-        """Take the line off the terminal."""
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

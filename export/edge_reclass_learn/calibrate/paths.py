@@ -19,8 +19,8 @@ from edge_reclass_learn.ladders import Ladder
 
 GRID: Final = tuple(round(float(1 / (1 + np.exp(-logit))), 4) for logit in np.arange(60, -11, -1) / 10)
 """Thresholds, beside "never": from 0.9975 down to 0.2689."""
-LEVELS: Final = tuple(n / 100 for n in range(95, 4, -1))
-"""Least confidences."""
+LEVELS: Final = tuple(n / 40 for n in range(38, 1, -1))
+"""Least confidences: from 0.95 down to 0.05."""
 _PRICES: Final = np.geomspace(0.1, 1000.0, 14)
 
 Ints = NDArray[np.int64]
@@ -40,7 +40,7 @@ def line(ladder: Ladder, choosing: Bools, epsilon: float) -> Ints:
     best = ladder.search(train, budget, prices)
     if not np.isfinite(best.cost[0, 0]):  # even to hear all makes too many mistakes
         return never
-    _, (base,) = ladder.polish(best.choice[:, 0], train, budget[:, 0])
+    base = best.choice[0, 0]
     most = int(base.max(initial=0))
     return shifted(base, range(-most, len(GRID) - most + 1)) if most else never
 

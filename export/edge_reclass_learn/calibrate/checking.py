@@ -54,8 +54,8 @@ def check(bundle: Path, data: Path, options: Options, risk: certify.Risk | None,
     """
     base = load(bundle)
     base.verify()
-    policy = choose_policy(base, options.policy)
-    found = _wanted(base.manifest, policy.name, risk)
+    found = _wanted(base.manifest, options.policy, risk)
+    policy = choose_policy(base, found.policy)
     if why := void(base.manifest, found):
         raise UsageError(f"{bundle}: its certificate is void: {why}; edge-reclass calibrate makes a new one")
     goal, seed = Goal(found.risk, found.epsilon, found.delta), found.counts[0].seed
@@ -101,12 +101,12 @@ def check(bundle: Path, data: Path, options: Options, risk: certify.Risk | None,
     return Checked(after, entry, True, manifest)
 
 
-def _wanted(manifest: Manifest, policy: str, risk: certify.Risk | None) -> CertificateEntry:
-    found = [one for one in manifest.certificates if one.policy == policy and risk in (None, one.risk)]
+def _wanted(manifest: Manifest, policy: str | None, risk: certify.Risk | None) -> CertificateEntry:
+    found = [one for one in manifest.certificates if policy in (None, one.policy) and risk in (None, one.risk)]
     if len(found) == 1:
         return found[0]
     have = ", ".join(f"{one.policy} ({one.risk})" for one in manifest.certificates) or "none"
-    raise UsageError(f"expected one certificate to check of the policy {policy}; the bundle has: {have}")
+    raise UsageError(f"expected one certificate to check, name it with --policy and --risk; the bundle has: {have}")
 
 
 def _number_of(level: float | None) -> int:

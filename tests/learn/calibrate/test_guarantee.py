@@ -14,7 +14,7 @@ pytest.importorskip("scipy", reason="certificates need the extra [fit]")
 import guarantee
 from edge_reclass_learn.calibrate.certify import Goal
 
-DRAWS = int(os.environ.get("EDGE_RECLASS_DRAWS", "100"))
+DRAWS = int(os.environ.get("EDGE_RECLASS_DRAWS", "80"))
 
 
 def most(goal: Goal) -> float:

@@ -106,9 +106,10 @@ def calibrate(
 def _risk(name: str | None, min_confidence: bool) -> Risk | None:
     if min_confidence:
         return "error_if_sure"
-    if name not in (None, "disagreement", "error"):
-        raise UsageError(f"--risk: expected disagreement or error, got {name!r}")
-    return name
+    risks: dict[str, Risk] = {"disagreement": "disagreement", "error": "error"}
+    if name is not None and name not in risks:
+        raise UsageError(f"--risk: expected {' or '.join(risks)}, got {name!r}")
+    return None if name is None else risks[name]
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -168,10 +168,10 @@ def rehash(root: Path) -> None:
     edit_manifest(root, files=entries(root, read_manifest(root)["files"]))
 
 
-def random_heads(root: Path, stages: Sequence[dict[str, Any]], spread: float) -> None:
+def random_heads(root: Path, stages: Sequence[dict[str, Any]], spread: float, dim: int = 8) -> None:
     """Heads of three genres in place of the bundle's own, whose answers depend on what the stages hear."""
     for i, stage in enumerate(stages):
-        width = 8 * len(stage["head"]["inputs"])
+        width = dim * len(stage["head"]["inputs"])
         weights = np.random.default_rng(i + 5).normal(0, spread / width, (width, 3)).astype(np.float32)
         node = helper.make_node("MatMul", ["features", "W"], ["logits"])
         write_graph(root / stage["head"]["file"], ("features", width), ("logits", 3), [node], {"W": weights})

@@ -414,7 +414,8 @@ def _extended(
             file for entry in stages for file in _own_files(entry, known)
         }
     kept = {file: entry for file, entry in before.files.items() if file not in dropped}
-    return msgspec.structs.replace(before, stages=stages, files={**kept, **files}, provenance=known)
+    # No certificate holds for other heads or encoders than it was counted with.
+    return msgspec.structs.replace(before, stages=stages, files={**kept, **files}, provenance=known, certificates=[])
 
 
 def _own_files(stage: StageEntry, provenance: Mapping[str, Any]) -> set[str]:

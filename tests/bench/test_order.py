@@ -18,10 +18,11 @@ from edge_reclass import Cascade
 from edge_reclass.bundle import MANIFEST, Bundle, load, starter_path
 from edge_reclass.cascade import Policy, Step, choose_policy
 from edge_reclass_bench.conduct import Reporter
-from edge_reclass_bench.order.hearing import asking, hear, known
+from edge_reclass_bench.order.hearing import hear, known
 from edge_reclass_bench.tracks import find
 from edge_reclass_learn import Answers, replay
 from edge_reclass_learn import answers as records
+from edge_reclass_learn.hearing.recording import asking
 
 RATE = 16_000
 

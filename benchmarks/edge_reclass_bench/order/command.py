@@ -71,6 +71,7 @@ def order(
     from edge_reclass_bench.tracks import find
     from edge_reclass_learn import Goal, everything, judged, propose, replay
     from edge_reclass_learn import answers as records
+    from edge_reclass_learn.hearing.recording import asking
     from edge_reclass_learn.proposal import deal
 
     if agreement is not None and accuracy is not None:
@@ -87,7 +88,7 @@ def order(
     # Before an hour of listening, not after it.
     _with_policy(loaded, everything(full), policy_name)
     counts = {step.windows for policy in (default, full) for step in policy.steps if step.windows is not None}
-    asked = hearing.asking(loaded, [*whole(windows, "--windows"), *counts])
+    asked = asking(loaded, [*whole(windows, "--windows"), *counts])
     tracks, tell = find(paths, limit), reporter()
     for place in filter(None, (answers, output, write)):
         if place.is_dir() or not place.parent.is_dir():

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from edge_reclass.bundle import Bundle
-from edge_reclass.cascade import Cascade, Policy, Step, StepAnswer, choose_policy
+from edge_reclass.cascade import Cascade, Policy
 from edge_reclass.errors import TrackError, UsageError
 from edge_reclass.run import printable
 from edge_reclass_bench.conduct import Reporter
 from edge_reclass_bench.labels import from_csv, groups_from_csv, judgeable
-from edge_reclass_bench.policies import NEVER, needs
 from edge_reclass_bench.tracks import Tracks, content
-from edge_reclass_learn import Answers, Heard, Said, StageFacts, TrackAnswers
+from edge_reclass_learn import Answers, TrackAnswers
 from edge_reclass_learn import answers as records
+from edge_reclass_learn.hearing.recording import stage_facts, stage_heard
 
 _ALONE = 1  # one lane on one thread: what a track costs, not how many run at once
 
@@ -45,30 +44,6 @@ def known(bundle: Bundle, tracks: Tracks, table: Path | None, reporter: Reporter
     return list(zip(labels, named, strict=True))
 
 
-def asking(bundle: Bundle, counts: Iterable[int]) -> Policy:
-    """A policy with a step after each of ``counts`` of windows that a stage has, for all stages of the bundle.
-
-    Stages come in the manifest's order, each after those that its head needs.
-    """
-    needed, order = needs(bundle.manifest), list[str]()
-    while len(order) < len(needed):
-        order.append(next(name for name in needed if name not in order and set(needed[name]) <= set(order)))
-    steps: list[Step] = []
-    for name in order:
-        early = [Step(name, {name: 1.0}, NEVER, count) for count in sorted(set(counts))]
-        steps += [step for step in early if _fits(bundle, [*steps, step, Step(name, {name: 1.0})])]
-        steps.append(Step(name, {name: 1.0}, NEVER))
-    return Policy("order", "soft", (*steps[:-1], Step(order[-1], {order[-1]: 1.0})))
-
-
-def _fits(bundle: Bundle, steps: Sequence[Step]) -> bool:
-    try:
-        choose_policy(bundle, Policy("order", "soft", tuple(steps)))
-    except UsageError:  # the stage does not have so many windows
-        return False
-    return True
-
-
 def hear(
     bundle: Bundle, tracks: Tracks, about: Known, asked: Policy, device: str, engines: Path | None, reporter: Reporter
 ) -> Answers:
@@ -83,7 +58,7 @@ def hear(
     with Cascade.open(bundle, device, asked, threads=_ALONE, engines=engines) as cascade:
         # What another program takes from a processor is no cost of ours; what a GPU takes is no processor's time.
         clock = time.process_time if cascade.device == "cpu" else time.perf_counter
-        stages = [_facts(cascade, name) for name in asked.stages]
+        stages = [stage_facts(cascade, name) for name in asked.stages]
         for i, path in enumerate(tracks.paths):
             name = printable(tracks.names[i])
             reporter.progress(f"{i + 1} of {len(tracks.paths)}: {name}")
@@ -97,7 +72,7 @@ def hear(
             if all(answer.probabilities is None for answer in said):
                 left_out.append(f"{name} (silent)")
                 continue
-            heard = {stage.name: _heard([a for a in said if a.stage == stage.name]) for stage in stages}
+            heard = {stage.name: stage_heard([a for a in said if a.stage == stage.name]) for stage in stages}
             label, group = about[i]
             made.append(TrackAnswers(name=name, group=group, label=label, decode=decoding, stages=heard))
         reporter.progress("")
@@ -115,36 +90,6 @@ def hear(
         tracks=made,
         tracks_sha256=tracks.sha256,
         heard_with=device,
-    )
-
-
-def _facts(cascade: Cascade, name: str) -> StageFacts:
-    stage = next(stage for stage in cascade.plan.stages if stage.name == name)
-    return StageFacts(
-        name=name,
-        signal=f"{stage.signal.rate or 'native'}, {stage.signal.excerpt}",
-        windows=list(cascade.plan.policy.windows(name)),
-        needs=[other for other in stage.head_inputs if other != name],
-        whole=stage.encoder.window_samples is None,
-        says=None if stage.map is None else [cascade.plan.genres[genre] for genre in sorted(stage.map.says)],
-    )
-
-
-def _heard(said: Sequence[StepAnswer]) -> Heard:
-    return Heard(
-        of=said[0].windows.of,
-        seconds=said[0].excerpt.seconds,
-        resample=sum(answer.resample_milliseconds for answer in said),
-        said=[
-            Said(
-                windows=answer.windows.heard,
-                probabilities=None if answer.probabilities is None else list(answer.probabilities),
-                outside=answer.outside,
-                abstains=answer.abstains,
-                cost=answer.milliseconds,
-            )
-            for answer in said
-        ],
     )
 
 

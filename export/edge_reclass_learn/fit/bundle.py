@@ -98,6 +98,7 @@ def write_bundle(output: Path, there: Sequence[str], base: Bundle, new: New) -> 
             stages=[_stage(stage, new) for stage in manifest.stages],
             policies={name: _entry(policy) for name, policy in new.policies.items()},
             default_policy=next(iter(new.policies)),
+            certificates=[],
             reference=None,
             files={file: content_entry(content) for file, content in contents.items()},
             provenance=_provenance(base, new),

@@ -82,7 +82,7 @@ def hear(
                 clips.append(_from_state(track, heard))
                 continue
             try:
-                sound = sound_of(track.path)
+                sound = sound_digest(track.path)
                 if (found := kept.get(sound)) is None:
                     found = ears.hear(track.path)
                     kept.put(sound, found)
@@ -181,7 +181,7 @@ def _after(said: Sequence[StepAnswer], count: int | None) -> Vector:
     return found
 
 
-def sound_of(path: Path) -> bytes:
+def sound_digest(path: Path) -> bytes:
     """A digest of a file's sound; of its bytes, where PyAV is not there or cannot read it."""
     found = audio_hash(path)
     if found is not None:

@@ -47,7 +47,7 @@ def listening(bundle: Bundle) -> Listening:
         BundleError: a policy does not fit the stages.
     """
     manifest = bundle.manifest
-    order = _order(manifest)
+    order = running_order(manifest)
     inputs = {name: tuple(manifest.stage(name).head.inputs) for name in order}
     names = sorted(manifest.policies, key=lambda name: name != manifest.default_policy)
     policies = {name: choose_policy(bundle, name) for name in names}
@@ -75,7 +75,7 @@ def _given(policy: Policy, number: int, inputs: tuple[str, ...]) -> Given:
     return tuple((one, step.windows if one == step.after else policy.step(one).windows) for one in inputs)
 
 
-def _order(manifest: Manifest) -> list[str]:
+def running_order(manifest: Manifest) -> list[str]:
     """The stages in the manifest's order, each after those whose embeddings its head takes."""
     needs = {stage.name: set(stage.head.inputs) - {stage.name} for stage in manifest.stages}
     order: list[str] = []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from edge_reclass.bundle.certificate import Digests, digests, graph_digests, holding, promise, void, where
 from edge_reclass.bundle.encoders import EncoderEntry, Fma518Entry, Precision, WaveformEntry
 from edge_reclass.bundle.limits import MAX_REFERENCE_SAMPLES
 from edge_reclass.bundle.loading import Bundle, BundleFile, content_entry, file_entry, load, starter_path
 from edge_reclass.bundle.manifest import (
     FORMAT,
     MANIFEST,
+    CertificateEntry,
+    CountEntry,
     ExcerptEntry,
     FileEntry,
     HeadEntry,
@@ -44,6 +47,9 @@ __all__ = [
     "Agreement",
     "Bundle",
     "BundleFile",
+    "CertificateEntry",
+    "CountEntry",
+    "Digests",
     "EncoderEntry",
     "ExcerptEntry",
     "FileEntry",
@@ -63,16 +69,22 @@ __all__ = [
     "agreement",
     "checksums",
     "content_entry",
+    "digests",
     "file_entry",
     "genre_faults",
+    "graph_digests",
+    "holding",
     "load",
     "load_reference",
     "manifest_text",
     "parse_yaml",
+    "promise",
     "read_arrays",
     "refuse_external_data",
     "require_makeable",
     "starter_path",
     "synthesise",
     "validate",
+    "void",
+    "where",
 ]

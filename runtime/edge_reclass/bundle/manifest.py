@@ -122,6 +122,46 @@ class PolicyEntry(Struct, forbid_unknown_fields=True, frozen=True):
     steps: Annotated[list[StepEntry], Meta(min_length=1)]
 
 
+class CountEntry(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True, kw_only=True):
+    """What was counted for a certificate: on one device, of so many ``tracks``, one of each artist.
+
+    ``ran`` is the device and precision of each stage with a graph, as ``cpu fp32``; ``graphs`` the sha256 of its file.
+    ``p_value``: probability of so few ``mistakes`` or fewer, if the risk were the certificate's ``epsilon``; it is the
+    last of ``tested`` policies that were tested in a fixed order. ``unsure`` verdicts are among the tracks. ``known``:
+    tracks that the heads seem to have been fitted on. ``program`` decoded and listened.
+    """
+
+    ran: dict[str, str]
+    graphs: dict[str, Digest]
+    tracks: Annotated[int, Meta(ge=1)]
+    mistakes: Annotated[int, Meta(ge=0)]
+    p_value: Annotated[float, Meta(ge=0, le=1)]
+    tested: Annotated[int, Meta(ge=1)]
+    data_sha256: Digest
+    seed: Annotated[int, Meta(ge=0)]
+    program: str
+    unsure: Annotated[int, Meta(ge=0)] = 0
+    known: Annotated[int, Meta(ge=0)] = 0
+
+
+class CertificateEntry(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """With probability 1 − ``delta``, the ``risk`` of ``policy`` on tracks like the counted ones is ≤ ``epsilon``.
+
+    ``disagreement``: another answer than all stages would have given. ``error``: a wrong genre. ``error_if_sure``: a
+    wrong genre among the tracks that get one. The three digests say what it holds for (``certificate.py``).
+    """
+
+    policy: PolicyName
+    risk: Literal["disagreement", "error", "error_if_sure"]
+    epsilon: Annotated[float, Meta(gt=0, lt=1)]
+    delta: Annotated[float, Meta(gt=0, lt=1)]
+    policy_sha256: Digest
+    heads_sha256: Digest
+    encoders_sha256: Digest
+    assumes: list[str]
+    counts: Annotated[list[CountEntry], Meta(min_length=1)]
+
+
 class FileEntry(Struct, forbid_unknown_fields=True, frozen=True):
     """What a file of the bundle must be."""
 
@@ -144,6 +184,7 @@ class Manifest(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=Tr
     stages: Annotated[list[StageEntry], Meta(min_length=1, max_length=MAX_STAGES)]
     policies: Annotated[dict[PolicyName, PolicyEntry], Meta(min_length=1, max_length=MAX_POLICIES)]
     default_policy: str
+    certificates: list[CertificateEntry] = []
     reference: str | None = None
     provenance: dict[str, Any] = {}
     files: Annotated[dict[str, FileEntry], Meta(max_length=MAX_FILES)]
@@ -170,6 +211,7 @@ def validate(manifest: Manifest) -> Iterator[str]:
         yield from _size_faults(stage, stage.excerpt or manifest.excerpt)
     if manifest.default_policy not in manifest.policies:
         yield f"default_policy: expected one of {', '.join(manifest.policies)}, got {manifest.default_policy!r}"
+    yield from _certificate_faults(manifest)
     used = set(_used_files(manifest))
     yield from (f"files: {file} is used by a stage but not listed" for file in sorted(used - set(manifest.files)))
     for file in sorted(used | set(manifest.files)):
@@ -177,6 +219,17 @@ def validate(manifest: Manifest) -> Iterator[str]:
         plain = not pure.is_absolute() and ".." not in pure.parts and "\\" not in file and str(pure) == file != "."
         if not plain or file == MANIFEST or any(text_faults(file)):
             yield f"files: expected a plain relative path inside the bundle, got {file!r}"
+
+
+def _certificate_faults(manifest: Manifest) -> Iterator[str]:
+    for i, one in enumerate(manifest.certificates):
+        if one.policy not in manifest.policies:
+            yield f"certificates[{i}].policy: expected one of {', '.join(manifest.policies)}, got {one.policy!r}"
+        for count in one.counts:
+            if count.mistakes > count.tracks:
+                yield f"certificates[{i}].counts: {count.mistakes} mistakes in {count.tracks} tracks"
+    pairs = Counter((one.policy, one.risk) for one in manifest.certificates)
+    yield from (f"certificates: {n} of {risk} for the policy {name}" for (name, risk), n in pairs.items() if n > 1)
 
 
 def _excerpt_faults(where: str, excerpt: ExcerptEntry) -> Iterator[str]:

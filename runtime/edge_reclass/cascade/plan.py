@@ -123,6 +123,10 @@ class Plan:
     keep_embeddings: bool = False
     """Verdicts hold what the encoders made of a track."""
 
+    def ran(self, device: str) -> dict[str, str]:
+        """Where each stage's graph runs and in which precision, as ``cpu fp32``, on this ``device``."""
+        return {one.name: f"{one.device or device} {one.precision}" for one in self.stages if one.precision is not None}
+
 
 def choose_policy(bundle: Bundle, name: str | Policy | None = None) -> Policy:
     """The policy called ``name`` (default: the bundle's default), from the bundle or else from the presets.

@@ -20,9 +20,10 @@ from edge_reclass.run.output_file import refuse_inputs
 from edge_reclass.run.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    from edge_reclass.bundle import Bundle
     from edge_reclass.library.basis import Again
     from edge_reclass.run.lanes import CascadePool
     from edge_reclass.run.sources import Track, TrackSearch
@@ -297,6 +298,9 @@ def classify(
                         keep_embeddings=keep_embeddings,
                     )
                     say(_device(pool, device))
+                    if explain:
+                        for line in _certified(pool, bundle if library is None else library.bundle):
+                            say(line)
                     genres, stages = pool.plan.genres, [stage.name for stage in pool.plan.stages]
                 sink = TextSink(format, out, genres=genres, stages=stages, top=top, explain=explain)
                 with _Watch(Progress(progress, len(tracks), out), out) as watch:
@@ -383,6 +387,18 @@ def _device(pool: CascadePool, asked: str) -> str:
     # Where there is no GPU, the reason is not repeated with every run; doctor gives it.
     notes = () if asked == "auto" and pool.device == "cpu" and not has_nvidia_gpu() else pool.notes
     return f"device: {'; '.join((pool.device, *notes))}"
+
+
+def _certified(pool: CascadePool, bundle: Path | Bundle | None) -> Iterator[str]:
+    """What is certified of the verdicts that this pool gives."""
+    from edge_reclass.bundle.certificate import told
+    from edge_reclass.cascade.opening import load_bundle
+
+    plan = pool.plan
+    manifest = load_bundle(bundle).manifest
+    if plan.policy.name in manifest.policies:
+        for line in told(manifest, plan.policy.name, plan.ran(pool.device), plan.min_confidence):
+            yield printable(f"{plan.policy.name}: {line}")
 
 
 class _Watch:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from edge_reclass.bundle.certificate import described
 from edge_reclass.bundle.loading import Bundle
 from edge_reclass.bundle.manifest import ExcerptEntry, StageEntry
 from edge_reclass.run.text import printable
@@ -46,6 +47,10 @@ def _lines(bundle: Bundle) -> Iterator[str]:
             accept = "decides" if step.accept is None else f"accepts above {step.accept:g}"
             asked = step.after if step.windows in {None, "all"} else f"{step.windows} of {step.after}'s windows"
             yield f"         after {asked}: {accept}; weights {weights}"
+        for certificate in (one for one in manifest.certificates if one.policy == name):
+            first, *more = described(manifest, certificate)
+            yield f"         certificate ({certificate.risk}): {first}"
+            yield from (f"           {line}" for line in more)
     if manifest.provenance:
         yield ""
         yield from _tree("provenance", manifest.provenance, "")

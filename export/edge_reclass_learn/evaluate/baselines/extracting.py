@@ -19,7 +19,7 @@ from edge_reclass.errors import TrackError
 from edge_reclass.run import printable
 from edge_reclass_learn.evaluate.baselines.sources import Extract, Missing, Source, Vector
 from edge_reclass_learn.hearing.cache import Cache
-from edge_reclass_learn.hearing.hear import sound_of
+from edge_reclass_learn.hearing.hear import sound_digest
 
 SECONDS: Final = 30.0
 """From the middle, as the stages of a bundle usually hear."""
@@ -66,7 +66,7 @@ def extract(source: Source, tracks: Sequence[Path], cache: Path, say: Say) -> Ex
         for number, track in enumerate(tracks, start=1):
             say(f"{source.name}: {number} of {len(tracks)}: {printable(track.name)}")
             try:
-                sound = sound_of(track)
+                sound = sound_digest(track)
             except (TrackError, OSError) as error:
                 found.append(Extracted(b"", 0.0, str(getattr(error, "status", "unreadable"))))
                 continue

@@ -1,0 +1,234 @@
+"""From a bundle and tracks to a bundle with a certificate: draw, hear, choose, test, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edge_reclass import Bundle, __version__
+from edge_reclass.bundle import CertificateEntry, CountEntry, Manifest, digests, graph_digests, load
+from edge_reclass.cascade import Policy, choose_policy
+from edge_reclass.errors import UsageError
+from edge_reclass.run import printable
+from edge_reclass_learn.answers import Answers
+from edge_reclass_learn.calibrate import certify
+from edge_reclass_learn.calibrate.certify import Goal, Tested
+from edge_reclass_learn.calibrate.hearing import Counted, hear
+from edge_reclass_learn.calibrate.paths import LEVELS, Bools, Ints, from_level
+from edge_reclass_learn.calibrate.tracks import choosing, drawn, read
+from edge_reclass_learn.calibrate.writing import check_place, policy_entry, write_bundle
+from edge_reclass_learn.fit.gain import same_genres
+from edge_reclass_learn.hearing.recording import asking
+from edge_reclass_learn.replaying import NOTHING, Replay, everything, replay
+
+ASSUMES = (
+    "the tracks come from what the counted ones were drawn from (exchangeable)",
+    "one track of each artist or album was counted",
+    "decoded and heard by the same program",
+)
+KNOWN = "the heads answer new tracks as they answer those that they were fitted on"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to count.
+
+    goal: what is certified
+    policy: name of a policy; None: the default one
+    windows: after how many windows stages may be asked, beside those of the bundle's policies
+    limit: most artists
+    """
+
+    cache: Path
+    goal: Goal
+    policy: str | None = None
+    windows: tuple[int, ...] = (1, 3)
+    seed: int = 0
+    limit: int | None = None
+    device: str = "cpu"
+    engines: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found, for the screen.
+
+    counted: the tracks. choosing: bool[tracks], the others were tested with. before, now, full: what the policy said
+    before, says now, and what all stages say. level: the least confidence that was certified, None where a policy was.
+    """
+
+    goal: Goal
+    counted: Counted
+    choosing: Bools
+    truth: Ints
+    full: Replay
+    before: Replay
+    now: Replay
+    tested: Tested
+    policy: Policy
+    manifest: Manifest
+    level: float | None = None
+
+
+def calibrate(bundle: Path, data: Path, output: Path, options: Options, say: Say) -> Outcome:
+    """Certify a policy's thresholds, or the least confidence, and write ``output``, all at once at the end.
+
+    Raises:
+        UsageError: the data or the output folder cannot be used; too few tracks; nothing can be certified.
+        BundleError, EngineError, DeviceError: the bundle cannot be used.
+    """
+    there = check_place(output)
+    base = load(bundle)
+    base.verify()
+    policy = choose_policy(base, options.policy)
+    if policy.name not in base.manifest.policies:
+        raise UsageError(
+            f"--policy {policy.name}: expected a policy of the bundle, {', '.join(base.manifest.policies)}"
+        )
+    found = count(base, data, options, options.goal.risk, say)
+    for_choosing = np.array([choosing(track, options.seed) for track in found.tracks], np.bool_)
+    goal, answers = options.goal, found.answers
+    certify.require_enough(int((~for_choosing).sum()), goal, len(found.tracks))
+    if not for_choosing.any():
+        raise UsageError(
+            f"{data}: all {len(found.tracks)} tracks fell into one part; give another --seed, or add tracks"
+        )
+    truth = certify.truths(answers, policy, labels_of(found, base), goal.risk)
+    say("searching")
+    full, before = replay(answers, everything(policy)), replay(answers, policy)
+    if goal.risk == "error_if_sure":
+        level, tested = _level(answers, policy, truth, for_choosing, goal)
+        after = msgspec.structs.replace(base.manifest, min_confidence=level, certificates=[])
+        now_policy, now = policy, replay(msgspec.structs.replace(answers, min_confidence=level), policy)
+    else:
+        rungs, level = certify.rungs(answers, policy, truth, goal.risk), None
+        chosen = certify.certify_policy(rungs, policy.name, for_choosing, goal)
+        if chosen is None:
+            wrong = mistakes(full.genre, truth, goal)
+            what = "even all stages with all of their windows make too many mistakes"
+            raise certify.refusal(int((wrong & ~for_choosing).sum()), int((~for_choosing).sum()), goal, what)
+        now_policy, tested, now = chosen.policy, chosen.tested, replay(answers, chosen.policy)
+        kept = [one for one in base.manifest.certificates if one.policy != policy.name]
+        policies = {**base.manifest.policies, policy.name: policy_entry(now_policy)}
+        after = msgspec.structs.replace(base.manifest, policies=policies, certificates=kept)
+    assumes = [*ASSUMES, *([KNOWN] if found.known else [])]
+    unsure = int(((now.genre == NOTHING) & ~for_choosing).sum())
+    count_entry = counted_entry(after, found, tested, options.seed, unsure, for_choosing)
+    entry = certificate(after, now_policy.name, goal, assumes, count_entry)
+    after = msgspec.structs.replace(after, name=output.resolve().name, certificates=[*after.certificates, entry])
+    say("writing the bundle")
+    write_bundle(output, there, base, after)
+    return Outcome(goal, found, for_choosing, truth, full, before, now, tested, now_policy, after, level)
+
+
+def count(base: Bundle, data: Path, options: Options, risk: certify.Risk, say: Say) -> Counted:
+    """Draw one track of each artist in ``data``, and hear it.
+
+    Raises:
+        UsageError: as :func:`calibrate`; or the heads were fitted on some of the tracks, and the risk is of errors.
+    """
+    with_labels = risk != "disagreement"
+    found = read(data, base, labelled=with_labels)
+    for note in found.notes:
+        say(note)
+    tracks = drawn(found.tracks, options.seed, options.limit)
+    if len(tracks) < len(found.tracks):
+        say(f"kept: {len(tracks)} of {len(found.tracks)} tracks, one of each artist or album")
+    if not with_labels:
+        tracks = [replace(track, genre="") for track in tracks]
+    elif lone := sum(not track.belongs for track in tracks):
+        say(f"warning: {lone} tracks have no artist; each counts as one of its own")
+    steps = {step.windows for entry in base.manifest.policies.values() for step in entry.steps}
+    counts = sorted({*options.windows, *(n for n in steps if isinstance(n, int))})
+    counted = hear(base, tracks, asking(base, counts), options.cache, options.device, options.engines, say)
+    if counted.left_out:
+        listed = ", ".join(f"{printable(track.path.name)} ({why})" for track, why in counted.left_out[:3])
+        more = f" and {len(counted.left_out) - 3} more" if len(counted.left_out) > 3 else ""
+        say(f"left out, because they cannot be heard: {listed}{more}")
+    if counted.same:
+        say(f"left out: {counted.same} tracks that seem to be the same recording as another one")
+    if counted.known:
+        _known(counted, with_labels, say)
+    return counted
+
+
+def _known(counted: Counted, with_labels: bool, say: Say) -> None:
+    """Heads are surer, and more often right, of what they were fitted on."""
+    names = ", ".join(printable(counted.tracks[i].path.name) for i in counted.known[:3])
+    many = f"{len(counted.known)} of the {len(counted.tracks)} tracks"
+    if with_labels:
+        raise UsageError(
+            f"at least {many} are among those that the heads were fitted on ({names}, …); on these they make fewer"
+            " errors than on new ones, and the bundle remembers a part of them only. Give tracks that they have not"
+            " heard, or certify --risk disagreement, or calibrate a bundle that was fitted on others"
+        )
+    say(
+        f"warning: at least {many} are among those that the heads were fitted on, where they are surer: the certificate"
+        " is for such tracks, and says so; new ones may differ more often"
+    )
+
+
+def labels_of(counted: Counted, base: Bundle) -> list[str]:
+    """The label of each track, as the bundle spells it where it knows it."""
+    known = same_genres(sorted({track.genre for track in counted.tracks}), base.manifest.genres)
+    return [known.get(track.genre, track.genre) for track in counted.tracks]
+
+
+def mistakes(genre: Ints, truth: Ints, goal: Goal) -> Bools:
+    """Which tracks are mistakes: bool[tracks]."""
+    different = np.asarray(genre != truth, np.bool_)
+    return different if goal.risk == "disagreement" else different & (genre != NOTHING)
+
+
+def _level(answers: Answers, policy: Policy, truth: Ints, for_choosing: Bools, goal: Goal) -> tuple[float, Tested]:
+    wrong, sure = certify.at_levels(answers, policy, truth)
+    tested = certify.certify_level(wrong, sure, for_choosing, goal)
+    if tested is None:
+        first = from_level(wrong, sure, for_choosing, goal.epsilon)
+        counted = sure[first] & ~for_choosing
+        what = f"wrong among the sure ones at the least confidence {LEVELS[first]:g}, where the tests begin"
+        raise certify.refusal(int((wrong[first] & counted).sum()), int(counted.sum()), goal, what)
+    return LEVELS[tested.number], tested
+
+
+def counted_entry(
+    manifest: Manifest, found: Counted, tested: Tested, seed: int, unsure: int, for_choosing: Bools
+) -> CountEntry:
+    """The count, as the manifest has it."""
+    return CountEntry(
+        ran=found.ran,
+        graphs=graph_digests(manifest, found.ran),
+        tracks=tested.tracks,
+        mistakes=tested.mistakes,
+        p_value=float(f"{tested.p:.4g}"),
+        tested=tested.tested,
+        data_sha256=found.digest,
+        seed=seed,
+        program=f"edge-reclass {__version__}",
+        unsure=unsure,
+        known=sum(not for_choosing[i] for i in found.known),
+    )
+
+
+def certificate(
+    manifest: Manifest, policy: str, goal: Goal, assumes: Sequence[str], count: CountEntry
+) -> CertificateEntry:
+    """The certificate of a policy of ``manifest``."""
+    now = digests(manifest, policy)
+    return CertificateEntry(
+        policy=policy,
+        risk=goal.risk,
+        epsilon=goal.epsilon,
+        delta=goal.delta,
+        policy_sha256=now.policy,
+        heads_sha256=now.heads,
+        encoders_sha256=now.encoders,
+        assumes=list(assumes),
+        counts=[count],
+    )

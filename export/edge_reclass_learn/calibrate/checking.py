@@ -1,0 +1,116 @@
+"""Count a certificate again, with the thresholds as they are: on another device, or on other tracks.
+
+The tracks that the thresholds were chosen on stay out. On the others all candidates that were tested before, from the
+first one on, have to be certified here too. That holds for the same tracks as well as for others: the order does not
+depend on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edge_reclass.bundle import (
+    MANIFEST,
+    CertificateEntry,
+    CountEntry,
+    Manifest,
+    holding,
+    load,
+    manifest_text,
+    void,
+    where,
+)
+from edge_reclass.cascade import choose_policy
+from edge_reclass.errors import UsageError
+from edge_reclass.host import write_whole
+from edge_reclass_learn.calibrate import certify
+from edge_reclass_learn.calibrate.calibrating import Options, Say, count, counted_entry, labels_of, mistakes
+from edge_reclass_learn.calibrate.certify import Goal
+from edge_reclass_learn.calibrate.paths import LEVELS, choice_of, shifted
+from edge_reclass_learn.calibrate.tracks import choosing
+from edge_reclass_learn.replaying import NOTHING, replay
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was counted on this device. ``added``: its precision was not in the certificate yet, and is now."""
+
+    certificate: CertificateEntry
+    count: CountEntry
+    added: bool
+    manifest: Manifest
+
+
+def check(bundle: Path, data: Path, options: Options, risk: certify.Risk | None, say: Say) -> Checked:
+    """Count a certificate of ``bundle`` again on a device; where it holds there, add that to the manifest.
+
+    Raises:
+        UsageError: there is no such certificate, it is void, or it is not certified here.
+        BundleError, EngineError, DeviceError: the bundle cannot be used.
+    """
+    base = load(bundle)
+    base.verify()
+    found = _wanted(base.manifest, options.policy, risk)
+    policy = choose_policy(base, found.policy)
+    if why := void(base.manifest, found):
+        raise UsageError(f"{bundle}: its certificate is void: {why}; edge-reclass calibrate makes a new one")
+    goal, seed = Goal(found.risk, found.epsilon, found.delta), found.counts[0].seed
+    counted = count(base, data, replace(options, goal=goal, seed=seed), goal.risk, say)
+    for_choosing = np.array([choosing(track, seed) for track in counted.tracks], np.bool_)
+    many = int((~for_choosing).sum())
+    certify.require_enough(many, goal, len(counted.tracks))
+    answers = counted.answers
+    truth = certify.truths(answers, policy, labels_of(counted, base), goal.risk)
+    genre = replay(answers, policy).genre
+    here = where(counted.ran)
+    if goal.risk == "error_if_sure":
+        first = _number_of(base.manifest.min_confidence) - found.counts[0].tested + 1
+        if first < 0:
+            raise UsageError(f"{bundle}: min_confidence and tested of the certificate do not fit together")
+        wrong, sure = certify.at_levels(answers, policy, truth)
+        last = first + found.counts[0].tested
+        tested = certify.level_from(wrong[:last], sure[:last], for_choosing, goal, first)
+        all_passed = tested is not None and tested.number == last - 1
+    else:
+        rungs = certify.rungs(answers, policy, truth, goal.risk)
+        choice = choice_of(rungs, policy)
+        if choice is None:
+            raise UsageError(f"{bundle}: the thresholds of {policy.name} are not those of edge-reclass calibrate")
+        policies = shifted(choice, range(-int(choice.max(initial=0)), 1))
+        certified = certify.certify_line(rungs, policy.name, policies, for_choosing, goal)
+        tested = None if certified is None else certified.tested
+        all_passed = tested is not None and tested.number == len(policies) - 1
+    if tested is None or not all_passed:
+        bad = mistakes(genre, truth, goal) & ~for_choosing
+        at = (genre != NOTHING) & ~for_choosing if goal.risk == "error_if_sure" else ~for_choosing
+        raise certify.refusal(int(bad.sum()), int(at.sum()), goal, f"on {here} as it is, {policy.name}")
+    unsure = int(((genre == NOTHING) & ~for_choosing).sum())
+    entry = counted_entry(base.manifest, counted, tested, seed, unsure, for_choosing)
+    known = [one for one in holding(base.manifest, found) if one.ran == counted.ran]
+    if known:
+        return Checked(found, entry, False, base.manifest)
+    still = holding(base.manifest, found)
+    after = msgspec.structs.replace(found, counts=[*still, entry])
+    entries = [after if one is found else one for one in base.manifest.certificates]
+    manifest = msgspec.structs.replace(base.manifest, certificates=entries)
+    write_whole(bundle / MANIFEST, manifest_text(manifest).encode("utf-8"))
+    return Checked(after, entry, True, manifest)
+
+
+def _wanted(manifest: Manifest, policy: str | None, risk: certify.Risk | None) -> CertificateEntry:
+    found = [one for one in manifest.certificates if policy in (None, one.policy) and risk in (None, one.risk)]
+    if len(found) == 1:
+        return found[0]
+    have = ", ".join(f"{one.policy} ({one.risk})" for one in manifest.certificates) or "none"
+    raise UsageError(f"expected one certificate to check, name it with --policy and --risk; the bundle has: {have}")
+
+
+def _number_of(level: float | None) -> int:
+    try:
+        return LEVELS.index(-1.0 if level is None else level)
+    except ValueError as error:
+        raise UsageError(f"min_confidence {level} is not one that edge-reclass calibrate chose") from error

@@ -1,0 +1,269 @@
+"""The whole command: tracks to a bundle with a certificate, which the real cascade keeps."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy", reason="certificates need the extra [fit]")
+pytest.importorskip("sklearn", reason="certificates need the extra [fit]")
+pytest.importorskip("onnx", reason="certificates need the extra [fit]")
+pytest.importorskip("onnxruntime", reason="certificates need the extra [fit]")
+
+import bundles
+import synth
+from command import run
+from edge_reclass import Cascade
+from edge_reclass.bundle import MANIFEST, load
+from edge_reclass.cascade import choose_policy
+from edge_reclass_learn.calibrate import checking, hearing
+from edge_reclass_learn.calibrate.calibrating import count
+from edge_reclass_learn.calibrate.hearing import Counted
+from edge_reclass_learn.calibrate.tracks import choosing, drawn, read
+from edge_reclass_learn.data.labelled import Labelled
+from edge_reclass_learn.hearing.memory import FILE as MEMORY
+from edge_reclass_learn.hearing.memory import packed
+from edge_reclass_learn.replaying import everything
+
+RATE, ARTISTS, DIM = 16_000, 60, 40
+LOOSE = ("--epsilon", 0.3, "--delta", 0.2)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``base``: two stages that know something. ``music``: two tracks of each artist; ``music.csv`` says which."""
+    root = tmp_path_factory.mktemp("calibrate")
+    stages = [
+        bundles.waveform_stage("low", window=8_000, dim=DIM, head={"temperature": 0.5}),
+        bundles.waveform_stage("high", dim=DIM, head={"inputs": ["low", "high"]}),
+    ]
+    steps = [
+        {"after": "low", "windows": 1, "weights": {"low": 1.0}, "accept": 0.7},
+        {"after": "high", "weights": {"low": 0.3, "high": 0.7}},
+    ]
+    patient = [{"after": "low", "weights": {"low": 1.0}, "accept": 1.0}, steps[-1]]
+    policies = {"ladder": {"vote": "soft", "steps": steps}, "other": {"vote": "soft", "steps": patient}}
+    bundles.make_bundle(root / "base", stages, policies=policies, default_policy="ladder", min_confidence=0.34)
+    bundles.random_heads(root / "base", stages, 5.0, DIM)
+    (root / "music").mkdir()
+    with (root / "music.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "genre", "artist"])
+        with Cascade.open(root / "base", policy=everything(choose_policy(load(root / "base")))) as cascade:
+            for i in range(2 * ARTISTS):
+                path = root / "music" / f"{i:02}.wav"
+                random = np.random.default_rng(i)
+                shape = np.exp(random.normal(0, 1, (DIM, 1))) * random.uniform(0.02, 3.0, (4, DIM, 1))
+                samples = 0.05 * random.standard_normal((4, DIM, RATE // DIM)) * shape
+                synth.write(path, samples.reshape(-1, 1).clip(-1, 1).astype(np.float32), RATE)
+                genre = cascade.classify(path).genre or "Alpha"
+                wrong = i % 20 < 2  # both tracks of every tenth artist
+                rows.writerow([f"music/{path.name}", "Polka" if wrong else genre, f"Artist {i // 2}"])
+    return root
+
+
+def calibrated(place: Path, output: Path, *more: object, data: str = "music.csv") -> str:
+    cache = ("--cache", place / "heard.cache")
+    done = run("calibrate", place / "base", "--data", place / data, "-o", output, *cache, *LOOSE, *more)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def counted(place: Path, root: Path) -> list[Path]:
+    """The tracks that the certificate of a bundle counts."""
+    tracks = drawn(read(place / "music.csv", load(root), labelled=True).tracks, 0)
+    return [track.path for track in tracks if not choosing(track, 0)]
+
+
+def test_what_is_certified_is_what_the_cascade_says(place: Path, tmp_path: Path) -> None:
+    said = calibrated(place, tmp_path / "new")
+    bundle, base = load(tmp_path / "new"), load(place / "base")
+    bundle.verify()
+    assert bundle.manifest.files == base.manifest.files
+    assert bundle.manifest.policies["other"] == base.manifest.policies["other"]
+    (certificate,) = bundle.manifest.certificates
+    (entry,) = certificate.counts
+    assert (certificate.policy, certificate.risk, certificate.epsilon) == ("ladder", "disagreement", 0.3)
+    assert entry.ran == {"low": "cpu fp32", "high": "cpu fp32"} and entry.p_value <= 0.2 and entry.known == 0
+    tracks = counted(place, tmp_path / "new")
+    with Cascade.open(bundle) as quick, Cascade.open(bundle, policy=everything(choose_policy(bundle))) as full:
+        differ = [quick.classify(path).genre != full.classify(path).genre for path in tracks]
+    assert (entry.mistakes, entry.tracks) == (sum(differ), len(differ)) and entry.mistakes > 0
+    assert f"{entry.mistakes} of {entry.tracks}" in said and "(80 % sure)" in said
+    cost = [float(line.split()[-1]) for line in said.splitlines() if re.match(r"(all stages|ladder, cert)", line)]
+    assert cost[1] < cost[0], "a certified policy that stops early costs less"
+    shown = run("inspect", tmp_path / "new").stdout
+    assert f"on tracks like the {entry.tracks} that it was counted on, at most 30 % of the verdicts differ" in shown
+
+
+def test_the_same_tracks_give_the_same_certificate_and_are_not_heard_again(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrated(place, tmp_path / "one")
+
+    def never(*_: object) -> None:
+        raise AssertionError("heard again")
+
+    monkeypatch.setattr(hearing._Ears, "hear", never)
+    calibrated(place, tmp_path / "two")
+    one, two = load(tmp_path / "one").manifest, load(tmp_path / "two").manifest
+    assert (one.certificates, one.policies) == (two.certificates, two.policies)
+    calibrated(place, tmp_path / "two")  # over a bundle that it made itself
+
+
+def test_unlabelled_music_is_enough_for_disagreement(place: Path, tmp_path: Path) -> None:
+    calibrated(place, tmp_path / "new", data="music")
+    (certificate,) = load(tmp_path / "new").manifest.certificates
+    assert certificate.counts[0].tracks > ARTISTS, "without tags every track counts as an artist"
+    state = tmp_path / "music.state"
+    assert run("classify", place / "music", "--state", state, "--bundle", place / "base").returncode == 0
+    shutil.copy(place / "heard.cache", tmp_path / "heard.cache")
+    options = ("--cache", tmp_path / "heard.cache", *LOOSE)
+    done = run("calibrate", place / "base", "--data", state, "-o", tmp_path / "new", *options)
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "new").manifest.certificates[0].counts[0].tracks == certificate.counts[0].tracks
+
+
+def test_errors_count_labels_that_the_bundle_does_not_know(place: Path, tmp_path: Path) -> None:
+    said = calibrated(place, tmp_path / "new", "--risk", "error")
+    (certificate,) = load(tmp_path / "new").manifest.certificates
+    assert certificate.risk == "error" and "of the tracks get a wrong genre" in said
+    labels = {
+        track.path: track.genre for track in read(place / "music.csv", load(place / "base"), labelled=True).tracks
+    }
+    with Cascade.open(tmp_path / "new") as cascade:
+        said_genres = {path: cascade.classify(path).genre for path in counted(place, tmp_path / "new")}
+    wrong = sum(genre is not None and genre != labels[path] for path, genre in said_genres.items())
+    assert certificate.counts[0].mistakes == wrong > 0
+    assert certificate.counts[0].unsure == sum(genre is None for genre in said_genres.values())
+
+
+def test_the_least_confidence_is_certified_too(place: Path, tmp_path: Path) -> None:
+    said = calibrated(place, tmp_path / "new", "--min-confidence", "--policy", "other")
+    manifest = load(tmp_path / "new").manifest
+    (certificate,) = manifest.certificates
+    assert certificate.risk == "error_if_sure" and manifest.policies == load(place / "base").manifest.policies
+    assert manifest.min_confidence is not None and f"min_confidence {manifest.min_confidence:g}" in said
+    with Cascade.open(tmp_path / "new", policy="other") as cascade:
+        sure = sum(cascade.classify(path).genre is not None for path in counted(place, tmp_path / "new"))
+    assert certificate.counts[0].tracks == sure
+    again = run(
+        "calibrate", "--check", tmp_path / "new", "--data", place / "music.csv", "--cache", place / "heard.cache"
+    )
+    assert again.returncode == 0 and "unchanged" in again.stdout, again.stderr
+
+
+def test_what_cannot_be_certified_is_refused_and_leaves_nothing(place: Path, tmp_path: Path) -> None:
+    cache = ("--cache", place / "heard.cache")
+    for more, message in (
+        (("--epsilon", 0.01), r"\d+ tracks to test with are too few: .* at least 230, .* about 345 artists are needed"),
+        (("--risk", "error", "--epsilon", 0.1), r"not certified: even all stages .*: \d+ of \d+ .*, p = "),
+        (("--epsilon", 0), "--epsilon: expected a number between 0 and 1, got 0"),
+        (("--risk", "luck"), "--risk: expected disagreement or error, got 'luck'"),
+        (("--policy", "gone"), "no policy 'gone'"),
+        (("--windows", "1,x"), "--windows: expected whole numbers"),
+        (("--risk", "error", "--min-confidence"), "expected one of them"),
+    ):
+        done = run("calibrate", place / "base", "--data", place / "music.csv", "-o", tmp_path / "new", *cache, *more)
+        assert done.returncode == 2 and re.search(message, done.stderr), done.stderr
+        assert not list(tmp_path.iterdir())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "diary.txt").write_text("dear diary")
+    done = run("calibrate", place / "base", "--data", place / "music.csv", "-o", tmp_path / "mine", *cache)
+    assert done.returncode == 2 and "got something else" in done.stderr
+    done = run("calibrate", place / "base", "--data", place / "base", "-o", tmp_path / "new", *cache)
+    assert done.returncode == 2 and "no audio found" in done.stderr
+    assert run("calibrate", place / "base", "--data", place / "music.csv").returncode == 2
+
+
+def test_tracks_that_the_heads_were_fitted_on_are_refused_or_told_of(place: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(place / "base", tmp_path / "base")
+    tracks = counted(place, base)[:10]
+    with Cascade.open(base, policy=everything(choose_policy(load(base)))) as cascade:
+        found = [cascade.embed(path) for path in tracks]
+    vectors = {stage: np.stack([one[stage] for one in found]) for stage in ("low", "high")}
+    (base / "memory").mkdir()
+    memory = packed(vectors, ["Alpha"] * 10, [str(i) for i in range(10)], ["Alpha", "Beta", "Gamma"])
+    (base / MEMORY).write_bytes(memory)
+    bundles.relist(base)
+    options = ("--data", place / "music.csv", "-o", tmp_path / "new", "--cache", tmp_path / "heard.cache", *LOOSE)
+    for risk in (("--risk", "error"), ("--min-confidence",)):
+        done = run("calibrate", base, *options, *risk)
+        assert done.returncode == 2 and "that the heads were fitted on" in done.stderr, done.stderr
+    done = run("calibrate", base, *options)
+    assert done.returncode == 0 and "warning: at least" in done.stderr
+    (certificate,) = load(tmp_path / "new").manifest.certificates
+    assert certificate.counts[0].known == 10 and "fitted on" in certificate.assumes[-1]
+
+
+def elsewhere(change: Callable[[Counted], Counted]) -> Callable[..., Counted]:
+    """Counting as on another device, which answers as ``change`` says."""
+
+    def counts(*arguments: object) -> Counted:
+        return replace(change(count(*arguments)), ran={"low": "cuda fp32", "high": "cuda fp32"})  # type: ignore[arg-type]
+
+    return counts
+
+
+def unlike(found: Counted) -> Counted:
+    """All is sure of one genre until the last stage has heard all of its windows."""
+    change, tracks = msgspec.structs.replace, []
+    for track in found.answers.tracks:
+        stages = {}
+        for name, stage in track.stages.items():
+            said = [change(one, probabilities=[0.999, 0.001, 0.0]) for one in stage.said]
+            stages[name] = change(stage, said=said)
+        high = stages["high"]
+        said = [*high.said[:-1], change(high.said[-1], probabilities=[0.0, 0.001, 0.999])]
+        tracks.append(change(track, stages={**stages, "high": change(high, said=said)}))
+    return replace(found, answers=change(found.answers, tracks=tracks))
+
+
+def test_another_device_is_added_where_it_holds_there_too(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrated(place, tmp_path / "new")
+    check = ("calibrate", "--check", tmp_path / "new", "--data", place / "music.csv", "--cache", place / "heard.cache")
+    before = (tmp_path / "new" / MANIFEST).read_bytes()
+    done = run(*check)
+    assert done.returncode == 0 and "unchanged" in done.stdout, done.stderr
+    monkeypatch.setattr(checking, "count", elsewhere(unlike))
+    done = run(*check)
+    assert done.returncode == 2 and "not certified: on cuda fp32" in done.stderr
+    assert (tmp_path / "new" / MANIFEST).read_bytes() == before
+    monkeypatch.setattr(checking, "count", elsewhere(lambda found: found))
+    done = run(*check)
+    assert done.returncode == 0 and "added to the certificate" in done.stdout, done.stderr
+    (certificate,) = load(tmp_path / "new").manifest.certificates
+    assert [entry.ran["low"] for entry in certificate.counts] == ["cpu fp32", "cuda fp32"]
+    assert certificate.counts[0].mistakes == certificate.counts[1].mistakes
+    assert "counted on cuda fp32" in run("inspect", tmp_path / "new").stdout
+
+
+def test_what_is_void_or_not_there_cannot_be_checked(place: Path, tmp_path: Path) -> None:
+    calibrated(place, tmp_path / "new")
+    check = ("calibrate", "--check", tmp_path / "new", "--data", place / "music.csv", "--cache", place / "heard.cache")
+    for more in (("--risk", "error"), ("--policy", "other")):
+        done = run(*check, *more)
+        assert done.returncode == 2 and "expected one certificate to check" in done.stderr
+    bundles.edit_manifest(tmp_path / "new", min_confidence=0.5)
+    done = run(*check)
+    assert done.returncode == 2 and "void: the policy or min_confidence was changed" in done.stderr
+
+
+def test_one_track_of_each_artist_is_drawn_whatever_the_order() -> None:
+    tracks = [Labelled(Path(f"{i}.ogg"), "", (("artist", f"artist {i // 4}"),)) for i in range(80)]
+    some = drawn(tracks, seed=1)
+    assert len(some) == 20 and len({track.belongs for track in some}) == 20
+    assert some == drawn(tracks[::-1], seed=1) != drawn(tracks, seed=2)
+    assert drawn(tracks, seed=1, most=5) == some[:5]
+    parts = [choosing(track, 1) for track in some]
+    assert 0 < sum(parts) < 20 and parts == [choosing(track, 1) for track in drawn(tracks[::-1], seed=1)]

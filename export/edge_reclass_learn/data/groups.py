@@ -64,6 +64,8 @@ def _units(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 def group(belongs: Sequence[Sequence[Belonging]], same: Sequence[tuple[int, int]]) -> list[str]:
     """The group of each track: those that share an artist, an album or a recording, also through a third one.
 
+    A group is named after its first track, so that the names depend on the order of the tracks alone.
+
     Args:
         belongs: what each track may have in common with others
         same: numbers of tracks that are the same recording
@@ -76,10 +78,14 @@ def group(belongs: Sequence[Sequence[Belonging]], same: Sequence[tuple[int, int]
             number = parent[number]
         return number
 
-    first: dict[Belonging, int] = {}
+    def join(one: int, other: int) -> None:
+        first, second = sorted((root(one), root(other)))
+        parent[second] = first
+
+    seen: dict[Belonging, int] = {}
     for number, keys in enumerate(belongs):
         for key in keys:
-            parent[root(number)] = root(first.setdefault(key, number))
+            join(number, seen.setdefault(key, number))
     for one, other in same:
-        parent[root(one)] = root(other)
+        join(one, other)
     return [f"group {root(number)}" for number in range(len(belongs))]

@@ -109,9 +109,8 @@ def from_csv(table: Path) -> Data:
             missing = path_column if not name else genre_column
             raise UsageError(f"{table}: row {number}: expected a path and a genre, {missing} is empty")
         path = Path(os.path.abspath(table.parent / name))  # noqa: PTH100 - keeps links
-        said = ((key, _same(row.get(key) or "")) for key in ("group", "artist", "album"))
-        belongs = tuple((key, value) for key, value in said if value and not (key == "artist" and _nobody(value)))
-        track = Labelled(path, genre, belongs, (row.get("source") or row.get("dataset") or "").strip() or None)
+        said = {key: row.get(key) or "" for key in ("group", "artist", "album")}
+        track = Labelled(path, genre, belonging(said), (row.get("source") or row.get("dataset") or "").strip() or None)
         if (before := tracks.setdefault(path, track)).genre != genre:
             raise UsageError(f"{table}: row {number}: {printable(name)} stands there as {before.genre} and as {genre}")
     if len({track.genre for track in tracks.values()}) < 2:
@@ -137,6 +136,12 @@ def _told(track: Labelled, tags: FileTags) -> Labelled:
     if tags.album:  # the same title may be of another album: "Greatest Hits"
         belongs.append(("album", f"{track.path.parent}/{_same(tags.album)}"))
     return Labelled(track.path, track.genre, tuple(belongs), track.source, track.kept)
+
+
+def belonging(said: Mapping[str, str]) -> tuple[Belonging, ...]:
+    """What a track has in common with others, of what is ``said`` of its group, artist and album."""
+    plain = ((key, _same(value)) for key, value in said.items())
+    return tuple((key, value) for key, value in plain if value and not (key == "artist" and _nobody(value)))
 
 
 def count_by_genre(tracks: Sequence[Labelled]) -> Counter[str]:

@@ -34,6 +34,7 @@ class Example:
     facts: None where there was no file to look at
     source: where it comes from, as the user says
     remembered: it comes from the base bundle's memory, and the base's heads were fitted on it
+    copies: as ``embeddings``, of changed copies of the track: heads are fitted on them too, nothing is judged by them
     """
 
     name: str
@@ -44,6 +45,7 @@ class Example:
     facts: Facts | None = None
     source: str | None = None
     remembered: bool = False
+    copies: Sequence[Mapping[Asked, Vector]] = ()
 
     def row(self, given: Given) -> Vector:
         """The embeddings that a head takes, one after another."""

@@ -91,10 +91,10 @@ def screen(found: Outcome, min_gain: float) -> Iterator[str]:
     suspects = [one for one in found.doubts if one.said != one.example.genre][:SHOWN]
     if suspects:
         yield "labels that look most wrong (--doubts FILE.csv lists all tracks):"
-        for one in suspects:
+        for doubt in suspects:
             yield (
-                f"  {printable(one.example.name)}: {printable(one.example.genre)}, sounds like"
-                f" {printable(one.said)} {one.confidence:.2f}"
+                f"  {printable(doubt.example.name)}: {printable(doubt.example.genre)}, sounds like"
+                f" {printable(doubt.said)} {doubt.confidence:.2f}"
             )
 
 

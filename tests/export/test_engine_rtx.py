@@ -262,3 +262,20 @@ def test_the_tiny_transformer_is_a_network(tmp_path: Path) -> None:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         got.append(session.run(None, {"waveform": audio})[0])
     assert np.abs(got[0] - got[1]).max() < 0.02 * np.abs(got[0]).max()
+
+
+def test_boosted_trees_as_a_head(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="trees are fitted with the extra [fit]")
+    from edge_reclass_learn.fit.trees import fit_trees
+
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 20)
+    rows = random.normal(0, 1, (60, 20)) + 2.0 * labels[:, None]
+    graph = fit_trees(rows, labels, np.ones(60), 3, strength=0.1).graph()
+    # The builder makes engines of encoders: the same graph under their names.
+    for values, name in ((graph.graph.input, "waveform"), (graph.graph.output, "embedding")):
+        old, values[0].name = values[0].name, name
+        for node in graph.graph.node:
+            for names in (node.input, node.output):
+                names[:] = [name if one == old else one for one in names]
+    compiled(model_bytes(graph, expect=GraphInterface.encoder(20, 3)), tmp_path, width=20, dim=3)

@@ -19,6 +19,8 @@ NEAR: Final = 0.88
 """Cosine of standardised embeddings above which two tracks count as the same recording, if every stage finds it."""
 NEAR_ALONE: Final = 0.995
 """The same, if one stage alone finds it: another may hear what a low rate took away."""
+NEAR_LONE: Final = 0.98
+"""Where there is one stage, whom no other can contradict: under it different tracks of a genre begin to look alike."""
 _LIMIT: Final = 4.0
 _BLOCK: Final = 1024
 
@@ -41,11 +43,12 @@ def near_duplicates(embeddings: Sequence[NDArray[np.float32]]) -> list[Pair]:
     total = len(embeddings[0])
     if total < 2:
         return []
+    near = NEAR if len(embeddings) > 1 else NEAR_LONE
     units = [_units(one) for one in embeddings]
     found = []
     for begin in range(0, total, _BLOCK):
         alike = np.array([one[begin : begin + _BLOCK] @ one.T for one in units])
-        same = (alike.min(axis=0) > NEAR) | (alike.max(axis=0) > NEAR_ALONE)
+        same = (alike.min(axis=0) > near) | (alike.max(axis=0) > NEAR_ALONE)
         for row, column in np.argwhere(same).tolist():
             if begin + row < column:
                 found.append(Pair(begin + row, column, float(alike[:, row, column].mean())))
@@ -64,6 +67,8 @@ def _units(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 def group(belongs: Sequence[Sequence[Belonging]], same: Sequence[tuple[int, int]]) -> list[str]:
     """The group of each track: those that share an artist, an album or a recording, also through a third one.
 
+    A group is named after its first track, so that the names depend on the order of the tracks alone.
+
     Args:
         belongs: what each track may have in common with others
         same: numbers of tracks that are the same recording
@@ -76,10 +81,14 @@ def group(belongs: Sequence[Sequence[Belonging]], same: Sequence[tuple[int, int]
             number = parent[number]
         return number
 
-    first: dict[Belonging, int] = {}
+    def join(one: int, other: int) -> None:
+        first, second = sorted((root(one), root(other)))
+        parent[second] = first
+
+    seen: dict[Belonging, int] = {}
     for number, keys in enumerate(belongs):
         for key in keys:
-            parent[root(number)] = root(first.setdefault(key, number))
+            join(number, seen.setdefault(key, number))
     for one, other in same:
-        parent[root(one)] = root(other)
+        join(one, other)
     return [f"group {root(number)}" for number in range(len(belongs))]

@@ -128,9 +128,8 @@ def read_table(table: Path, expected: str = _DATA) -> tuple[list[dict[str, str]]
 def labelled_row(table: Path, name: str, genre: str, row: Mapping[str, str]) -> Labelled:
     """The track ``name`` of a table, relative to the table's folder, with what its row says of group and source."""
     path = Path(os.path.abspath(table.parent / name))  # noqa: PTH100 - keeps links
-    said = ((key, _same(row.get(key) or "")) for key in ("group", "artist", "album"))
-    belongs = tuple((key, value) for key, value in said if value and not (key == "artist" and _nobody(value)))
-    return Labelled(path, genre, belongs, (row.get("source") or row.get("dataset") or "").strip() or None)
+    said = {key: row.get(key) or "" for key in ("group", "artist", "album")}
+    return Labelled(path, genre, belonging(said), (row.get("source") or row.get("dataset") or "").strip() or None)
 
 
 def with_tags(tracks: Sequence[Labelled]) -> Data:
@@ -151,6 +150,12 @@ def _told(track: Labelled, tags: FileTags) -> Labelled:
     if tags.album:  # the same title may be of another album: "Greatest Hits"
         belongs.append(("album", f"{track.path.parent}/{_same(tags.album)}"))
     return Labelled(track.path, track.genre, tuple(belongs), track.source, track.kept)
+
+
+def belonging(said: Mapping[str, str]) -> tuple[Belonging, ...]:
+    """What a track has in common with others, of what is ``said`` of its group, artist and album."""
+    plain = ((key, _same(value)) for key, value in said.items())
+    return tuple((key, value) for key, value in plain if value and not (key == "artist" and _nobody(value)))
 
 
 def count_by_genre(tracks: Sequence[Labelled]) -> Counter[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -29,7 +29,7 @@ from edge_reclass_learn.fit.doubts import source_warnings
 from edge_reclass_learn.fit.fitting import MIN_GROUPS, MIN_TRACKS, range_inputs
 from edge_reclass_learn.fit.fitting import Options as FitOptions
 from edge_reclass_learn.fit.gain import same_genres
-from edge_reclass_learn.fit.judging import Task
+from edge_reclass_learn.fit.judging import KINDS, Task
 from edge_reclass_learn.hearing.examples import Example, numbers
 
 FEW: Final = 20
@@ -163,7 +163,16 @@ def _task(
                 " or judge the bundle as it is: --cross-validate never"
             )
     fit = FitOptions(options.cache, one.bundle.root, threads=options.threads)
-    return Task(every, genres, one.heard, range_inputs(one.bundle, one.heard, fit, say))
+    ranges = range_inputs(one.bundle, one.bundle, one.heard, fit, say)
+    return Task(every, genres, one.heard, ranges, _kinds(one.bundle))
+
+
+def _kinds(bundle: Bundle) -> Mapping[str, str]:
+    """The kinds of heads that ``edge-reclass fit`` gave a bundle, by stage; nothing where it made none."""
+    told = bundle.manifest.provenance.get("fit")
+    kinds = told.get("heads") if isinstance(told, dict) else None
+    stages = {stage.name for stage in bundle.manifest.stages}
+    return kinds if isinstance(kinds, dict) and set(kinds) <= stages and set(kinds.values()) <= set(KINDS) else {}
 
 
 def _how_cross_validated(one: Listener, known: int, tracks: int, genres: int, options: Options) -> list[str]:

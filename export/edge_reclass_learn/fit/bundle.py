@@ -26,7 +26,6 @@ from edge_reclass.cascade import Policy
 from edge_reclass.errors import UsageError
 from edge_reclass_export.bundle_files import assembled, write_together
 from edge_reclass_export.cascade_writer import write_cascade_reference
-from edge_reclass_export.heads import head_interface, head_mlp
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_learn.fit.judging import Fitted
 from edge_reclass_learn.hearing.memory import FILE as MEMORY
@@ -87,8 +86,7 @@ def write_bundle(output: Path, there: Sequence[str], base: Bundle, new: New) -> 
         for file in kept:
             contents[file] = base.file(file).read()
         for stage, head in new.fitted.heads.items():
-            graph = head_mlp([head.layer], head.scaler)
-            contents[f"heads/{stage}.onnx"] = model_bytes(graph, expect=head_interface([head.layer]))
+            contents[f"heads/{stage}.onnx"] = model_bytes(head.graph(), expect=head.interface)
         for stage, test in new.fitted.ranges.items():
             contents[f"heads/{stage}.range.onnx"] = model_bytes(test.graph(), expect=test.interface)
         after = replace(
@@ -111,7 +109,8 @@ def _encoder_files(base: Bundle) -> list[str]:
     """The base's files that belong to its encoders, and the licences."""
     named = {file for stage in base.manifest.stages for file in stage.encoder.graph_files.values()}
     named |= {str(found) for stage in base.manifest.stages if (found := getattr(stage.encoder, "reference", None))}
-    return [file for file in base.manifest.files if file in named or Path(file).name.startswith("LICENSE")]
+    licences = [file for file in base.manifest.files if Path(file).name.startswith("LICENSE") and named]
+    return [file for file in base.manifest.files if file in named or file in licences]
 
 
 def _stage(stage: StageEntry, new: New) -> StageEntry:

@@ -54,6 +54,10 @@ def screen(found: Outcome, min_gain: float) -> Iterator[str]:
     yield ""
     rows = [*_accuracy_rows(found), *_rule_rows(found)]
     yield columns(("out of fold, every track gets a genre", "accuracy"), [list(map(str, row)) for row in rows])
+    for one in found.contests:
+        won = f"{one.kind} is the head" if one.taken else "the head is logistic"
+        points, p = one.gain.points, one.gain.p
+        yield f"stage {one.stage}: {one.kind} against logistic {points:+.1f} points, McNemar p = {p:.2g}: {won}"
     yield f"mean over the genres: {found.balanced:.1%}; unsure: {found.unsure} of {found.tracks}"
     yield f"decided by: {', '.join(f'{stage} {n}' for stage, n in found.exits.items())}"
     for name, policy in found.policies.items():
@@ -71,8 +75,8 @@ def screen(found: Outcome, min_gain: float) -> Iterator[str]:
     yield _said_of(found.gain, found.base.name, default.name, min_gain)
     if found.gain is not None and found.read.in_base:
         yield (
-            f"warning: at least {found.read.in_base} of the tracks are among those that {found.base.name} was fitted"
-            " on: it finds too many of them for a fair comparison"
+            f"warning: at least {len(found.read.in_base)} of the tracks are among those that {found.base.name} was"
+            " fitted on: it finds too many of them for a fair comparison"
         )
     for lost in found.read.left_out[:SHOWN]:
         yield f"left out, {lost.why}: {printable(str(lost.track.path))}"
@@ -87,16 +91,16 @@ def screen(found: Outcome, min_gain: float) -> Iterator[str]:
     suspects = [one for one in found.doubts if one.said != one.example.genre][:SHOWN]
     if suspects:
         yield "labels that look most wrong (--doubts FILE.csv lists all tracks):"
-        for one in suspects:
+        for doubt in suspects:
             yield (
-                f"  {printable(one.example.name)}: {printable(one.example.genre)}, sounds like"
-                f" {printable(one.said)} {one.confidence:.2f}"
+                f"  {printable(doubt.example.name)}: {printable(doubt.example.genre)}, sounds like"
+                f" {printable(doubt.said)} {doubt.confidence:.2f}"
             )
 
 
 def _said_of(gain: Gain | None, base: str, policy: str, min_gain: float) -> str:
     if gain is None:
-        return f"no genre in common with {base}: nothing to compare with it"
+        return f"no genre in common with {base}, or no head in it for such vectors: nothing to compare with it"
     told = (
         f"{base} finds {gain.base} of the {gain.tracks} tracks whose genre it knows, the new bundle finds {gain.new}"
         f" out of fold ({gain.points:+.1f} points; only one of the two is right: {gain.only_base} and {gain.only_new};"
@@ -116,6 +120,9 @@ def _genre_rows(found: Outcome) -> Iterator[tuple[str, int, int, str]]:
 def _accuracy_rows(found: Outcome) -> Iterator[tuple[str, str]]:
     for stage, accuracy in found.stages.items():
         yield f"stage {stage} alone", f"{accuracy:.1%}"
+    for one in found.contests:
+        yield f"stage {one.stage} alone, logistic head", f"{one.gain.base / one.gain.tracks:.1%}"
+        yield f"stage {one.stage} alone, {one.kind}", f"{one.gain.new / one.gain.tracks:.1%}"
     for policy, (accuracy, _) in found.accuracies.items():
         yield f"policy {policy}", f"{accuracy:.1%}"
 

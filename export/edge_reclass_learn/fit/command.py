@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
     from edge_reclass_learn.fit.doubts import WrongLabel
 
+Head = Literal["logistic", "mlp", "trees"]
+
 
 def fit(
     data: Annotated[
         Path,
         typer.Argument(
             help="Folder with a folder for each genre; or CSV with the columns path and genre, and perhaps group,"
-            " artist, album, source; or a state file, of which the corrections are used.",
+            " artist, album, source; or a state file, of which the corrections are used; or vectors of one stage: FMA's"
+            " features.csv with tracks.csv, an .npz, an .npy.",
             metavar="DATA",
         ),
     ],
@@ -43,6 +46,17 @@ def fit(
     ] = None,
     folds: Annotated[int, typer.Option(min=2, max=20, help="Folds that the figures come from.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="How the tracks are dealt into folds.")] = 0,
+    head: Annotated[
+        Head,
+        typer.Option(help="Kind of the heads. trees: only where they find more out of fold than logistic ones."),
+    ] = "logistic",
+    stage: Annotated[
+        str | None, typer.Option(help="Of which vectors are, where the data do not say it.", metavar="NAME")
+    ] = None,
+    augment: Annotated[
+        int,
+        typer.Option(min=0, max=20, help="Changed copies of each track (level, rate, length) to learn from as well."),
+    ] = 0,
     cache: Annotated[
         Path | None, typer.Option(help="What was heard is kept here. [default: NEW.cache]", metavar="FILE")
     ] = None,
@@ -69,7 +83,7 @@ def fit(
         raise UsageError(f"{data}: there is no such folder or file")
     place = output.with_name(f"{output.name}.cache") if cache is None else cache
     progress = Progress()
-    options = Options(place, bundle, keep_genres, folds, seed, threads)
+    options = Options(place, bundle, keep_genres, folds, seed, threads, augment, head, stage)
     found = fit_bundle(data, output, options, progress)
     progress.done()
     for line in screen(found, min_gain):

@@ -15,15 +15,18 @@ from edge_reclass.bundle import load, starter_path
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
 from edge_reclass_learn.data.corrections import from_state, is_state
+from edge_reclass_learn.data.features import is_vectors, read_vectors
 from edge_reclass_learn.data.labelled import Data, read_data
+from edge_reclass_learn.fit.alone import alone
 from edge_reclass_learn.fit.bundle import New, check_place, write_bundle
 from edge_reclass_learn.fit.card import card
+from edge_reclass_learn.fit.contest import Contest, contests, with_winners
 from edge_reclass_learn.fit.gain import range_given, same_genres
 from edge_reclass_learn.fit.held_back import hold_back, new_genres
-from edge_reclass_learn.fit.judging import RangeInputs, Task, fit, judge
+from edge_reclass_learn.fit.judging import Judged, RangeInputs, Task, fit, judge
 from edge_reclass_learn.fit.outcome import Outcome, outcome
 from edge_reclass_learn.hearing.examples import Example
-from edge_reclass_learn.hearing.gather import gather
+from edge_reclass_learn.hearing.gather import Gathered, gather, gather_vectors
 from edge_reclass_learn.hearing.hear import hear_nonsense
 from edge_reclass_learn.hearing.listening import Listening, listening
 from edge_reclass_learn.hearing.memory import fitted_sounds, recall, remember
@@ -44,6 +47,9 @@ class Options:
     keep_genres: also the genres of the base, from what it remembers
     folds: from which the figures come
     threads: of the encoders; None: all CPUs
+    copies: changed copies of each track that heads are fitted on, too
+    head: kind of the heads, see judging.KINDS
+    stage: of which vectors are, where the data do not say it
     """
 
     cache: Path
@@ -52,13 +58,16 @@ class Options:
     folds: int = 5
     seed: int = 0
     threads: int | None = None
+    copies: int = 0
+    head: str = "logistic"
+    stage: str | None = None
 
 
 def fit_bundle(data: Path, output: Path, options: Options, say: Say) -> Outcome:
     """Fit heads to the labelled tracks of ``data``, and write the new bundle into ``output``, all at once at the end.
 
     Args:
-        data: folder of genres, CSV, or state file with corrections.
+        data: folder of genres, CSV, state file with corrections, or vectors of one stage (data/features.py).
 
     Raises:
         UsageError: the data cannot be used, or is too little; or the output folder cannot be used.
@@ -66,6 +75,10 @@ def fit_bundle(data: Path, output: Path, options: Options, say: Say) -> Outcome:
     """
     there = check_place(output)
     base = load(options.base or starter_path())
+    if is_vectors(data):
+        return _fit_vectors(data, output, there, base, options, say)
+    if options.stage is not None:
+        raise UsageError(f"--stage {options.stage}: only for vectors (.npy, .npz); {data} is heard by all stages")
     heard = listening(base)
     corrections = is_state(data)
     read = from_state(data, base, list(heard.inputs)) if corrections else read_data(data)
@@ -82,23 +95,77 @@ def fit_bundle(data: Path, output: Path, options: Options, say: Say) -> Outcome:
     read = _spelled(read, base.manifest.genres if remembered else [])
     _require(Counter([t.genre for t in read.tracks] + [e.genre for e in remembered]), {}, "")
     mixed = bool(remembered)
-    gathered = gather(base, heard, read.tracks, known, options.cache, options.threads, say, mixed=mixed)
+    gathered = gather(
+        base, heard, read.tracks, known, options.cache, options.threads, say, mixed=mixed, copies=options.copies
+    )
     examples, left_out = list(gathered.examples), gathered.left_out
     genres = _genres(examples, base.manifest.genres if remembered else [])
     groups = {genre: len({e.group for e in examples if e.genre == genre}) for genre in genres}
     why = f"; {len(left_out)} tracks could not be heard" if left_out else ""
     _require(Counter(example.genre for example in examples), groups, why)
-    task = Task(examples, genres, heard, range_inputs(base, heard, options, say))
-    judged = judge(task, options.folds, options.seed, say)
-    say("fitting on all tracks")
-    fitted = fit(task, np.arange(len(examples)))
-    new = new_genres(examples, genres)
-    heads = {stage: hold_back(head, judged.held_back[stage], new) for stage, head in fitted.heads.items()}
-    fitted = replace(fitted, heads=heads)
-    found = outcome(task, fitted, judged, base, gathered)
+    task = Task(examples, genres, heard, range_inputs(base, base, heard, options, say))
+    found = _fitted(task, base, gathered, options, say)
     say("writing the bundle")
     write_bundle(output, there, base, _new(found))
     return found
+
+
+def _fit_vectors(data: Path, output: Path, there: list[str], base: Bundle, options: Options, say: Say) -> Outcome:
+    """As :func:`fit_bundle`, of what one stage made of tracks before; the new bundle has that stage alone."""
+    if options.keep_genres or options.copies:
+        given = "--keep-genres" if options.keep_genres else "--augment"
+        raise UsageError(f"{given} needs audio that all stages hear; {data} has vectors of one stage: leave it out")
+    vectors = read_vectors(data)
+    lone = alone(base, vectors, options.stage, str(data))
+    for note in vectors.notes:
+        say(note)
+    heard = listening(lone)
+    gathered = gather_vectors(vectors, heard)
+    examples = list(gathered.examples)
+    genres = _genres(examples, [])
+    groups = {genre: len({e.group for e in examples if e.genre == genre}) for genre in genres}
+    _require(Counter(example.genre for example in examples), groups, "")
+    task = Task(examples, genres, heard, range_inputs(base, lone, heard, options, say))
+    (name,) = heard.inputs
+    takes_the_same = not vectors.published and base.manifest.stage(name).head.inputs == [name]
+    found = _fitted(task, lone, gathered, options, say, comparable=takes_the_same)
+    say("writing the bundle")
+    new = _new(found)
+    made = {"vectors_of": name, "published_by_fma": vectors.published}
+    write_bundle(output, there, lone, replace(new, provenance={**new.provenance, **made}))
+    return found
+
+
+def _fitted(
+    task: Task, base: Bundle, gathered: Gathered, options: Options, say: Say, *, comparable: bool = True
+) -> Outcome:
+    """Judge, fit on all, and look at what came out."""
+    task, judged, compared = _judged(task, options, say)
+    say("fitting on all tracks")
+    fitted = fit(task, np.arange(len(task.examples)))
+    new = new_genres(task.examples, task.genres)
+    if new.any():
+        heads = {stage: hold_back(head, judged.held_back[stage], new) for stage, head in fitted.heads.items()}
+        fitted = replace(fitted, heads=heads)
+    return outcome(task, fitted, judged, base, gathered, compared, comparable=comparable)
+
+
+def _judged(task: Task, options: Options, say: Say) -> tuple[Task, Judged, list[Contest]]:
+    """The task with the kinds of head that are taken, what they say out of fold, and how they were chosen."""
+    kind = options.head
+    if kind != "logistic" and new_genres(task.examples, task.genres).any():
+        raise UsageError(
+            f"--head {kind}: genres that the base does not remember are added beside the old ones by logistic heads;"
+            " leave --head out, or give folders or a CSV with tracks of all genres"
+        )
+    judged = judge(task, options.folds, options.seed, say)
+    if kind == "logistic":
+        return task, judged, []
+    say(f"judging heads of the kind {kind}")
+    others = replace(task, kinds=dict.fromkeys(task.heard.inputs, kind))
+    other = judge(others, options.folds, options.seed, say)
+    compared = contests(task, kind, judged, other)
+    return *with_winners(task, judged, other, compared), compared
 
 
 def _spelled(data: Data, genres: Sequence[str]) -> Data:
@@ -127,13 +194,13 @@ def _genres(examples: Sequence[Example], base: Sequence[str]) -> list[str]:
     return [*base, *sorted({example.genre for example in examples} - set(base))]
 
 
-def range_inputs(base: Bundle, heard: Listening, options: Options, say: Say) -> dict[str, RangeInputs]:
-    """What each stage's range test is given, and the made signals, heard by the base."""
+def range_inputs(base: Bundle, fitted: Bundle, heard: Listening, options: Options, say: Say) -> dict[str, RangeInputs]:
+    """What the range tests of the bundle that is ``fitted`` are given; ``base`` hears the made signals."""
     found = {}
     for stage in heard.inputs:
-        test = base.manifest.stage(stage).head.range
+        test = fitted.manifest.stage(stage).head.range
         if test is not None:
-            nonsense = hear_nonsense(base, heard, test.inputs, options.cache, options.threads, say)
+            nonsense = hear_nonsense(base, listening(base), test.inputs, options.cache, options.threads, say)
             found[stage] = RangeInputs(range_given(heard, stage, test.inputs), nonsense)
     return found
 
@@ -144,10 +211,12 @@ def _new(found: Outcome) -> New:
     policy = next(iter(found.policies))
     provenance: dict[str, object] = {
         "tracks": len(task.examples) - len(old),
+        "copies": sum(len(example.copies) for example in task.examples),
         "groups": len({example.group for example in task.examples if not example.remembered}),
         "remembered_tracks": len(old),
         "data_sha256": found.read.digest,
         "out_of_fold_accuracy": round(found.accuracies[policy][0], 4),
+        "heads": {stage: task.kinds.get(stage, "logistic") for stage in fitted.heads},
         "strengths": dict(fitted.strengths),
         "new_genres_held_back": {stage: round(amount, 4) for stage, amount in judged.held_back.items()},
         "policies": "those of the base, with thresholds chosen again on the answers out of fold",

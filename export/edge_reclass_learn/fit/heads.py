@@ -1,7 +1,7 @@
 """Embeddings → heads: multinomial logistic regression, and a temperature.
 
-Both take a weight per row, so that a clip counts the same however many rows it gave, and a genre the same however
-many clips it has.
+Other heads: mlp.py, trees.py. All take a weight per row, so that a clip counts the same however many rows it gave, and
+a genre the same however many clips it has.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
-from edge_reclass_export.heads import LinearLayer, Scaler
+from edge_reclass_export.activations import Activation
+from edge_reclass_export.heads import LinearLayer, Scaler, head_answer, head_interface, head_mlp, with_activation
+from edge_reclass_export.onnx_writer import GraphInterface
 
 CLIP: Final = 5.0
 """Standardised features are limited to ± this many standard deviations."""
 
-_NEVER: Final = -30.0
+NEVER: Final = -30.0
 """Bias of a genre that the rows hold no clip of."""
 
 Array = NDArray[np.float64]
@@ -28,14 +31,24 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Head:
-    """Standardise, clip, then one linear layer."""
+    """Standardise, clip, then linear layers with relu between them: ``hidden`` ones, and the last one."""
 
     scaler: Scaler
     layer: LinearLayer
+    hidden: tuple[LinearLayer, ...] = ()
 
     def logits(self, features: NDArray[np.floating]) -> Array:
         """float[n, k] → float64[n, classes]."""
-        return np.asarray(standardised(features, self.scaler) @ self.layer.kernel + self.layer.bias, np.float64)
+        return head_answer(with_activation([*self.hidden, self.layer], Activation("relu")), self.scaler, features)
+
+    def graph(self) -> onnx.ModelProto:
+        """``features[batch, k] → logits[batch, classes]``."""
+        return head_mlp([*self.hidden, self.layer], self.scaler)
+
+    @property
+    def interface(self) -> GraphInterface:
+        """Inputs and outputs of :meth:`graph`."""
+        return head_interface([*self.hidden, self.layer])
 
 
 def balanced_weights(labels: NDArray[np.intp], clips: NDArray[np.intp], classes: int) -> Array:
@@ -75,7 +88,7 @@ def fit_head(
     scaler = fit_scaler(features, weights)
     model = LogisticRegression(C=strength, max_iter=1000)
     share = _share(widths or (features.shape[1],))
-    kernel, bias = np.zeros((features.shape[1], classes)), np.full(classes, _NEVER)
+    kernel, bias = np.zeros((features.shape[1], classes)), np.full(classes, NEVER)
     known = np.unique(labels)
     bias[known] = 0.0
     if len(known) > 1:

@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass_learn.fit.heads import Array, Head
+from edge_reclass_learn.fit.trees import TreesHead
 from edge_reclass_learn.hearing.examples import Example
+
+AnyHead = Head | TreesHead
 
 TAKEN: Final = 0.005
 """Share of the remembered tracks that new genres may take from the right one, in each stage."""
@@ -43,6 +46,8 @@ def held_back(logits: Array, labels: NDArray[np.intp], remembered: NDArray[np.bo
     return max(0.0, float(lead[allowed])) if allowed < len(lead) else 0.0
 
 
-def hold_back(head: Head, amount: float, new: NDArray[np.bool_]) -> Head:
-    """``head`` with so much less for the new genres."""
+def hold_back(head: AnyHead, amount: float, new: NDArray[np.bool_]) -> Head:
+    """``head`` with so much less for the new genres, which only logistic heads can add."""
+    if not isinstance(head, Head):
+        raise TypeError(f"expected a logistic head, got {type(head).__name__}")
     return replace(head, layer=replace(head.layer, bias=head.layer.bias - amount * new))

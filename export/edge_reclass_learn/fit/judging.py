@@ -9,7 +9,7 @@ held back, come from these answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -17,17 +17,22 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from edge_reclass_learn.data.folds import deal
-from edge_reclass_learn.fit.heads import Array, Head, add_genres, balanced_weights, fit_head, fit_temperature
-from edge_reclass_learn.fit.held_back import held_back, new_genres
+from edge_reclass_learn.fit import mlp, trees
+from edge_reclass_learn.fit.heads import Array, add_genres, balanced_weights, fit_head, fit_temperature
+from edge_reclass_learn.fit.held_back import AnyHead, held_back, new_genres
 from edge_reclass_learn.fit.ranges import RangeTest, fit_range
 from edge_reclass_learn.hearing.examples import Example, numbers, rows
 from edge_reclass_learn.hearing.listening import Given, Listening
 
 STRENGTHS: Final = (0.001, 0.003, 0.01, 0.03, 0.1)
 """scikit-learn's C for weights of mean 1; small ones hold the weights back more."""
+KINDS: Final = ("logistic", "mlp", "trees")
+"""Of heads."""
 INNER_FOLDS: Final = 3
 FALSE_ALARMS: Final = 0.01
 """Share of the tracks, out of fold, that the range test may call outside."""
+KINDS: Final = ("logistic", "mlp", "trees")
+"""Of heads: multinomial logistic regression, k → 256 → 128 → genres, gradient-boosted trees."""
 _SEED: Final = 1
 """Of the inner folds."""
 
@@ -44,12 +49,16 @@ class RangeInputs:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be fitted: examples, their genres' numbers, and what each stage's head and range test are given."""
+    """What is to be fitted: examples, their genres' numbers, and what each stage's head and range test are given.
+
+    kinds: of the heads by stage; logistic where it says nothing
+    """
 
     examples: Sequence[Example]
     genres: Sequence[str]
     heard: Listening
     ranges: Mapping[str, RangeInputs]
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> Rows:
@@ -66,7 +75,7 @@ class Task:
 class Fitted:
     """Heads by stage, how strongly each is held back, and range tests by stage."""
 
-    heads: Mapping[str, Head]
+    heads: Mapping[str, AnyHead]
     strengths: Mapping[str, float]
     ranges: Mapping[str, RangeTest]
 
@@ -109,17 +118,27 @@ def fit(task: Task, train: Rows) -> Fitted:
     return Fitted(heads, strengths, ranges)
 
 
-def fit_stage(task: Task, stage: str, train: Rows, strength: float, givens: Sequence[Given] | None = None) -> Head:
+def fit_stage(task: Task, stage: str, train: Rows, strength: float, givens: Sequence[Given] | None = None) -> AnyHead:
     """The head of a stage, on all that it may be given of the examples ``train``.
 
-    Where the base remembers tracks, its genres come first, and new ones are added beside them.
+    Where the base remembers tracks, its genres come first, and new ones are added beside them; so only a logistic head
+    is fitted then.
     """
     asked = task.heard.givens[stage] if givens is None else givens
     own = [task.examples[i] for i in train]
-    features = np.concatenate([rows(own, given) for given in asked])
+    copies = [(i, copy) for i, one in enumerate(own) for copy in one.copies]
+    parts = [rows(own, given) for given in asked]
     owners = np.tile(np.arange(len(train)), len(asked))
+    if copies:
+        parts += [np.stack([np.concatenate([copy[one] for one in given]) for _, copy in copies]) for given in asked]
+        owners = np.concatenate([owners, np.tile([i for i, _ in copies], len(asked))])
+    features = np.concatenate(parts)
     labels = task.labels[train][owners]
     weights = balanced_weights(labels, owners, len(task.genres))
+    kind = task.kinds.get(stage, "logistic")
+    if kind != "logistic":
+        fit_other = mlp.fit_mlp if kind == "mlp" else trees.fit_trees
+        return fit_other(features, labels, weights, len(task.genres), strength=strength)
     widths = [len(own[0].embeddings[one]) for one in asked[0]]
     new = new_genres(task.examples, task.genres)
     added = new[labels]
@@ -135,7 +154,8 @@ def choose_strength(task: Task, stage: str, train: Rows) -> float:
     given = task.heard.fullest(stage)
     dealt = deal(task.labels, task.groups, INNER_FOLDS, _SEED, train)
     classes = len(task.genres)
-    losses = np.zeros(len(STRENGTHS))
+    tried = {"mlp": mlp.STRENGTHS, "trees": trees.STRENGTHS}.get(task.kinds.get(stage, ""), STRENGTHS)
+    losses = np.zeros(len(tried))
     for fold in range(INNER_FOLDS):
         inside, others = np.flatnonzero(dealt == fold), train[dealt[train] != fold]
         if not len(inside) or len(set(task.labels[others].tolist())) < 2:
@@ -144,11 +164,11 @@ def choose_strength(task: Task, stage: str, train: Rows) -> float:
         features = rows([task.examples[i] for i in inside[known]], given) if known.any() else None
         labels = task.labels[inside[known]]
         weights = balanced_weights(labels, np.arange(len(labels)), classes)
-        for number, strength in enumerate(STRENGTHS):
+        for number, strength in enumerate(tried):
             if features is not None:
                 logits = fit_stage(task, stage, others, strength, [given]).logits(features)
                 losses[number] -= weights @ log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
-    return STRENGTHS[int(losses.argmin())]
+    return tried[int(losses.argmin())]
 
 
 def say(task: Task, fitted: Fitted, some: Rows) -> Said:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edge_reclass import Bundle
 from edge_reclass.cascade import Policy
+from edge_reclass_learn.fit.contest import Contest
 from edge_reclass_learn.fit.doubts import Baseline, WrongLabel, baselines, source_warnings, wrong_labels
 from edge_reclass_learn.fit.gain import Gain, base_answers, gain, same_genres
 from edge_reclass_learn.fit.judging import Fitted, Judged, Task
@@ -32,6 +33,7 @@ class Outcome:
     old: tracks that the base remembers, and how many of them are found
     baselines: what finds genres without listening; nothing where the tracks have one genre
     gain: against the base; None where they have no genre in common
+    contests: how another kind of head did against logistic ones; none where none was asked for
     """
 
     task: Task
@@ -51,6 +53,7 @@ class Outcome:
     warnings: Sequence[str]
     doubts: Sequence[WrongLabel]
     gain: Gain | None
+    contests: Sequence[Contest] = ()
 
     @property
     def tracks(self) -> int:
@@ -58,8 +61,20 @@ class Outcome:
         return sum(not example.remembered for example in self.task.examples)
 
 
-def outcome(task: Task, fitted: Fitted, judged: Judged, base: Bundle, read: Gathered) -> Outcome:
-    """Judge the policies anew, and see what they and the heads are worth."""
+def outcome(
+    task: Task,
+    fitted: Fitted,
+    judged: Judged,
+    base: Bundle,
+    read: Gathered,
+    compared: Sequence[Contest] = (),
+    *,
+    comparable: bool = True,
+) -> Outcome:
+    """Judge the policies anew, and see what they and the heads are worth.
+
+    comparable: the base's heads take what the new ones take
+    """
     heard, examples, labels = task.heard, task.examples, task.labels
     answers = Answers(heard, examples, judged.said, judged.temperatures, judged.limits, base.manifest.min_confidence)
     policies = {name: judged_anew(answers, policy) for name, policy in heard.policies.items()}
@@ -100,7 +115,8 @@ def outcome(task: Task, fitted: Fitted, judged: Judged, base: Bundle, read: Gath
         baselines=rules,
         warnings=source_warnings(chosen, rules, accuracies[default.name][0]),
         doubts=wrong_labels(chosen, labels[own], probabilities[own], task.genres),
-        gain=_gain(task, base, default, found),
+        gain=_gain(task, base, default, found) if comparable else None,
+        contests=compared,
     )
 
 

@@ -35,6 +35,7 @@ class Example:
     source: where it comes from, as the user says
     sound: a digest of what was heard, the same for the same sound in the same codec; empty where it is not known
     remembered: it comes from the base bundle's memory, and the base's heads were fitted on it
+    copies: as ``embeddings``, of changed copies of the track: heads are fitted on them too, nothing is judged by them
     """
 
     name: str
@@ -46,6 +47,7 @@ class Example:
     source: str | None = None
     sound: bytes = b""
     remembered: bool = False
+    copies: Sequence[Mapping[Asked, Vector]] = ()
 
     def row(self, given: Given) -> Vector:
         """The embeddings that a head takes, one after another."""

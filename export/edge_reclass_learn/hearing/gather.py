@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from edge_reclass import Bundle
+from edge_reclass_learn.data.features import Vectors
 from edge_reclass_learn.data.groups import Pair, group, near_duplicates
 from edge_reclass_learn.data.labelled import Labelled
 from edge_reclass_learn.hearing.examples import Example
-from edge_reclass_learn.hearing.hear import Clip, LeftOut, hear
+from edge_reclass_learn.hearing.hear import Clip, LeftOut, hear, spread
 from edge_reclass_learn.hearing.listening import Listening
 
 Say = Callable[[str], None]
@@ -47,18 +48,40 @@ def gather(
     say: Say,
     *,
     mixed: bool = False,
+    copies: int = 0,
 ) -> Gathered:
     """Hear ``tracks`` with the stages of ``bundle``; what is in ``cache`` is not heard again.
+
+    The examples are in the order of their sounds: what comes of them depends neither on where their files lie nor on
+    their names.
 
     Args:
         known: what the bundle remembers (``memory.recall``)
         mixed: ``known`` are examples, too
+        copies: changed copies of each track that heads are fitted on, too
 
     Raises:
         UsageError: the cache cannot be used.
         BundleError, EngineError, DeviceError: see ``Cascade.open``.
     """
-    clips, left_out = hear(bundle, heard, tracks, cache, threads, say)
+    clips, left_out = hear(bundle, heard, tracks, cache, threads, say, copies)
+    return _gathered(clips, left_out, heard, known, mixed)
+
+
+def gather_vectors(vectors: Vectors, heard: Listening) -> Gathered:
+    """As :func:`gather`, of what the only stage of ``heard`` made of tracks before."""
+    (stage,) = heard.inputs
+    clips = []
+    for track, row in zip(vectors.tracks, vectors.rows, strict=True):
+        sound = hashlib.blake2b(row.astype("<f4").tobytes(), digest_size=24).digest()
+        clips.append(Clip(track, sound, spread({stage: row}, heard), {}, None))
+    return _gathered(clips, [], heard, [], mixed=False)
+
+
+def _gathered(
+    clips: Sequence[Clip], left_out: Sequence[LeftOut], heard: Listening, known: Sequence[Example], mixed: bool
+) -> Gathered:
+    clips = sorted(clips, key=lambda clip: (clip.sound, clip.track.genre))
     loose = [_example(clip) for clip in clips] + list(known)
     belongs = [[*clip.track.belongs, ("sound", clip.sound.hex())] for clip in clips]
     belongs += [[("remembered", example.group)] for example in known]
@@ -78,7 +101,15 @@ def gather(
 def _example(clip: Clip) -> Example:
     track = clip.track
     return Example(
-        str(track.path), track.genre, "", clip.embeddings, clip.windows, clip.facts, track.source, clip.sound
+        str(track.path),
+        track.genre,
+        "",
+        clip.embeddings,
+        clip.windows,
+        clip.facts,
+        track.source,
+        clip.sound,
+        copies=clip.copies,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 
 from edge_reclass import Bundle, Cascade, __version__
 from edge_reclass.audio import Decoder, ExcerptSpec, Limits, audio_hash, level
-from edge_reclass.cascade import Policy, Step, StepAnswer
+from edge_reclass.cascade import Policy, StageAnswer, Step, StepAnswer
 from edge_reclass.errors import TrackError, UsageError
 from edge_reclass.run import printable
 from edge_reclass_learn.data.labelled import Labelled
 from edge_reclass_learn.hearing.cache import Cache, HeardStage, HeardTrack
+from edge_reclass_learn.hearing.copies import changed_copy, copy_key
 from edge_reclass_learn.hearing.examples import Facts, Vector
 from edge_reclass_learn.hearing.listening import Asked, Listening
 from edge_reclass_learn.hearing.nonsense import FITTED, recordings
 
 _FACTS_SECONDS: Final = 10.0
 """Of the middle, whose level is measured."""
+_COPIED_SECONDS: Final = 30.0
+"""Of the middle, of which copies are made."""
 _MAX_RATE: Final = 48_000
 _SILENT: Final = HeardTrack({}, (0.0, 0, 0.0, 0.0))
 
@@ -33,13 +36,18 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Clip:
-    """A labelled track and what the stages heard of it. ``sound``: the same for the same sound in the same codec."""
+    """A labelled track and what the stages heard of it.
+
+    sound: the same for the same sound in the same codec
+    copies: what they heard of changed copies of the track
+    """
 
     track: Labelled
     sound: bytes
     embeddings: dict[Asked, Vector]
     windows: dict[str, int]
     facts: Facts | None
+    copies: tuple[dict[Asked, Vector], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,18 @@ def how(bundle: Bundle, heard: Listening) -> str:
 
 
 def hear(
-    bundle: Bundle, heard: Listening, tracks: Sequence[Labelled], cache: Path, threads: int | None, say: Say
+    bundle: Bundle,
+    heard: Listening,
+    tracks: Sequence[Labelled],
+    cache: Path,
+    threads: int | None,
+    say: Say,
+    copies: int = 0,
 ) -> tuple[list[Clip], list[LeftOut]]:
     """Hear every track that is not in ``cache`` yet, and keep what was heard there, track by track.
+
+    Args:
+        copies: changed copies of each track that are heard too (see copies.py)
 
     Returns:
         What was heard, and the tracks of which a stage hears nothing (unreadable, too short, silent).
@@ -86,13 +103,15 @@ def hear(
                 if (found := kept.get(sound)) is None:
                     found = ears.hear(track.path)
                     kept.put(sound, found)
+                changed = [ears.hear_copy(track.path, kept, copy_key(sound, i)) for i in range(copies)]
             except (TrackError, OSError) as error:
                 left_out.append(LeftOut(track, str(getattr(error, "status", "unreadable"))))
                 continue
             if set(found.stages) != set(heard.inputs):
                 left_out.append(LeftOut(track, "silent"))
                 continue
-            clips.append(_clip(track, sound, found))
+            whole = [_embeddings(one) for one in changed if set(one.stages) == set(heard.inputs)]
+            clips.append(_clip(track, sound, found, tuple(whole)))
     return clips, left_out
 
 
@@ -127,7 +146,8 @@ class _Ears:
         self._bundle, self._policy, self._threads = bundle, policy, threads
         self._cascade: Cascade | None = None
         self._decoder = Decoder(Limits(_MAX_RATE))
-        self._buffer = np.empty(round((_FACTS_SECONDS + 1.0) * _MAX_RATE), np.float32)
+        self._copied = ExcerptSpec("center", _COPIED_SECONDS)
+        self._buffer = np.empty(round((_COPIED_SECONDS + 1.0) * _MAX_RATE), np.float32)
 
     @property
     def cascade(self) -> Cascade:
@@ -138,16 +158,35 @@ class _Ears:
     def hear(self, path: Path) -> HeardTrack:
         """Raises ``TrackError`` where nothing can be heard."""
         _, said = self.cascade.step_answers(path)
-        stages: dict[str, HeardStage] = {}
-        for name in self._policy.stages:
-            own = [answer for answer in said if answer.stage == name and answer.embedding is not None]
+        return HeardTrack(
+            self._stages({n: [one for one in said if one.stage == n] for n in self._policy.stages}), self._facts(path)
+        )
+
+    def hear_copy(self, path: Path, kept: Cache, key: bytes) -> HeardTrack:
+        """As :meth:`hear`, of the copy ``key`` of a track, unless it is ``kept``; no stages where it is silent."""
+        if (found := kept.get(key)) is None:
+            decoded = self._decoder.decode(path, [self._copied], self._buffer)
+            samples, rate = changed_copy(decoded.segments[0].samples, decoded.rate, key)
+            try:
+                said = self.cascade.answers(samples[:, None], rate, stepwise=True)
+                stages = self._stages({n: [one for one in said if one.name == n] for n in self._policy.stages})
+                found = HeardTrack(stages, _SILENT.facts)
+            except TrackError:
+                found = _SILENT
+            kept.put(key, found)
+        return found
+
+    def _stages(self, said: Mapping[str, Sequence[StepAnswer | StageAnswer]]) -> dict[str, HeardStage]:
+        """What is kept of the answers of each stage."""
+        stages = {}
+        for name, answers in said.items():
+            own = [answer for answer in answers if answer.embedding is not None]
             if not own:
                 continue
             counts = (*self._policy.windows(name), *([None] if self._policy.hears_all(name) else []))
-            stages[name] = HeardStage(
-                own[-1].windows.of, {count or 0: _after(own, count).astype("<f4").tobytes() for count in counts}
-            )
-        return HeardTrack(stages, self._facts(path))
+            vectors = {count or 0: _after(own, count).astype("<f4").tobytes() for count in counts}
+            stages[name] = HeardStage(own[-1].windows.of, vectors)
+        return stages
 
     def hear_samples(self, samples: NDArray[np.float32], rate: int) -> HeardTrack:
         """As :meth:`hear`, after all windows; no stages where the samples are silent."""
@@ -173,7 +212,7 @@ class _Ears:
             self._cascade.close()
 
 
-def _after(said: Sequence[StepAnswer], count: int | None) -> Vector:
+def _after(said: Sequence[StepAnswer | StageAnswer], count: int | None) -> Vector:
     """What a stage made of a track after ``count`` windows; of all, where there are no more."""
     found = next((one for one in said if one.windows.heard == count), said[-1]).embedding
     if found is None:
@@ -190,14 +229,17 @@ def sound_digest(path: Path) -> bytes:
         return hashlib.blake2b(file.read(), digest_size=24).digest()
 
 
-def _clip(track: Labelled, sound: bytes, found: HeardTrack) -> Clip:
-    embeddings = {
+def _clip(track: Labelled, sound: bytes, found: HeardTrack, copies: tuple[dict[Asked, Vector], ...]) -> Clip:
+    windows = {name: stage.windows for name, stage in found.stages.items()}
+    return Clip(track, sound, _embeddings(found), windows, Facts(*found.facts), copies)
+
+
+def _embeddings(found: HeardTrack) -> dict[Asked, Vector]:
+    return {
         (name, count or None): np.frombuffer(content, "<f4")
         for name, stage in found.stages.items()
         for count, content in stage.embeddings.items()
     }
-    windows = {name: stage.windows for name, stage in found.stages.items()}
-    return Clip(track, sound, embeddings, windows, Facts(*found.facts))
 
 
 def _from_state(track: Labelled, heard: Listening) -> Clip:
@@ -205,7 +247,8 @@ def _from_state(track: Labelled, heard: Listening) -> Clip:
     vectors = {name: np.frombuffer(content, "<f2").astype(np.float32) for name, content in (track.kept or {}).items()}
     if missing := [name for name in heard.inputs if name not in vectors]:
         raise UsageError(f"{track.path}: expected kept embeddings of every stage, there are none of {missing}")
-    return Clip(track, str(track.path).encode(errors="surrogateescape"), spread(vectors, heard), {}, None)
+    sound = hashlib.blake2b(b"".join(vectors[name].tobytes() for name in heard.inputs), digest_size=24).digest()
+    return Clip(track, sound, spread(vectors, heard), {}, None)
 
 
 def spread(vectors: dict[str, Vector], heard: Listening) -> dict[Asked, Vector]:

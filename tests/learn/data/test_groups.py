@@ -114,3 +114,19 @@ def test_bytes_are_no_table(tmp_path: Path) -> None:
     (tmp_path / "Rock").mkdir()
     with pytest.raises(UsageError, match="a folder for each genre"):
         read_data(tmp_path)
+
+
+def test_one_stage_alone_has_to_be_surer() -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(0, 1, (120, 80))
+    rows[100] = rows[3] + 0.3 * random.normal(0, 1, 80)  # as two tracks of one genre may lie
+    rows[101] = rows[4] + 0.01 * random.normal(0, 1, 80)
+    one = rows.astype(np.float32)
+    assert {(pair.first, pair.second) for pair in near_duplicates([one])} == {(4, 101)}
+    assert {(pair.first, pair.second) for pair in near_duplicates([one, one])} == {(3, 100), (4, 101)}
+
+
+def test_groups_are_named_after_their_first_track() -> None:
+    belongs = [[("a", "1")], [("b", "1")], [("b", "1"), ("a", "1")], [("c", "1")]]
+    assert group(belongs, []) == ["group 0", "group 0", "group 0", "group 3"]
+    assert group([keys[::-1] for keys in belongs], []) == group(belongs, [])

@@ -22,7 +22,7 @@ from edge_reclass_learn.data.labelled import Labelled
 from edge_reclass_learn.hearing.cache import Cache
 from edge_reclass_learn.hearing.hear import sound_digest
 from edge_reclass_learn.hearing.listening import listening
-from edge_reclass_learn.hearing.memory import recall
+from edge_reclass_learn.hearing.memory import fitted_sounds, recall, short
 from edge_reclass_learn.hearing.recording import stage_facts, stage_heard
 
 Say = Callable[[str], None]
@@ -78,15 +78,14 @@ def hear(
         ran = cascade.plan.ran(cascade.device)
         facts = [stage_facts(cascade, name) for name in asked.stages]
         ears = _Ears(cascade)
-        with Cache(cache, _how(bundle, asked, ran)) as kept:
+        with Cache(cache, _how(bundle, asked, ran), Kept) as kept:
             for number, track in enumerate(tracks, start=1):
                 say(f"hearing {number} of {len(tracks)}: {printable(track.path.name)}")
                 try:
                     sound = sound_digest(track.path)
-                    found = _decoded(kept.read(sound))
-                    if found is None:
+                    if (found := kept.get(sound)) is None:
                         found = ears.hear(track.path)
-                        kept.write(sound, msgspec.msgpack.encode(found))
+                        kept.put(sound, found)
                 except (TrackError, OSError) as error:
                     left_out.append((track, str(getattr(error, "status", "unreadable"))))
                     continue
@@ -133,13 +132,6 @@ def _how(bundle: Bundle, asked: Policy, ran: dict[str, str]) -> str:
     return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
-def _decoded(content: bytes | None) -> Kept | None:
-    try:
-        return None if content is None else msgspec.msgpack.decode(content, type=Kept)
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return None  # is heard anew
-
-
 class _Ears:
     def __init__(self, cascade: Cascade) -> None:
         self._cascade = cascade
@@ -163,7 +155,7 @@ class _Ears:
 
 
 def _apart(bundle: Bundle, heard: Sequence[tuple[Labelled, bytes, Kept]]) -> tuple[list[int], set[int]]:
-    """Numbers of tracks of which no two are the same recording; and of those that the bundle seems to remember."""
+    """Numbers of tracks of which no two are the same recording; and of those that the bundle seems to be fitted on."""
     listens = listening(bundle)
     remembered = recall(bundle, listens)
     stages = {name: counts[-1] for name, counts in listens.counts.items()}
@@ -179,6 +171,8 @@ def _apart(bundle: Bundle, heard: Sequence[tuple[Labelled, bytes, Kept]]) -> tup
     pairs = near_duplicates(vectors) if vectors else []
     own = [(full[p.first], full[p.second]) for p in pairs if p.second < len(full)]
     known = {full[p.first] for p in pairs if p.first < len(full) <= p.second}
+    fitted = fitted_sounds(bundle)
+    known |= {i for i, (_, sound, _) in enumerate(heard) if short(sound) in fitted}
     names = group([[("sound", sound.hex())] for _, sound, _ in heard], own)
     first: dict[str, int] = {}
     for i, name in enumerate(names):

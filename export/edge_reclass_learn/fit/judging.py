@@ -26,8 +26,6 @@ from edge_reclass_learn.hearing.listening import Given, Listening
 
 STRENGTHS: Final = (0.001, 0.003, 0.01, 0.03, 0.1)
 """scikit-learn's C for weights of mean 1; small ones hold the weights back more."""
-KINDS: Final = ("logistic", "mlp", "trees")
-"""Of heads."""
 INNER_FOLDS: Final = 3
 FALSE_ALARMS: Final = 0.01
 """Share of the tracks, out of fold, that the range test may call outside."""

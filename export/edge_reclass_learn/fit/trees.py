@@ -152,7 +152,8 @@ def _perfect(tree: Any) -> tuple[NDArray[np.intp], NDArray[np.float32], Array]:
 def _below(threshold: float) -> np.float32:
     """The largest float32 that is not above ``threshold``: the same float32 features lie on either side."""
     near = np.float32(threshold)
-    return near if float(near) <= threshold else np.float32(np.nextafter(near, np.float32(-np.inf)))
+    below: np.float32 = np.nextafter(near, np.float32(-np.inf))
+    return near if float(near) <= threshold else below
 
 
 def _paths() -> NDArray[np.float32]:

@@ -79,10 +79,18 @@ class Cache(Generic[Kept]):
             raise UsageError(f"{self._path}: expected a cache of edge-reclass fit ({error}); remove it") from error
 
     def get(self, sound: bytes) -> Kept | None:
-        """What was heard of a sound; None where it was not heard yet. What cannot be read counts as not heard."""
-        found = self.read(sound)
+        """What was heard of a sound; None where it was not heard yet. What cannot be read counts as not heard.
+
+        Raises:
+            UsageError: the file cannot be read.
+        """
         try:
-            return None if found is None else msgspec.msgpack.decode(found, type=self._kind)
+            found = self._connection.execute(
+                "SELECT track FROM heard WHERE sound = ? AND how = ?", (sound, self._how)
+            ).fetchone()
+            return None if found is None else msgspec.msgpack.decode(found[0], type=self._kind)
+        except sqlite3.Error as error:
+            raise UsageError(f"{self._path}: cannot be read ({error}); remove it") from error
         except msgspec.DecodeError:
             return None
 
@@ -92,30 +100,10 @@ class Cache(Generic[Kept]):
         Raises:
             UsageError: it cannot be written.
         """
-        self.write(sound, msgspec.msgpack.encode(track))
-
-    def read(self, sound: bytes) -> bytes | None:
-        """What is kept of a sound, as it was written; None where nothing is.
-
-        Raises:
-            UsageError: the file cannot be read.
-        """
         try:
-            found = self._connection.execute(
-                "SELECT track FROM heard WHERE sound = ? AND how = ?", (sound, self._how)
-            ).fetchone()
-        except sqlite3.Error as error:
-            raise UsageError(f"{self._path}: cannot be read ({error}); remove it") from error
-        return None if found is None else bytes(found[0])
-
-    def write(self, sound: bytes, content: bytes) -> None:
-        """Keep ``content`` of a sound.
-
-        Raises:
-            UsageError: it cannot be written.
-        """
-        try:
-            self._connection.execute("INSERT OR REPLACE INTO heard VALUES (?, ?, ?)", (sound, self._how, content))
+            self._connection.execute(
+                "INSERT OR REPLACE INTO heard VALUES (?, ?, ?)", (sound, self._how, msgspec.msgpack.encode(track))
+            )
         except sqlite3.Error as error:
             raise UsageError(
                 f"{self._path}: cannot be written ({error}); what was heard before is kept, the same command goes on"

@@ -162,7 +162,7 @@ class _Ears:
             self._stages({n: [one for one in said if one.stage == n] for n in self._policy.stages}), self._facts(path)
         )
 
-    def hear_copy(self, path: Path, kept: Cache, key: bytes) -> HeardTrack:
+    def hear_copy(self, path: Path, kept: Cache[HeardTrack], key: bytes) -> HeardTrack:
         """As :meth:`hear`, of the copy ``key`` of a track, unless it is ``kept``; no stages where it is silent."""
         if (found := kept.get(key)) is None:
             decoded = self._decoder.decode(path, [self._copied], self._buffer)

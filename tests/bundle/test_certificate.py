@@ -54,6 +54,7 @@ def certificate(manifest: Manifest, policy: str = "ladder", **other: object) -> 
         policy_sha256=now.policy,
         heads_sha256=now.heads,
         encoders_sha256=now.encoders,
+        chosen_on="0123456789",
         assumes=["exchangeable tracks"],
         counts=[count],
     )

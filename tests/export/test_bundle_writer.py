@@ -387,6 +387,7 @@ def test_a_certificate_does_not_outlive_what_it_was_counted_with(fused: Path) ->
         policy_sha256=now.policy,
         heads_sha256=now.heads,
         encoders_sha256=now.encoders,
+        chosen_on="0123456789",
         assumes=[],
         counts=[count],
     )

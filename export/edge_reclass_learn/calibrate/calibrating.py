@@ -19,9 +19,11 @@ from edge_reclass_learn.calibrate import certify
 from edge_reclass_learn.calibrate.certify import Goal, Tested
 from edge_reclass_learn.calibrate.hearing import Counted, hear
 from edge_reclass_learn.calibrate.paths import LEVELS, Bools, Ints, from_level
-from edge_reclass_learn.calibrate.tracks import choosing, drawn, read
+from edge_reclass_learn.calibrate.tracks import Drawn, choosing, drawn, kept, read
 from edge_reclass_learn.calibrate.writing import check_place, policy_entry, write_bundle
+from edge_reclass_learn.data.labelled import Labelled
 from edge_reclass_learn.fit.gain import same_genres
+from edge_reclass_learn.hearing.hear import sound_digest
 from edge_reclass_learn.hearing.recording import asking
 from edge_reclass_learn.replaying import NOTHING, Replay, everything, replay
 
@@ -92,7 +94,7 @@ def calibrate(bundle: Path, data: Path, output: Path, options: Options, say: Say
             f"--policy {policy.name}: expected a policy of the bundle, {', '.join(base.manifest.policies)}"
         )
     found = count(base, data, options, options.goal.risk, say)
-    for_choosing = np.array([choosing(track, options.seed) for track in found.tracks], np.bool_)
+    for_choosing = np.array([choosing(one, options.seed) for one in found.tracks], np.bool_)
     goal, answers = options.goal, found.answers
     certify.require_enough(int((~for_choosing).sum()), goal, len(found.tracks))
     if not for_choosing.any():
@@ -114,13 +116,14 @@ def calibrate(bundle: Path, data: Path, output: Path, options: Options, say: Say
             what = "even all stages with all of their windows make too many mistakes"
             raise certify.refusal(int((wrong & ~for_choosing).sum()), int((~for_choosing).sum()), goal, what)
         now_policy, tested, now = chosen.policy, chosen.tested, replay(answers, chosen.policy)
-        kept = [one for one in base.manifest.certificates if one.policy != policy.name]
+        others = [one for one in base.manifest.certificates if one.policy != policy.name]
         policies = {**base.manifest.policies, policy.name: policy_entry(now_policy)}
-        after = msgspec.structs.replace(base.manifest, policies=policies, certificates=kept)
+        after = msgspec.structs.replace(base.manifest, policies=policies, certificates=others)
     assumes = [*ASSUMES, *([KNOWN] if found.known else [])]
     unsure = int(((now.genre == NOTHING) & ~for_choosing).sum())
     count_entry = counted_entry(after, found, tested, options.seed, unsure, for_choosing)
-    entry = certificate(after, now_policy.name, goal, assumes, count_entry)
+    chosen_on = [one for one, chooses in zip(found.tracks, for_choosing, strict=True) if chooses]
+    entry = certificate(after, now_policy.name, goal, assumes, chosen_on, count_entry)
     after = msgspec.structs.replace(after, name=output.resolve().name, certificates=[*after.certificates, entry])
     say("writing the bundle")
     write_bundle(output, there, base, after)
@@ -137,18 +140,17 @@ def count(base: Bundle, data: Path, options: Options, risk: certify.Risk, say: S
     found = read(data, base, labelled=with_labels)
     for note in found.notes:
         say(note)
-    tracks = drawn(found.tracks, options.seed, options.limit)
+    labelled = found.tracks if with_labels else [replace(track, genre="") for track in found.tracks]
+    tracks = drawn(_with_sounds(labelled, say), options.seed, options.limit)
     if len(tracks) < len(found.tracks):
         say(f"kept: {len(tracks)} of {len(found.tracks)} tracks, one of each artist or album")
-    if not with_labels:
-        tracks = [replace(track, genre="") for track in tracks]
-    elif lone := sum(not track.belongs for track in tracks):
+    if with_labels and (lone := sum(not one.track.belongs for one in tracks)):
         say(f"warning: {lone} tracks have no artist; each counts as one of its own")
     steps = {step.windows for entry in base.manifest.policies.values() for step in entry.steps}
     counts = sorted({*options.windows, *(n for n in steps if isinstance(n, int))})
     counted = hear(base, tracks, asking(base, counts), options.cache, options.device, options.engines, say)
     if counted.left_out:
-        listed = ", ".join(f"{printable(track.path.name)} ({why})" for track, why in counted.left_out[:3])
+        listed = ", ".join(f"{printable(one.track.path.name)} ({why})" for one, why in counted.left_out[:3])
         more = f" and {len(counted.left_out) - 3} more" if len(counted.left_out) > 3 else ""
         say(f"left out, because they cannot be heard: {listed}{more}")
     if counted.same:
@@ -158,9 +160,23 @@ def count(base: Bundle, data: Path, options: Options, risk: certify.Risk, say: S
     return counted
 
 
+def _with_sounds(tracks: Sequence[Labelled], say: Say) -> list[tuple[Labelled, bytes]]:
+    """Each track with the digest of its sound, for which its file is read once, and not decoded."""
+    found, bad = [], []
+    for number, track in enumerate(tracks, start=1):
+        say(f"reading {number} of {len(tracks)}: {printable(track.path.name)}")
+        try:
+            found.append((track, sound_digest(track.path)))
+        except OSError:
+            bad.append(printable(track.path.name))
+    if bad:
+        say(f"left out, because they cannot be read: {', '.join(bad[:3])}{' …' if len(bad) > 3 else ''} ({len(bad)})")
+    return found
+
+
 def _known(counted: Counted, with_labels: bool, say: Say) -> None:
     """Heads are surer, and more often right, of what they were fitted on."""
-    names = ", ".join(printable(counted.tracks[i].path.name) for i in counted.known[:3])
+    names = ", ".join(printable(counted.tracks[i].track.path.name) for i in counted.known[:3])
     many = f"{len(counted.known)} of the {len(counted.tracks)} tracks"
     if with_labels:
         raise UsageError(
@@ -176,8 +192,8 @@ def _known(counted: Counted, with_labels: bool, say: Say) -> None:
 
 def labels_of(counted: Counted, base: Bundle) -> list[str]:
     """The label of each track, as the bundle spells it where it knows it."""
-    known = same_genres(sorted({track.genre for track in counted.tracks}), base.manifest.genres)
-    return [known.get(track.genre, track.genre) for track in counted.tracks]
+    known = same_genres(sorted({one.track.genre for one in counted.tracks}), base.manifest.genres)
+    return [known.get(one.track.genre, one.track.genre) for one in counted.tracks]
 
 
 def mistakes(genre: Ints, truth: Ints, goal: Goal) -> Bools:
@@ -217,7 +233,7 @@ def counted_entry(
 
 
 def certificate(
-    manifest: Manifest, policy: str, goal: Goal, assumes: Sequence[str], count: CountEntry
+    manifest: Manifest, policy: str, goal: Goal, assumes: Sequence[str], chosen_on: Sequence[Drawn], count: CountEntry
 ) -> CertificateEntry:
     """The certificate of a policy of ``manifest``."""
     now = digests(manifest, policy)
@@ -230,5 +246,6 @@ def certificate(
         heads_sha256=now.heads,
         encoders_sha256=now.encoders,
         assumes=list(assumes),
+        chosen_on=kept(chosen_on),
         counts=[count],
     )

@@ -1,6 +1,7 @@
 """Count a certificate again, with the thresholds as they are: on another device, or on other tracks.
 
-The tracks that the thresholds were chosen on stay out. On the others all candidates that were tested before, from the
+The tracks that the thresholds were chosen on stay out, and all others of their artists: the certificate keeps short
+digests of their sounds, so it knows them wherever they lie and whatever they are called. On the others all candidates that were tested before, from the
 first one on, have to be certified here too. That holds for the same tracks as well as for others: the order does not
 depend on them.
 """
@@ -31,7 +32,7 @@ from edge_reclass_learn.calibrate import certify
 from edge_reclass_learn.calibrate.calibrating import Options, Say, count, counted_entry, labels_of, mistakes
 from edge_reclass_learn.calibrate.certify import Goal
 from edge_reclass_learn.calibrate.paths import LEVELS, choice_of, shifted
-from edge_reclass_learn.calibrate.tracks import choosing
+from edge_reclass_learn.calibrate.tracks import was_chosen_on
 from edge_reclass_learn.replaying import NOTHING, replay
 
 
@@ -60,7 +61,7 @@ def check(bundle: Path, data: Path, options: Options, risk: certify.Risk | None,
         raise UsageError(f"{bundle}: its certificate is void: {why}; edge-reclass calibrate makes a new one")
     goal, seed = Goal(found.risk, found.epsilon, found.delta), found.counts[0].seed
     counted = count(base, data, replace(options, goal=goal, seed=seed), goal.risk, say)
-    for_choosing = np.array([choosing(track, seed) for track in counted.tracks], np.bool_)
+    for_choosing = np.array([was_chosen_on(one, found.chosen_on) for one in counted.tracks], np.bool_)
     many = int((~for_choosing).sum())
     certify.require_enough(many, goal, len(counted.tracks))
     answers = counted.answers

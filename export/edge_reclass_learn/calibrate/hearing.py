@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -17,10 +17,9 @@ from edge_reclass.cascade import Policy
 from edge_reclass.errors import TrackError, UsageError
 from edge_reclass.run import printable
 from edge_reclass_learn.answers import Answers, Heard, TrackAnswers
+from edge_reclass_learn.calibrate.tracks import Drawn
 from edge_reclass_learn.data.groups import group, near_duplicates
-from edge_reclass_learn.data.labelled import Labelled
 from edge_reclass_learn.hearing.cache import Cache
-from edge_reclass_learn.hearing.hear import sound_digest
 from edge_reclass_learn.hearing.listening import listening
 from edge_reclass_learn.hearing.memory import fitted_sounds, recall, short
 from edge_reclass_learn.hearing.recording import stage_facts, stage_heard
@@ -40,6 +39,7 @@ class Kept(msgspec.Struct, frozen=True):
 class Counted:
     """The tracks that can be counted: each is heard, none is the same recording as another one.
 
+    tracks: of one that is kept for several, ``artist`` is of all of their artists
     answers: the record of them, in the order of ``tracks``
     known: numbers of the tracks that the heads seem to have been fitted on
     left_out: tracks that could not be heard, and why
@@ -48,10 +48,10 @@ class Counted:
     ran: device and precision of each stage with a graph
     """
 
-    tracks: Sequence[Labelled]
+    tracks: Sequence[Drawn]
     answers: Answers
     known: Sequence[int]
-    left_out: Sequence[tuple[Labelled, str]]
+    left_out: Sequence[tuple[Drawn, str]]
     same: int
     digest: str
     ran: dict[str, str]
@@ -59,7 +59,7 @@ class Counted:
 
 def hear(
     bundle: Bundle,
-    tracks: Sequence[Labelled],
+    tracks: Sequence[Drawn],
     asked: Policy,
     cache: Path,
     device: str,
@@ -72,47 +72,47 @@ def hear(
         UsageError: nothing can be heard, or the cache cannot be used.
         UsageError, BundleError, EngineError, DeviceError: see ``Cascade.open``.
     """
-    heard: list[tuple[Labelled, bytes, Kept]] = []
-    left_out: list[tuple[Labelled, str]] = []
+    heard: list[tuple[Drawn, Kept]] = []
+    left_out: list[tuple[Drawn, str]] = []
     with Cascade.open(bundle, device, asked, threads=1, engines=engines) as cascade:
         ran = cascade.plan.ran(cascade.device)
         facts = [stage_facts(cascade, name) for name in asked.stages]
         ears = _Ears(cascade)
         with Cache(cache, _how(bundle, asked, ran), Kept) as kept:
-            for number, track in enumerate(tracks, start=1):
-                say(f"hearing {number} of {len(tracks)}: {printable(track.path.name)}")
+            for number, one in enumerate(tracks, start=1):
+                say(f"hearing {number} of {len(tracks)}: {printable(one.track.path.name)}")
                 try:
-                    sound = sound_digest(track.path)
-                    if (found := kept.get(sound)) is None:
-                        found = ears.hear(track.path)
-                        kept.put(sound, found)
+                    if (found := kept.get(one.sound)) is None:
+                        found = ears.hear(one.track.path)
+                        kept.put(one.sound, found)
                 except (TrackError, OSError) as error:
-                    left_out.append((track, str(getattr(error, "status", "unreadable"))))
+                    left_out.append((one, str(getattr(error, "status", "unreadable"))))
                     continue
                 if all(stage.said[-1].probabilities is None for stage in found.stages.values()):
-                    left_out.append((track, "silent"))
+                    left_out.append((one, "silent"))
                     continue
-                heard.append((track, sound, found))
+                heard.append((one, found))
         device = cascade.device
     if not heard:
         raise UsageError(f"none of the {len(tracks)} tracks can be heard; take others")
-    single, known = _apart(bundle, heard)
+    same, known = _apart(bundle, heard)
+    single = [numbers[0] for numbers in same]
     answers = Answers(
         digest=bundle.digest,
         genres=bundle.manifest.genres,
         min_confidence=bundle.manifest.min_confidence,
         stages=facts,
         tracks=[
-            TrackAnswers(name=str(heard[i][0].path), group=str(i), decode=heard[i][2].decode, stages=heard[i][2].stages)
-            for i in single
+            TrackAnswers(name=str(one.track.path), group=str(i), decode=found.decode, stages=found.stages)
+            for i, (one, found) in ((i, heard[i]) for i in single)
         ],
         heard_with=device,
     )
-    lines = sorted(f"{heard[i][1].hex()} {heard[i][0].genre}" for i in single)
+    lines = sorted(f"{heard[i][0].sound.hex()} {heard[i][0].track.genre}" for i in single)
     return Counted(
-        [heard[i][0] for i in single],
+        [replace(heard[some[0]][0], artist=frozenset().union(*(heard[i][0].artist for i in some))) for some in same],
         answers,
-        [number for number, i in enumerate(single) if i in known],
+        [number for number, some in enumerate(same) if not known.isdisjoint(some)],
         left_out,
         len(heard) - len(single),
         hashlib.sha256("\n".join(lines).encode()).hexdigest(),
@@ -154,15 +154,15 @@ class _Ears:
         )
 
 
-def _apart(bundle: Bundle, heard: Sequence[tuple[Labelled, bytes, Kept]]) -> tuple[list[int], set[int]]:
-    """Numbers of tracks of which no two are the same recording; and of those that the bundle seems to be fitted on."""
+def _apart(bundle: Bundle, heard: Sequence[tuple[Drawn, Kept]]) -> tuple[list[list[int]], set[int]]:
+    """Numbers of the tracks of each recording; and of those that the bundle seems to be fitted on."""
     listens = listening(bundle)
     remembered = recall(bundle, listens)
     stages = {name: counts[-1] for name, counts in listens.counts.items()}
-    full = [i for i, (_, _, kept) in enumerate(heard) if set(kept.embeddings) == set(stages)]
+    full = [i for i, (_, kept) in enumerate(heard) if set(kept.embeddings) == set(stages)]
     vectors = [
         np.stack(
-            [np.frombuffer(heard[i][2].embeddings[name], "<f4") for i in full]
+            [np.frombuffer(heard[i][1].embeddings[name], "<f4") for i in full]
             + [example.embeddings[name, count] for example in remembered]
         )
         for name, count in stages.items()
@@ -172,9 +172,8 @@ def _apart(bundle: Bundle, heard: Sequence[tuple[Labelled, bytes, Kept]]) -> tup
     own = [(full[p.first], full[p.second]) for p in pairs if p.second < len(full)]
     known = {full[p.first] for p in pairs if p.first < len(full) <= p.second}
     fitted = fitted_sounds(bundle)
-    known |= {i for i, (_, sound, _) in enumerate(heard) if short(sound) in fitted}
-    names = group([[("sound", sound.hex())] for _, sound, _ in heard], own)
-    first: dict[str, int] = {}
-    for i, name in enumerate(names):
-        first.setdefault(name, i)
-    return sorted(first.values()), {first[names[i]] for i in known}
+    known |= {i for i, (one, _) in enumerate(heard) if short(one.sound) in fitted}
+    same: dict[str, list[int]] = {}
+    for i, name in enumerate(group([[] for _ in heard], own)):
+        same.setdefault(name, []).append(i)
+    return list(same.values()), known

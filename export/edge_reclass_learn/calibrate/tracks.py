@@ -1,14 +1,16 @@
 """Which tracks are counted: one of each artist, drawn before anything is heard.
 
 Tracks of one artist are not independent, and the tests take it that they are. Which track of an artist, and whether
-the artist is chosen on or tested with, comes from a seed and from names alone: with the same seed the same tracks give
-the same parts on every device.
+the artist is chosen on or tested with, comes from a seed and from the sounds alone. So the same tracks give the same
+parts on every device, wherever they lie and whatever they are called. For other tracks, a certificate keeps short
+digests of all tracks of the artists that were chosen on.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,9 +21,21 @@ from edge_reclass.run import TrackSearch, printable
 from edge_reclass_learn.data.corrections import from_state, is_state
 from edge_reclass_learn.data.groups import group
 from edge_reclass_learn.data.labelled import Data, Labelled, read_data, with_tags
+from edge_reclass_learn.hearing.memory import short
 
 CHOOSING: Final = 3
 """One of so many artists is chosen on, the others are tested with."""
+_DIGITS: Final = 10
+"""Of a sound's digest in a certificate. Two sounds of the same digits only leave out one artist too many."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A track that is counted. ``sound`` is its digest; ``artist`` has short digests of all tracks of its artist."""
+
+    track: Labelled
+    sound: bytes
+    artist: frozenset[str]
 
 
 def read(data: Path, bundle: Bundle, *, labelled: bool) -> Data:
@@ -49,23 +63,41 @@ def read(data: Path, bundle: Bundle, *, labelled: bool) -> Data:
     return Data(read.tracks, (*read.notes, *problems))
 
 
-def drawn(tracks: Sequence[Labelled], seed: int, most: int | None = None) -> list[Labelled]:
-    """One track of each artist or album, in an order by chance; at most ``most``."""
-    found: dict[str, Labelled] = {}
-    for track, name in zip(tracks, group([track.belongs for track in tracks], []), strict=True):
-        if name not in found or _chance(seed, track.path.name) < _chance(seed, found[name].path.name):
-            found[name] = track
-    return sorted(found.values(), key=lambda track: _chance(seed, _key(track)))[:most]
+def drawn(tracks: Sequence[tuple[Labelled, bytes]], seed: int, most: int | None = None) -> list[Drawn]:
+    """One track of each artist or album, in an order by chance; at most ``most``.
+
+    Args:
+        tracks: each with the digest of its sound. Those of one sound count as of one artist.
+    """
+    names = group([[*track.belongs, ("sound", sound.hex())] for track, sound in tracks], [])
+    artists: dict[str, list[tuple[Labelled, bytes]]] = {}
+    for name, one in zip(names, tracks, strict=True):
+        artists.setdefault(name, []).append(one)
+    found = []
+    for some in artists.values():
+        track, sound = min(some, key=lambda one: (_chance(seed, one[1]), one[0].path))
+        found.append(Drawn(track, sound, frozenset(_digits(other) for _, other in some)))
+    return sorted(found, key=lambda one: _chance(seed, one.sound))[:most]
 
 
-def choosing(track: Labelled, seed: int) -> bool:
+def choosing(one: Drawn, seed: int) -> bool:
     """Whether a track is chosen on; else it is tested with."""
-    return int.from_bytes(_chance(seed + 1, _key(track))[:4], "big") % CHOOSING == 0
+    return int.from_bytes(_chance(seed + 1, one.sound)[:4], "big") % CHOOSING == 0
 
 
-def _key(track: Labelled) -> str:
-    return repr(min(track.belongs)) if track.belongs else track.path.name
+def kept(chosen_on: Sequence[Drawn]) -> str:
+    """What a certificate keeps of the tracks that were chosen on: digits of the sounds of all of their artists."""
+    return "".join(sorted(frozenset().union(*(one.artist for one in chosen_on))))
 
 
-def _chance(seed: int, text: str) -> bytes:
-    return hashlib.sha256(f"{seed} {text}".encode(errors="surrogateescape")).digest()
+def was_chosen_on(one: Drawn, kept: str) -> bool:
+    """Whether a track, or another one of its artist, is among those that a certificate keeps."""
+    return not one.artist.isdisjoint(kept[i : i + _DIGITS] for i in range(0, len(kept), _DIGITS))
+
+
+def _digits(sound: bytes) -> str:
+    return f"{short(sound):016x}"[:_DIGITS]
+
+
+def _chance(seed: int, sound: bytes) -> bytes:
+    return hashlib.sha256(b"%d " % seed + sound).digest()

@@ -149,6 +149,7 @@ class CertificateEntry(Struct, forbid_unknown_fields=True, frozen=True, kw_only=
 
     ``disagreement``: another answer than all stages would have given. ``error``: a wrong genre. ``error_if_sure``: a
     wrong genre among the tracks that get one. The three digests say what it holds for (``certificate.py``).
+    ``chosen_on``: 10 digits of a digest of the sound of each track of the artists that the thresholds were chosen on.
     """
 
     policy: PolicyName
@@ -159,6 +160,7 @@ class CertificateEntry(Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     heads_sha256: Digest
     encoders_sha256: Digest
     assumes: list[str]
+    chosen_on: Annotated[str, Meta(pattern=r"^([0-9a-f]{10})+\Z")]
     counts: Annotated[list[CountEntry], Meta(min_length=1)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +27,9 @@ from edge_reclass.cascade import choose_policy
 from edge_reclass_learn.calibrate import checking, hearing
 from edge_reclass_learn.calibrate.calibrating import count
 from edge_reclass_learn.calibrate.hearing import Counted
-from edge_reclass_learn.calibrate.tracks import choosing, drawn, read
+from edge_reclass_learn.calibrate.tracks import choosing, drawn, kept, read, was_chosen_on
 from edge_reclass_learn.data.labelled import Labelled
+from edge_reclass_learn.hearing.hear import sound_digest
 from edge_reclass_learn.hearing.memory import FILE as MEMORY
 from edge_reclass_learn.hearing.memory import packed
 from edge_reclass_learn.replaying import everything
@@ -79,8 +80,9 @@ def calibrated(place: Path, output: Path, *more: object, data: str = "music.csv"
 
 def counted(place: Path, root: Path) -> list[Path]:
     """The tracks that the certificate of a bundle counts."""
-    tracks = drawn(read(place / "music.csv", load(root), labelled=True).tracks, 0)
-    return [track.path for track in tracks if not choosing(track, 0)]
+    tracks = read(place / "music.csv", load(root), labelled=True).tracks
+    some = drawn([(track, sound_digest(track.path)) for track in tracks], 0)
+    return [one.track.path for one in some if not choosing(one, 0)]
 
 
 def test_what_is_certified_is_what_the_cascade_says(place: Path, tmp_path: Path) -> None:
@@ -259,11 +261,63 @@ def test_what_is_void_or_not_there_cannot_be_checked(place: Path, tmp_path: Path
     assert done.returncode == 2 and "void: the policy or min_confidence was changed" in done.stderr
 
 
+def library(root: str, tracks: Iterable[int] = range(160), tagged: bool = True) -> list[tuple[Labelled, bytes]]:
+    """Two tracks of each artist, on an album in its folder below ``root``, with their sounds."""
+    found = []
+    for i in tracks:
+        folder = f"{root}/artist {i // 2}"
+        belongs = (("artist", f"artist {i // 2}"), ("album", f"{folder}/first")) if tagged else ()
+        found.append((Labelled(Path(f"{folder}/{root[1:2]}{i}.ogg"), "", belongs), b"sound %d" % i))
+    return found
+
+
 def test_one_track_of_each_artist_is_drawn_whatever_the_order() -> None:
-    tracks = [Labelled(Path(f"{i}.ogg"), "", (("artist", f"artist {i // 4}"),)) for i in range(80)]
+    tracks = library("/music")
     some = drawn(tracks, seed=1)
-    assert len(some) == 20 and len({track.belongs for track in some}) == 20
+    assert len(some) == 80 and len({one.track.belongs for one in some}) == 80
     assert some == drawn(tracks[::-1], seed=1) != drawn(tracks, seed=2)
     assert drawn(tracks, seed=1, most=5) == some[:5]
-    parts = [choosing(track, 1) for track in some]
-    assert 0 < sum(parts) < 20 and parts == [choosing(track, 1) for track in drawn(tracks[::-1], seed=1)]
+    parts = [choosing(one, 1) for one in some]
+    assert 0 < sum(parts) < 80 and parts == [choosing(one, 1) for one in drawn(tracks[::-1], seed=1)]
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+def test_the_parts_are_the_same_where_tracks_lie_elsewhere_under_other_names(tagged: bool) -> None:
+    here, there = (drawn(library(root, tagged=tagged), seed=3) for root in ("/home/me", "/mnt"))
+    assert [one.sound for one in here] == [one.sound for one in there]
+    assert [choosing(one, 3) for one in here] == [choosing(one, 3) for one in there]
+    assert [one.track.path for one in here] != [one.track.path for one in there]
+
+
+def test_what_was_chosen_on_is_known_among_more_and_fewer_tracks() -> None:
+    chosen_on = [one for one in drawn(library("/home"), seed=0) if choosing(one, 0)]
+    artists = {one.track.belongs[0] for one in chosen_on}
+    for tracks in (range(160), range(0, 160, 2), range(1, 160, 2), range(40, 400)):
+        again = drawn(library("/mnt", tracks), seed=0)
+        known = [was_chosen_on(one, kept(chosen_on)) for one in again]
+        assert known == [one.track.belongs[0] in artists for one in again] and 0 < sum(known) < len(known)
+
+
+def test_untagged_tracks_of_equal_names_are_dealt_into_both_parts() -> None:
+    tracks = [(Labelled(Path(f"/music/{i}/01.wav"), ""), b"sound %d" % i) for i in range(40)]
+    for seed in range(5):
+        some = drawn(tracks, seed)
+        assert len(some) == 40 and 0 < sum(choosing(one, seed) for one in some) < 40
+
+
+def test_a_copy_counts_with_its_recording() -> None:
+    tracks = library("/music", tagged=False)
+    assert len(drawn([*tracks, (Labelled(Path("/copy.ogg"), ""), tracks[0][1])], seed=0)) == len(tracks)
+
+
+def test_check_leaves_out_what_was_chosen_on_wherever_it_lies(place: Path, tmp_path: Path) -> None:
+    calibrated(place, tmp_path / "new", data="music")
+    (tmp_path / "other").mkdir()
+    for i, path in enumerate(sorted((place / "music").iterdir(), reverse=True)):
+        (tmp_path / "other" / f"{i}").mkdir()
+        shutil.copy(path, tmp_path / "other" / f"{i}" / "01.wav")
+    (entry,) = load(tmp_path / "new").manifest.certificates[0].counts
+    check = ("calibrate", "--check", tmp_path / "new", "--data", tmp_path / "other", "--cache", place / "heard.cache")
+    done = run(*check)
+    assert done.returncode == 0, done.stderr
+    assert f"{entry.mistakes} mistakes of {entry.tracks}, p = {entry.p_value:.2g}" in done.stdout

@@ -35,7 +35,7 @@ Bools = NDArray[np.bool_]
 class _Rung:
     """What is said at one step, per track: the genre, and the confidence with which the step may stop there.
 
-    ``sure`` is -1 where the track has no answer of this step, or it may not end the cascade early.
+    ``sure`` is -1 where the track has no answer of this step, its stage abstains, or it may not end the cascade early.
     """
 
     genre: Ints
@@ -82,7 +82,8 @@ class Sayings:
             genre[i] = NOTHING if decision.unsure else decision.genre
             unlike = all(one.abstains for one in given) or any(one.outside and not one.abstains for one in given)
             may_stop = decision.stop and not decision.unsure and not unlike
-            if may_stop and heard[-1].probabilities is not None:
+            # Where a stage is silent or abstains, the core asks the step before again, which did not stop.
+            if may_stop and heard[-1].probabilities is not None and not heard[-1].abstains:
                 sure[i] = min(decision.confidence, 1.0)
         return _Rung(genre, sure)
 

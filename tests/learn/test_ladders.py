@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -71,6 +72,31 @@ def test_stages_that_know_some_genres_and_abstain_are_replayed_as_the_core_weigh
         assert (one.genre[where, np.arange(len(where))] == again.genre).all()
         said += int((again.genre == NOTHING).sum())
     assert said > 0 or least == 0.0, "some tracks are of no genre that a stage knows"
+
+
+@pytest.mark.parametrize("vote", ["soft", "top1"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stage_that_abstains_ends_nothing_that_the_stages_before_it_did_not(vote: str, seed: int) -> None:
+    answers = random_answers(60, {"a": 1, "b": 2, "c": 4}, hostile=True, seed=seed)
+    random = np.random.default_rng(seed)
+    tracks = []
+    for one in answers.tracks:
+        stages = {
+            name: msgspec.structs.replace(
+                stage, said=[msgspec.structs.replace(s, abstains=bool(random.random() < 0.4)) for s in stage.said]
+            )
+            for name, stage in one.stages.items()
+        }
+        tracks.append(msgspec.structs.replace(one, stages=stages))
+    found, _ = all_ladders(record(answers.stages, tracks, genres=answers.genres), full_policy("abc", vote))
+    answers = record(answers.stages, tracks, genres=answers.genres)
+    for one in found:
+        for _ in range(5):
+            choice = random.integers(0, len(GRID) + 1, len(one.steps) - 1)
+            again = replay(answers, one.policy("candidate", choice))
+            where = one.where(choice[None])[0]
+            assert (one.genre[where, np.arange(len(where))] == again.genre).all()
+            np.testing.assert_allclose(one.cost[where, np.arange(len(where))], again.cost)
 
 
 @pytest.mark.parametrize("seed", [0, 4, 9])  # a plain descent misses the best of these

@@ -23,6 +23,7 @@ from edge_reclass_learn.calibrate.tracks import Drawn, choosing, drawn, kept, re
 from edge_reclass_learn.calibrate.writing import check_place, policy_entry, write_bundle
 from edge_reclass_learn.data.labelled import Labelled
 from edge_reclass_learn.fit.gain import same_genres
+from edge_reclass_learn.fit.policies import patient
 from edge_reclass_learn.hearing.hear import sound_digest
 from edge_reclass_learn.hearing.recording import asking
 from edge_reclass_learn.replaying import NOTHING, Replay, everything, replay
@@ -62,15 +63,16 @@ class Outcome:
     """What was found, for the screen.
 
     counted: the tracks. choosing: bool[tracks], the others were tested with. before, now, full: what the policy said
-    before, says now, and what all stages say. level: the least confidence that was certified, None where a policy was.
+    before, says now, and what all stages say; None where it was not heard. level: the least confidence that was
+    certified, None where a policy was.
     """
 
     goal: Goal
     counted: Counted
     choosing: Bools
     truth: Ints
-    full: Replay
-    before: Replay
+    full: Replay | None
+    before: Replay | None
     now: Replay
     tested: Tested
     policy: Policy
@@ -93,7 +95,7 @@ def calibrate(bundle: Path, data: Path, output: Path, options: Options, say: Say
         raise UsageError(
             f"--policy {policy.name}: expected a policy of the bundle, {', '.join(base.manifest.policies)}"
         )
-    found = count(base, data, options, options.goal.risk, say)
+    found = count(base, data, options, options.goal.risk, policy, say)
     for_choosing = np.array([choosing(one, options.seed) for one in found.tracks], np.bool_)
     goal, answers = options.goal, found.answers
     certify.require_enough(int((~for_choosing).sum()), goal, len(found.tracks))
@@ -103,8 +105,9 @@ def calibrate(bundle: Path, data: Path, output: Path, options: Options, say: Say
         )
     truth = certify.truths(answers, policy, labels_of(found, base), goal.risk)
     say("searching")
-    full, before = replay(answers, everything(policy)), replay(answers, policy)
-    if goal.risk == "error_if_sure":
+    full = None if goal.risk == "error_if_sure" else replay(answers, everything(policy))
+    before = None if full is not None and heard_in_part(answers, policy) else replay(answers, policy)
+    if full is None:
         level, tested = _level(answers, policy, truth, for_choosing, goal)
         after = msgspec.structs.replace(base.manifest, min_confidence=level, certificates=[])
         now_policy, now = policy, replay(msgspec.structs.replace(answers, min_confidence=level), policy)
@@ -130,8 +133,18 @@ def calibrate(bundle: Path, data: Path, output: Path, options: Options, say: Say
     return Outcome(goal, found, for_choosing, truth, full, before, now, tested, now_policy, after, level)
 
 
-def count(base: Bundle, data: Path, options: Options, risk: certify.Risk, say: Say) -> Counted:
+def heard_in_part(answers: Answers, policy: Policy) -> bool:
+    """Whether the head of a stage takes one of which ``policy`` does not hear all windows.
+
+    With all of them that head says something else than in the policy, so the record cannot tell what the policy says.
+    """
+    return any(not policy.hears_all(need) for name in policy.stages for need in answers.facts(name).needs)
+
+
+def count(base: Bundle, data: Path, options: Options, risk: certify.Risk, policy: Policy, say: Say) -> Counted:
     """Draw one track of each artist in ``data``, and hear it.
+
+    Every stage is heard at every step that may be chosen; for the least confidence, as ``policy`` hears it.
 
     Raises:
         UsageError: as :func:`calibrate`; or the heads were fitted on some of the tracks, and the risk is of errors.
@@ -148,7 +161,8 @@ def count(base: Bundle, data: Path, options: Options, risk: certify.Risk, say: S
         say(f"warning: {lone} tracks have no artist; each counts as one of its own")
     steps = {step.windows for entry in base.manifest.policies.values() for step in entry.steps}
     counts = sorted({*options.windows, *(n for n in steps if isinstance(n, int))})
-    counted = hear(base, tracks, asking(base, counts), options.cache, options.device, options.engines, say)
+    asked = patient(policy) if risk == "error_if_sure" else asking(base, counts)
+    counted = hear(base, tracks, asked, options.cache, options.device, options.engines, say)
     if counted.left_out:
         listed = ", ".join(f"{printable(one.track.path.name)} ({why})" for one, why in counted.left_out[:3])
         more = f" and {len(counted.left_out) - 3} more" if len(counted.left_out) > 3 else ""

@@ -60,7 +60,7 @@ def check(bundle: Path, data: Path, options: Options, risk: certify.Risk | None,
     if why := void(base.manifest, found):
         raise UsageError(f"{bundle}: its certificate is void: {why}; edge-reclass calibrate makes a new one")
     goal, seed = Goal(found.risk, found.epsilon, found.delta), found.counts[0].seed
-    counted = count(base, data, replace(options, goal=goal, seed=seed), goal.risk, say)
+    counted = count(base, data, replace(options, goal=goal, seed=seed), goal.risk, policy, say)
     for_choosing = np.array([was_chosen_on(one, found.chosen_on) for one in counted.tracks], np.bool_)
     many = int((~for_choosing).sum())
     certify.require_enough(many, goal, len(counted.tracks))

@@ -95,7 +95,7 @@ def hear(
         device = cascade.device
     if not heard:
         raise UsageError(f"none of the {len(tracks)} tracks can be heard; take others")
-    same, known = _apart(bundle, heard)
+    same, known = _apart(bundle, asked, heard)
     single = [numbers[0] for numbers in same]
     answers = Answers(
         digest=bundle.digest,
@@ -128,6 +128,7 @@ def _how(bundle: Bundle, asked: Policy, ran: dict[str, str]) -> str:
         stage = manifest.stage(name)
         files = [stage.head.file, *([] if stage.head.range is None else [stage.head.range.file])]
         said += [msgspec.to_builtins(stage), [manifest.files[file].sha256 for file in files], asked.windows(name)]
+        said.append(asked.hears_all(name))
     said += [sorted(ran.items()), sorted(graph_digests(manifest, ran).items())]
     return hashlib.sha256(repr(said).encode()).hexdigest()
 
@@ -154,11 +155,13 @@ class _Ears:
         )
 
 
-def _apart(bundle: Bundle, heard: Sequence[tuple[Drawn, Kept]]) -> tuple[list[list[int]], set[int]]:
+def _apart(
+    bundle: Bundle, asked: Policy, heard: Sequence[tuple[Drawn, Kept]]
+) -> tuple[list[list[int]], set[int]]:
     """Numbers of the tracks of each recording; and of those that the bundle seems to be fitted on."""
     listens = listening(bundle)
     remembered = recall(bundle, listens)
-    stages = {name: counts[-1] for name, counts in listens.counts.items()}
+    stages = {name: counts[-1] for name, counts in listens.counts.items() if name in asked.stages}
     full = [i for i, (_, kept) in enumerate(heard) if set(kept.embeddings) == set(stages)]
     vectors = [
         np.stack(

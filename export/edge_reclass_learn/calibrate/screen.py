@@ -29,8 +29,11 @@ def calibrated(found: Outcome) -> Iterator[str]:
     old = "before" if found.level is None else f"min_confidence {found.counted.answers.min_confidence or 0:g}"
     new = "certified" if found.level is None else f"min_confidence {found.level:g}"
     for what, one in (("all stages", found.full), (f"{name}, {old}", found.before), (f"{name}, {new}", found.now)):
-        yield _row(what, one, found)
+        if one is not None:
+            yield _row(what, one, found)
     yield ""
+    if found.before is None:
+        yield f"{name} as it was is not in the table: it gives a head a part of the windows that the head takes here"
     if found.level is None:
         for step in found.policy.steps:
             windows = "all windows" if step.windows is None else f"{step.windows} window{'s' * (step.windows > 1)}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from edge_reclass.bundle import Bundle
 from edge_reclass.cascade import Cascade, Policy, Step, StepAnswer, choose_policy
 from edge_reclass.errors import UsageError
@@ -47,19 +49,25 @@ def stage_facts(cascade: Cascade, name: str) -> StageFacts:
 
 
 def stage_heard(said: Sequence[StepAnswer]) -> Heard:
-    """The record of one stage's answers, at least one, in the order in which it gave them."""
+    """The record of one stage's answers, at least one, in the order in which it gave them.
+
+    Where the policy has no step after all windows, the last one says what the stages after it are given instead.
+    """
+    made = [
+        Said(
+            windows=answer.windows.heard,
+            probabilities=None if answer.probabilities is None else list(answer.probabilities),
+            outside=answer.outside,
+            abstains=answer.abstains,
+            cost=answer.milliseconds,
+        )
+        for answer in said
+    ]
+    if not said[-1].complete:
+        made.append(replace(made[-1], cost=0.0))
     return Heard(
         of=said[0].windows.of,
         seconds=said[0].excerpt.seconds,
         resample=sum(answer.resample_milliseconds for answer in said),
-        said=[
-            Said(
-                windows=answer.windows.heard,
-                probabilities=None if answer.probabilities is None else list(answer.probabilities),
-                outside=answer.outside,
-                abstains=answer.abstains,
-                cost=answer.milliseconds,
-            )
-            for answer in said
-        ],
+        said=made,
     )

@@ -25,14 +25,15 @@ from edge_reclass import Cascade
 from edge_reclass.bundle import MANIFEST, load
 from edge_reclass.cascade import choose_policy
 from edge_reclass_learn.calibrate import checking, hearing
-from edge_reclass_learn.calibrate.calibrating import count
+from edge_reclass_learn.calibrate.calibrating import Options, calibrate, count
+from edge_reclass_learn.calibrate.certify import Goal, Risk
 from edge_reclass_learn.calibrate.hearing import Counted
 from edge_reclass_learn.calibrate.tracks import choosing, drawn, kept, read, was_chosen_on
 from edge_reclass_learn.data.labelled import Labelled
 from edge_reclass_learn.hearing.hear import sound_digest
 from edge_reclass_learn.hearing.memory import FILE as MEMORY
 from edge_reclass_learn.hearing.memory import packed
-from edge_reclass_learn.replaying import everything
+from edge_reclass_learn.replaying import NOTHING, everything
 
 RATE, ARTISTS, DIM = 16_000, 60, 40
 LOOSE = ("--epsilon", 0.3, "--delta", 0.2)
@@ -104,6 +105,26 @@ def test_what_is_certified_is_what_the_cascade_says(place: Path, tmp_path: Path)
     assert cost[1] < cost[0], "a certified policy that stops early costs less"
     shown = run("inspect", tmp_path / "new").stdout
     assert f"on tracks like the {entry.tracks} that it was counted on, at most 30 % of the verdicts differ" in shown
+
+
+@pytest.mark.parametrize("risk", ["disagreement", "error", "error_if_sure"])
+def test_each_counted_answer_is_the_verdict_of_the_cascade(place: Path, tmp_path: Path, risk: Risk) -> None:
+    """``ladder`` hears one of two windows of low, and the head of high takes low."""
+    epsilon = 0.8 if risk == "error_if_sure" else 0.3  # most labels are not those of a head that hears a part
+    options = Options(place / "heard.cache", Goal(risk, epsilon, 0.2), "ladder")
+    found = calibrate(place / "base", place / "music.csv", tmp_path / "new", options, lambda _: None)
+    with Cascade.open(tmp_path / "new", policy="ladder") as cascade:
+        verdicts = [cascade.classify(one.track.path) for one in found.counted.tracks]
+    genres = found.manifest.genres
+    assert found.now.genre.tolist() == [NOTHING if v.genre is None else genres.index(v.genre) for v in verdicts]
+    assert [None if stop is None else stop[0] for stop in found.now.stops] == [v.decided_by for v in verdicts]
+    if risk == "error_if_sure":
+        with Cascade.open(place / "base", policy="ladder") as cascade:
+            was = [cascade.classify(one.track.path).genre for one in found.counted.tracks]
+        assert found.before is not None and found.full is None
+        assert found.before.genre.tolist() == [NOTHING if g is None else genres.index(g) for g in was]
+    else:
+        assert found.before is None, "what it gave to the head of high was not heard"
 
 
 def test_the_same_tracks_give_the_same_certificate_and_are_not_heard_again(

@@ -16,7 +16,7 @@ import synth
 pytest.importorskip("onnx", reason="exports write ONNX")
 
 from edge_reclass import Cascade
-from edge_reclass.bundle import load
+from edge_reclass.bundle import load, starter_path
 from edge_reclass.errors import BundleError, UsageError
 from edge_reclass_export.bundle_writer import put_encoder, stage_head
 from edge_reclass_export.cli import app
@@ -45,6 +45,17 @@ def run(*arguments: object) -> str:
     if result.exception is not None:
         raise result.exception
     return result.output
+
+
+def test_the_embedded_starter_is_joined_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    genres = list(load(starter_path()).manifest.genres)
+    run("join", tmp_path / "new", "starter", "--genres", ",".join(genres), "--stage", "fma")
+    (stage,) = load(tmp_path / "new").manifest.stages
+    assert stage.encoder == load(starter_path()).manifest.stage("fma").encoder
+    one_stage(tmp_path / "starter", "tags", tuple(genres), 1)
+    run("join", tmp_path / "new", "starter")
+    assert [one.name for one in load(tmp_path / "new").manifest.stages] == ["fma", "tags"], "a folder of that name"
 
 
 def one_stage(root: Path, name: str, genres: tuple[str, ...], seed: int) -> Path:

@@ -15,7 +15,9 @@ def join(
     bundle: Annotated[
         Path, typer.Argument(help="Bundle directory, which gets the stages; made with --genres.", metavar="BUNDLE")
     ],
-    other: Annotated[Path, typer.Argument(help="Bundle that they are copied from.", metavar="OTHER")],
+    other: Annotated[
+        Path, typer.Argument(help="Bundle that they are copied from; starter is the embedded one.", metavar="OTHER")
+    ],
     stage: Annotated[
         list[str] | None,
         typer.Option(help="Only this stage, and those whose embeddings its head takes; may be repeated."),
@@ -32,11 +34,13 @@ def join(
     Exit codes: 0 good, 2 wrong usage or a genre without counterpart, 4 a bundle is invalid or a stage cannot answer.
     """
     need("onnx", "onnxruntime")
+    from edge_reclass.bundle import starter_path
     from edge_reclass_export.joining import join_bundles
     from edge_reclass_export.own_genres import read_own_genres
 
     own = None if map is None else read_own_genres(map)
     new = split_genres(genres)
-    for note in join_bundles(bundle, other, stages=stage or (), prefix=prefix, genres=new, own=own):
+    source = starter_path() if str(other) == "starter" and not other.exists() else other
+    for note in join_bundles(bundle, source, stages=stage or (), prefix=prefix, genres=new, own=own):
         say(note)
     say(f"next: edge-reclass verify {bundle}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_reclass.bundle import MANIFEST
 from edge_reclass.errors import UsageError
+from edge_reclass.run import printable
 from edge_reclass_export.onnx_writer import write_bytes
 
 
@@ -65,6 +66,16 @@ def _into_place(waiting: Sequence[tuple[Path, Path]]) -> None:
         raise
     for old, _ in kept:
         old.unlink(missing_ok=True)
+
+
+def bundle_name(root: Path) -> str:
+    """The name of a bundle in the folder ``root``: that of the folder. Raises ``UsageError`` where it cannot be one."""
+    name = root.resolve().name
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{printable(str(root))}: expected a name in UTF-8, as that of a bundle is") from error
+    return name
 
 
 @contextlib.contextmanager

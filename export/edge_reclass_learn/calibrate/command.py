@@ -72,6 +72,7 @@ def calibrate(
     need("scipy", "onnx", "sklearn", extra="fit")
     from edge_reclass_learn.calibrate import calibrating, checking, screen
     from edge_reclass_learn.calibrate.certify import Goal
+    from edge_reclass_learn.hearing.cache import cache_of
 
     if not data.exists():
         raise UsageError(f"{data}: there is no such folder or file")
@@ -83,7 +84,7 @@ def calibrate(
     named = bundle if output is None else output
     goal = Goal(_risk(risk, min_confidence) or "disagreement", epsilon, delta)
     options = calibrating.Options(
-        cache=named.with_name(f"{named.resolve().name}.cache") if cache is None else cache,
+        cache=cache_of(named) if cache is None else cache,
         goal=goal,
         policy=policy,
         windows=_counts(windows),

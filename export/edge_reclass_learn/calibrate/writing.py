@@ -10,15 +10,16 @@ from edge_reclass import Bundle
 from edge_reclass.bundle import MANIFEST, Manifest, PolicyEntry, StepEntry, load, manifest_text
 from edge_reclass.cascade import Policy
 from edge_reclass.errors import UsageError
-from edge_reclass_export.bundle_files import assembled, write_together
+from edge_reclass_export.bundle_files import assembled, bundle_name, write_together
 
 
 def check_place(output: Path) -> list[str]:
     """Files of the bundle that an earlier calibration wrote into ``output``; none where nothing is there yet.
 
     Raises:
-        UsageError: something else lies there.
+        UsageError: something else lies there, or its name cannot be a bundle's.
     """
+    bundle_name(output)
     if (output / MANIFEST).is_file() and (there := load(output).manifest).certificates:
         return [MANIFEST, *there.files]
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

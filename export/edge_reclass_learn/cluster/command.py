@@ -89,9 +89,10 @@ def cluster(
     if not data.exists():
         raise UsageError(f"{data}: there is no such folder or file")
     from edge_reclass_learn.cluster.finding import Options, cluster_music
+    from edge_reclass_learn.hearing.cache import cache_of
     from edge_reclass_learn.progress import Progress
 
-    place = output.with_name(f"{output.name}.cache") if cache is None else cache
+    place = cache_of(output) if cache is None else cache
     options = Options(place, bundle, stage or (), method.value, _number(clusters, method), smallest, seed, threads)
     if smallest is not None and method is not Method.HDBSCAN:
         raise UsageError("--smallest goes with --method hdbscan")

@@ -24,7 +24,7 @@ from edge_reclass.bundle import (
 )
 from edge_reclass.cascade import Policy
 from edge_reclass.errors import UsageError
-from edge_reclass_export.bundle_files import assembled, write_together
+from edge_reclass_export.bundle_files import assembled, bundle_name, write_together
 from edge_reclass_export.cascade_writer import write_cascade_reference
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_learn.fit.judging import Fitted
@@ -60,8 +60,9 @@ def check_place(output: Path) -> list[str]:
     """Files of the bundle that an earlier fit wrote into ``output``; none where nothing is there yet.
 
     Raises:
-        UsageError: something else lies there.
+        UsageError: something else lies there, or its name cannot be a bundle's.
     """
+    bundle_name(output)
     if (output / MANIFEST).is_file() and PROVENANCE in (there := load(output).manifest).provenance:
         return [MANIFEST, *there.files]
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -91,7 +92,7 @@ def write_bundle(output: Path, there: Sequence[str], base: Bundle, new: New) -> 
             contents[f"heads/{stage}.range.onnx"] = model_bytes(test.graph(), expect=test.interface)
         after = replace(
             manifest,
-            name=output.resolve().name,
+            name=bundle_name(output),
             genres=list(new.genres),
             stages=[_stage(stage, new) for stage in manifest.stages],
             policies={name: _entry(policy) for name, policy in new.policies.items()},

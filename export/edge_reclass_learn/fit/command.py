@@ -78,10 +78,11 @@ def fit(
     need("sklearn", "onnx", "scipy", extra="fit")
     from edge_reclass_learn.fit.card import screen
     from edge_reclass_learn.fit.fitting import Options, fit_bundle
+    from edge_reclass_learn.hearing.cache import cache_of
 
     if not data.exists():
         raise UsageError(f"{data}: there is no such folder or file")
-    place = output.with_name(f"{output.name}.cache") if cache is None else cache
+    place = cache_of(output) if cache is None else cache
     progress = Progress()
     options = Options(place, bundle, keep_genres, folds, seed, threads, augment, head, stage)
     found = fit_bundle(data, output, options, progress)

@@ -17,6 +17,12 @@ _APPLICATION_ID: Final = 0x65726C66
 _VERSION: Final = 1
 
 
+def cache_of(output: Path) -> Path:
+    """The cache of a command that writes the folder ``output``: NAME.cache, beside it."""
+    folder = output.resolve()
+    return folder.parent / f"{folder.name}.cache"
+
+
 class HeardStage(msgspec.Struct, frozen=True):
     """What one stage heard: how many windows it has, and per count asked (0: all) its float32 embedding's bytes."""
 

@@ -279,12 +279,15 @@ class Costs:
     until: Mapping[str, Mapping[int | None, NDArray[np.float64]]]
 
     @classmethod
-    def measured(cls, answers: Answers) -> Costs:
+    def measured(cls, answers: Answers, some: NDArray[np.bool_] | None = None) -> Costs:
         """Costs as they were measured while the answers were recorded.
 
         Decoding and resampling depend on the file and are each track's own. How long an encoder takes does not: its
         cost is the median over all tracks of what one window took (a second, where it takes the excerpt at once), times
         the windows that this track had newly heard, so that what else the machine did does not count.
+
+        Args:
+            some: bool[tracks], those of which the medians are; None: all
         """
         tracks = answers.tracks
         until: dict[str, dict[int | None, NDArray[np.float64]]] = {}
@@ -293,11 +296,13 @@ class Costs:
             heards = [track.stages[facts.name] for track in tracks]
             once = np.array([heard.resample for heard in heards])
             resample[facts.signal] = np.maximum(resample.get(facts.signal, 0.0), once)
-            until[facts.name] = _until(heards, facts)
+            until[facts.name] = _until(heards, facts, some)
         return cls(np.array([track.decode for track in tracks]), resample, until)
 
 
-def _until(heards: Sequence[Heard], facts: StageFacts) -> dict[int | None, NDArray[np.float64]]:
+def _until(
+    heards: Sequence[Heard], facts: StageFacts, of: NDArray[np.bool_] | None
+) -> dict[int | None, NDArray[np.float64]]:
     """Per windows heard, None for all: the cost for each track from nothing."""
     steps: tuple[int | None, ...] = (*facts.windows, None)
     # Per step and track: how much more was heard, and what it took. 0 where the track has no answer of this step.
@@ -311,7 +316,8 @@ def _until(heards: Sequence[Heard], facts: StageFacts) -> dict[int | None, NDArr
     total, until = np.zeros(len(heards)), {}
     for step, count in enumerate(steps):
         some = units[step] > 0
-        each = float(np.median(took[step, some] / units[step, some])) if some.any() else 0.0
+        measured = some if of is None else some & of
+        each = float(np.median(took[step, measured] / units[step, measured])) if measured.any() else 0.0
         # Where nothing new was heard (windows without sound), looking at it is all that it took.
         total = total + np.where(some, units[step] * each, took[step])
         until[count] = total

@@ -14,6 +14,7 @@ from edge_reclass.bundle import CertificateEntry, CountEntry, Manifest, digests,
 from edge_reclass.cascade import Policy, choose_policy
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
+from edge_reclass_export.bundle_files import bundle_name
 from edge_reclass_learn.answers import Answers
 from edge_reclass_learn.calibrate import certify
 from edge_reclass_learn.calibrate.certify import Goal, Tested
@@ -112,7 +113,7 @@ def calibrate(bundle: Path, data: Path, output: Path, options: Options, say: Say
         after = msgspec.structs.replace(base.manifest, min_confidence=level, certificates=[])
         now_policy, now = policy, replay(msgspec.structs.replace(answers, min_confidence=level), policy)
     else:
-        rungs, level = certify.rungs(answers, policy, truth, goal.risk), None
+        rungs, level = certify.rungs(answers, policy, truth, goal.risk, for_choosing), None
         chosen = certify.certify_policy(rungs, policy.name, for_choosing, goal)
         if chosen is None:
             wrong = mistakes(full.genre, truth, goal)
@@ -122,12 +123,15 @@ def calibrate(bundle: Path, data: Path, output: Path, options: Options, say: Say
         others = [one for one in base.manifest.certificates if one.policy != policy.name]
         policies = {**base.manifest.policies, policy.name: policy_entry(now_policy)}
         after = msgspec.structs.replace(base.manifest, policies=policies, certificates=others)
+    for one in base.manifest.certificates:
+        if one not in after.certificates:
+            say(f"warning: the new bundle is without the certificate of {one.policy} ({one.risk})")
     assumes = [*ASSUMES, *([KNOWN] if found.known else [])]
     unsure = int(((now.genre == NOTHING) & ~for_choosing).sum())
     count_entry = counted_entry(after, found, tested, options.seed, unsure, for_choosing)
     chosen_on = [one for one, chooses in zip(found.tracks, for_choosing, strict=True) if chooses]
     entry = certificate(after, now_policy.name, goal, assumes, chosen_on, count_entry)
-    after = msgspec.structs.replace(after, name=output.resolve().name, certificates=[*after.certificates, entry])
+    after = msgspec.structs.replace(after, name=bundle_name(output), certificates=[*after.certificates, entry])
     say("writing the bundle")
     write_bundle(output, there, base, after)
     return Outcome(goal, found, for_choosing, truth, full, before, now, tested, now_policy, after, level)

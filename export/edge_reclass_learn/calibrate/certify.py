@@ -19,6 +19,8 @@ from edge_reclass_learn.ladders import Ladder, Sayings, ladder
 from edge_reclass_learn.replaying import NOTHING, everything, replay
 
 Risk = Literal["disagreement", "error", "error_if_sure"]
+SMALLEST: Final = 1e-6
+"""ε and δ: below it, it takes more tracks than anyone has, and more than the numbers here can count exactly."""
 NO_SUCH_GENRE: Final = -2
 """In place of a genre's number: a label that the bundle does not know. It is wrong whatever genre is said."""
 
@@ -33,8 +35,8 @@ class Goal:
 
     def __post_init__(self) -> None:
         for name, value in (("epsilon", self.epsilon), ("delta", self.delta)):
-            if not 0 < value < 1:
-                raise UsageError(f"--{name}: expected a number between 0 and 1, got {value:g}")
+            if not SMALLEST <= value < 1:
+                raise UsageError(f"--{name}: expected a number from {SMALLEST:f} to below 1, got {value:g}")
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,19 @@ def truths(answers: Answers, policy: Policy, labels: Sequence[str], risk: Risk) 
     return np.array([number.get(label, NO_SUCH_GENRE) for label in labels], np.int64)
 
 
-def rungs(answers: Answers, policy: Policy, truth: Ints, risk: Risk) -> Ladder:
+def rungs(answers: Answers, policy: Policy, truth: Ints, risk: Risk, choosing: Bools | None = None) -> Ladder:
     """All steps that the stages of ``policy`` can be asked at, in its order, and what is a mistake at each.
 
     A verdict that is unsure gives no wrong genre, so for the risk ``error`` it is no mistake. As a disagreement it is
     an answer of its own: unsure instead of a genre is one, and so is a genre instead of unsure.
+
+    Args:
+        choosing: bool[tracks], those whose times are measured, so that the search learns nothing of the others
     """
     every = np.ones(len(truth), np.bool_)
     said = Sayings(answers, policy.vote)
     weights = policy.steps[-1].weights
-    made = ladder(answers, said, Costs.measured(answers), policy.stages, weights, truth, every, GRID)
+    made = ladder(answers, said, Costs.measured(answers, choosing), policy.stages, weights, truth, every, GRID)
     return made if risk == "disagreement" else replace(made, bad=made.bad & (made.genre != NOTHING))
 
 
@@ -102,19 +107,20 @@ class CertifiedPolicy:
 
 def certify_policy(rungs: Ladder, name: str, choosing: Bools, goal: Goal) -> CertifiedPolicy | None:
     """The cheapest policy of the line that is certified on the tracks that are not ``choosing``; None: none is."""
-    return certify_line(rungs, name, line(rungs, choosing, goal.epsilon), choosing, goal)
-
-
-def certify_line(rungs: Ladder, name: str, policies: Ints, choosing: Bools, goal: Goal) -> CertifiedPolicy | None:
-    """The last of ``policies`` (int[policies, steps - 1]) that is certified, tested in this order."""
-    where = rungs.where(policies)
-    bad = rungs.bad[where, np.arange(where.shape[1])]
-    mistakes = (bad & ~choosing).sum(axis=1).tolist()
-    tested = in_order(mistakes, [int((~choosing).sum())] * len(mistakes), goal)
+    policies = line(rungs, choosing, goal.epsilon)
+    tested = in_order(*counts_on(rungs, policies, choosing), goal)
     if tested is None:
         return None
     choice = policies[tested.number]
-    return CertifiedPolicy(rungs.policy(name, choice), choice, where[tested.number], tested)
+    return CertifiedPolicy(rungs.policy(name, choice), choice, rungs.where(choice[None])[0], tested)
+
+
+def counts_on(rungs: Ladder, policies: Ints, choosing: Bools) -> tuple[list[int], list[int]]:
+    """Mistakes and tracks to test with, of each of ``policies`` (int[policies, steps - 1])."""
+    where = rungs.where(policies)
+    bad = rungs.bad[where, np.arange(where.shape[1])]
+    mistakes: list[int] = (bad & ~choosing).sum(axis=1).tolist()
+    return mistakes, [int((~choosing).sum())] * len(mistakes)
 
 
 def certify_level(wrong: Bools, sure: Bools, choosing: Bools, goal: Goal) -> Tested | None:
@@ -123,14 +129,13 @@ def certify_level(wrong: Bools, sure: Bools, choosing: Bools, goal: Goal) -> Tes
     Args:
         wrong, sure: bool[levels, tracks], from the highest level down
     """
-    first = from_level(wrong, sure, choosing, goal.epsilon)
-    return level_from(wrong, sure, choosing, goal, first)
+    return in_order(*counts_at(wrong, sure, choosing), goal, from_level(wrong, sure, choosing, goal.epsilon))
 
 
-def level_from(wrong: Bools, sure: Bools, choosing: Bools, goal: Goal, first: int) -> Tested | None:
-    """As :func:`certify_level`, beginning with the level of number ``first``."""
+def counts_at(wrong: Bools, sure: Bools, choosing: Bools) -> tuple[list[int], list[int]]:
+    """Mistakes, and tracks to test with that get a genre, at each level."""
     counted = sure & ~choosing
-    return in_order((wrong & counted).sum(axis=1).tolist(), counted.sum(axis=1).tolist(), goal, first)
+    return (wrong & counted).sum(axis=1).tolist(), counted.sum(axis=1).tolist()
 
 
 def at_levels(answers: Answers, policy: Policy, truth: Ints) -> tuple[Bools, Bools]:

@@ -1,9 +1,9 @@
 """Count a certificate again, with the thresholds as they are: on another device, or on other tracks.
 
-The tracks that the thresholds were chosen on stay out, and all others of their artists: the certificate keeps short
-digests of their sounds, so it knows them wherever they lie and whatever they are called. On the others all candidates that were tested before, from the
-first one on, have to be certified here too. That holds for the same tracks as well as for others: the order does not
-depend on them.
+The tracks that the thresholds were chosen on stay out, and so do all others of their artists. The certificate keeps
+short digests of their sounds, so it knows them wherever they lie and whatever they are called. On what is left, all
+candidates that were tested before, from the first one on, have to be certified here too. That holds for the same
+tracks as well as for others: the order does not depend on them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from edge_reclass.cascade import choose_policy
 from edge_reclass.errors import UsageError
 from edge_reclass.host import write_whole
 from edge_reclass_learn.calibrate import certify
-from edge_reclass_learn.calibrate.calibrating import Options, Say, count, counted_entry, labels_of, mistakes
+from edge_reclass_learn.calibrate.calibrating import Options, Say, count, counted_entry, labels_of
 from edge_reclass_learn.calibrate.certify import Goal
 from edge_reclass_learn.calibrate.paths import LEVELS, choice_of, shifted
 from edge_reclass_learn.calibrate.tracks import was_chosen_on
@@ -62,8 +62,7 @@ def check(bundle: Path, data: Path, options: Options, risk: certify.Risk | None,
     goal, seed = Goal(found.risk, found.epsilon, found.delta), found.counts[0].seed
     counted = count(base, data, replace(options, goal=goal, seed=seed), goal.risk, policy, say)
     for_choosing = np.array([was_chosen_on(one, found.chosen_on) for one in counted.tracks], np.bool_)
-    many = int((~for_choosing).sum())
-    certify.require_enough(many, goal, len(counted.tracks))
+    certify.require_enough(int((~for_choosing).sum()), goal, len(counted.tracks))
     answers = counted.answers
     truth = certify.truths(answers, policy, labels_of(counted, base), goal.risk)
     genre = replay(answers, policy).genre
@@ -74,21 +73,20 @@ def check(bundle: Path, data: Path, options: Options, risk: certify.Risk | None,
             raise UsageError(f"{bundle}: min_confidence and tested of the certificate do not fit together")
         wrong, sure = certify.at_levels(answers, policy, truth)
         last = first + found.counts[0].tested
-        tested = certify.level_from(wrong[:last], sure[:last], for_choosing, goal, first)
-        all_passed = tested is not None and tested.number == last - 1
+        bad, many = certify.counts_at(wrong[:last], sure[:last], for_choosing)
+        what = [f"min_confidence {level:g}" for level in LEVELS[:last]]
     else:
         rungs = certify.rungs(answers, policy, truth, goal.risk)
         choice = choice_of(rungs, policy)
         if choice is None:
             raise UsageError(f"{bundle}: the thresholds of {policy.name} are not those of edge-reclass calibrate")
         policies = shifted(choice, range(-int(choice.max(initial=0)), 1))
-        certified = certify.certify_line(rungs, policy.name, policies, for_choosing, goal)
-        tested = None if certified is None else certified.tested
-        all_passed = tested is not None and tested.number == len(policies) - 1
-    if tested is None or not all_passed:
-        bad = mistakes(genre, truth, goal) & ~for_choosing
-        at = (genre != NOTHING) & ~for_choosing if goal.risk == "error_if_sure" else ~for_choosing
-        raise certify.refusal(int(bad.sum()), int(at.sum()), goal, f"on {here} as it is, {policy.name}")
+        bad, many = certify.counts_on(rungs, policies, for_choosing)
+        first, what = 0, [f"candidate {number} of {len(policies)}" for number in range(1, len(policies) + 1)]
+    tested = certify.in_order(bad, many, goal, first)
+    if tested is None or tested.failed is not None:
+        fails = first if tested is None else tested.number + 1
+        raise certify.refusal(bad[fails], many[fails], goal, f"on {here}, {what[fails]} of {policy.name}")
     unsure = int(((genre == NOTHING) & ~for_choosing).sum())
     entry = counted_entry(base.manifest, counted, tested, seed, unsure, for_choosing)
     known = [one for one in holding(base.manifest, found) if one.ran == counted.ran]

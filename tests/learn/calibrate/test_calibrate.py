@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
@@ -24,7 +25,7 @@ from command import run
 from edge_reclass import Cascade
 from edge_reclass.bundle import MANIFEST, load
 from edge_reclass.cascade import choose_policy
-from edge_reclass_learn.calibrate import checking, hearing
+from edge_reclass_learn.calibrate import certify, checking, hearing
 from edge_reclass_learn.calibrate.calibrating import Options, calibrate, count
 from edge_reclass_learn.calibrate.certify import Goal, Risk
 from edge_reclass_learn.calibrate.hearing import Counted
@@ -189,7 +190,10 @@ def test_what_cannot_be_certified_is_refused_and_leaves_nothing(place: Path, tmp
     for more, message in (
         (("--epsilon", 0.01), r"\d+ tracks to test with are too few: .* at least 230, .* about 345 artists are needed"),
         (("--risk", "error", "--epsilon", 0.1), r"not certified: even all stages .*: \d+ of \d+ .*, p = "),
-        (("--epsilon", 0), "--epsilon: expected a number between 0 and 1, got 0"),
+        (("--epsilon", 0), "--epsilon: expected a number from 0.000001 to below 1, got 0"),
+        (("--epsilon", 1e-7), "--epsilon: expected a number from 0.000001 to below 1, got 1e-07"),
+        (("--delta", 1e-300), "--delta: expected a number from 0.000001 to below 1, got 1e-300"),
+        (("--delta", "nan"), "--delta: expected a number from 0.000001 to below 1, got nan"),
         (("--risk", "luck"), "--risk: expected disagreement or error, got 'luck'"),
         (("--policy", "gone"), "no policy 'gone'"),
         (("--windows", "1,x"), "--windows: expected whole numbers"),
@@ -205,6 +209,40 @@ def test_what_cannot_be_certified_is_refused_and_leaves_nothing(place: Path, tmp
     done = run("calibrate", place / "base", "--data", place / "base", "-o", tmp_path / "new", *cache)
     assert done.returncode == 2 and "no audio found" in done.stderr
     assert run("calibrate", place / "base", "--data", place / "music.csv").returncode == 2
+
+
+def test_a_folder_that_cannot_be_the_bundle_is_refused_before_anything_is_heard(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = (
+        ("calibrate", place / "base", "--data", place / "music.csv"),
+        ("fit", place / "music.csv"),
+        ("cluster", place / "music"),
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "diary.txt").write_text("dear diary")
+    monkeypatch.chdir(tmp_path / "mine")
+    for command in commands:
+        done = run(*command, "-o", ".")
+        assert done.returncode == 2 and "got something else" in done.stderr, done.stderr
+    for command in commands[:2]:
+        done = run(*command, "-o", tmp_path / os.fsdecode(b"b\xff"))
+        assert done.returncode == 2 and "expected a name in UTF-8" in done.stderr, done.stderr
+    monkeypatch.chdir(place / "base")
+    done = run("calibrate", "--check", ".", "--data", place / "music.csv")
+    assert done.returncode == 2 and "expected one certificate to check" in done.stderr, done.stderr
+    assert [one.name for one in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_certificate_that_another_replaces_is_told_of(place: Path, tmp_path: Path) -> None:
+    calibrated(place, tmp_path / "one")
+    cache = ("--data", place / "music.csv", "--cache", place / "heard.cache", *LOOSE)
+    for more, dropped in ((("--policy", "other"), False), (("--risk", "error"), True)):
+        done = run("calibrate", tmp_path / "one", "-o", tmp_path / "two", *cache, *more)
+        assert done.returncode == 0, done.stderr
+        assert ("is without the certificate of ladder (disagreement)" in done.stderr) == dropped
+        risks = [(one.policy, one.risk) for one in load(tmp_path / "two").manifest.certificates]
+        assert risks == [("ladder", "error")] if dropped else [("ladder", "disagreement"), ("other", "disagreement")]
 
 
 def test_tracks_that_the_heads_were_fitted_on_are_refused_or_told_of(place: Path, tmp_path: Path) -> None:
@@ -263,6 +301,11 @@ def test_another_device_is_added_where_it_holds_there_too(
     assert done.returncode == 2 and "not certified: on cuda fp32" in done.stderr
     assert (tmp_path / "new" / MANIFEST).read_bytes() == before
     monkeypatch.setattr(checking, "count", elsewhere(lambda found: found))
+    with pytest.MonkeyPatch.context() as patch:
+        # The second candidate fails, and the policy itself, the last one, would pass.
+        patch.setattr(certify, "counts_on", lambda _, some, __: ([0, 20, *[0] * (len(some) - 2)], [40] * len(some)))
+        done = run(*check)
+    assert done.returncode == 2 and re.search(r"candidate 2 of \d+ of ladder: 20 of 40", done.stderr), done.stderr
     done = run(*check)
     assert done.returncode == 0 and "added to the certificate" in done.stdout, done.stderr
     (certificate,) = load(tmp_path / "new").manifest.certificates

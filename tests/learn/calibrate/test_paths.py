@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -37,6 +38,24 @@ def test_the_line_goes_from_never_stopping_to_eager(ladder: Ladder) -> None:
     assert (np.diff(where, axis=0) <= 0).all(), "who stops, stops there or earlier under the next one"
     cost = ladder.cost[where, np.arange(240)].sum(axis=1)
     assert (np.diff(cost) <= 1e-9).all() and cost[-1] < 0.5 * cost[0]
+
+
+def test_how_long_the_tested_tracks_took_does_not_change_the_line(answers: learn_answers.Answers) -> None:
+    change, tracks = msgspec.structs.replace, []
+    for track, chooses in zip(answers.tracks, CHOOSING, strict=True):
+        times = {"a": 1.0, "b": 1.0} if chooses else {"a": 50.0, "b": 0.01}
+        stages = {
+            name: change(stage, said=[change(said, cost=said.cost * times[name]) for said in stage.said])
+            for name, stage in track.stages.items()
+        }
+        tracks.append(change(track, stages=stages))
+    slower = change(answers, tracks=tracks)
+    found = [
+        rungs(one, POLICY, truths(one, POLICY, [], "disagreement"), "disagreement", CHOOSING)
+        for one in (answers, slower)
+    ]
+    assert (found[0].cost[:, CHOOSING] == found[1].cost[:, CHOOSING]).all()
+    assert np.array_equal(line(found[0], CHOOSING, 0.1), line(found[1], CHOOSING, 0.1))
 
 
 def test_the_line_knows_nothing_of_the_tracks_that_it_is_tested_with(ladder: Ladder) -> None:

@@ -35,6 +35,7 @@ def from_state(path: Path, base: Bundle, stages: Sequence[str]) -> Data:
     with State.open(path) as state:
         rows = list(state.tracks(Wanted(status="corrected", absent=None)))
         kept = _kept(state, base, stages, {row.id for row in rows})
+        sounds = {track: state.audio_hash(track) for track in kept}
     if not rows:
         raise UsageError(
             f"{path}: nobody has said of a track what it is, and a verdict is no label;"
@@ -45,7 +46,7 @@ def from_state(path: Path, base: Bundle, stages: Sequence[str]) -> Data:
     notes = []
     if there != rows:
         notes.append(f"left out: {len(rows) - len(there)} corrected tracks whose files are not there any more")
-    tracks = [Labelled(row.file, row.corrected or "", kept=kept.get(row.id)) for row in there]
+    tracks = [Labelled(row.file, row.corrected or "", kept=kept.get(row.id), sound=sounds.get(row.id)) for row in there]
     found = with_tags(tracks)
     if kept:
         notes.append(f"kept embeddings are used for {sum(track.kept is not None for track in tracks)} tracks")

@@ -6,7 +6,7 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ class Labelled:
     belongs: what it may have in common with other tracks
     source: where it comes from, as the table says; None where it does not say
     kept: float16 embeddings by stage that a state file keeps; with them the file itself is not needed
+    sound: ``audio_hash`` of the file where a state file keeps it
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Labelled:
     belongs: tuple[Belonging, ...] = ()
     source: str | None = None
     kept: Mapping[str, bytes] | None = None
+    sound: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _told(track: Labelled, tags: FileTags) -> Labelled:
         belongs.append(("artist", _same(tags.artist)))
     if tags.album:  # the same title may be of another album: "Greatest Hits"
         belongs.append(("album", f"{track.path.parent}/{_same(tags.album)}"))
-    return Labelled(track.path, track.genre, tuple(belongs), track.source, track.kept)
+    return replace(track, belongs=tuple(belongs))
 
 
 def belonging(said: Mapping[str, str]) -> tuple[Belonging, ...]:

@@ -22,6 +22,7 @@ from command import run
 from edge_reclass import Cascade
 from edge_reclass.bundle import load
 from edge_reclass.library import State
+from edge_reclass_learn.data.corrections import from_state
 from edge_reclass_learn.data.folds import deal
 from edge_reclass_learn.data.labelled import read_data
 from edge_reclass_learn.fit import judging, mlp, trees
@@ -243,6 +244,32 @@ def test_kept_embeddings_take_the_place_of_files(place: Path, corrected: Path, t
         shutil.move(away, corrected / "sirens")
     assert found.tracks == 6 and not found.read.left_out
     assert found.accuracies["ladder"][0] == 1.0
+
+
+@pytest.mark.parametrize(("there", "in_state", "unknown"), [(True, False, 0), (False, True, 0), (False, False, 6)])
+def test_tracks_of_kept_embeddings_are_known_again(
+    place: Path, corrected: Path, tmp_path: Path, there: bool, in_state: bool, unknown: int
+) -> None:
+    shutil.copy(corrected / "state", tmp_path / "state")
+    digests = {one: hear.sound_digest(one) for one in sorted((corrected / "sirens").rglob("*.wav"))}
+    with State.open(tmp_path / "state", write=True) as state:
+        for track in list(state.tracks()):
+            digest = digests.get(track.file) if in_state else None
+            state.connection.execute("UPDATE track SET audio_hash = ? WHERE id = ?", (digest, track.id))
+        state.connection.commit()
+    base = load(place / "new")
+    heard = listening(base)
+    away = corrected / "sirens" if there else shutil.move(corrected / "sirens", tmp_path / "away")
+    try:
+        read = from_state(tmp_path / "state", base, list(heard.inputs))
+        found = gather(base, heard, read.tracks, [], tmp_path / "cache", 1, lambda _: None)
+    finally:
+        if not there:
+            shutil.move(away, corrected / "sirens")
+    examples = found.examples
+    assert sum(not example.sound for example in examples) == unknown and len(digests) == len(examples) == 6
+    if not unknown:
+        assert {example.sound for example in examples} == set(digests.values())
 
 
 def test_the_genres_of_the_base_can_be_kept(place: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from edge_reclass.features import FEATURE_NAMES
 from edge_reclass_export.recipes.fma_mlp_model import RMSE_COLUMNS, RMSE_RATIO
 from edge_reclass_learn.data.features import read_vectors
 from edge_reclass_learn.fit import judging
+from edge_reclass_learn.hearing.memory import fitted_sounds
 
 WORDS = ("Folk", "Noise")
 
@@ -92,6 +93,7 @@ def test_a_bundle_from_fmas_tables(tmp_path: Path) -> None:
     assert stage.excerpt is not None and stage.excerpt.full and stage.encoder.window_samples is None
     assert bundle.manifest.genres == ["Folk", "Noise"]
     told = bundle.manifest.provenance["fit"]
+    assert told["sounds_unknown"] == 23 and not fitted_sounds(bundle), "vectors are no sounds"
     assert (told["tracks"], told["published_by_fma"]) == (23, True) and told["out_of_fold_accuracy"] > 0.9
     # The head takes what the runtime computes: an rms of at most 1.
     from edge_reclass_export.parity import run_graph

@@ -113,8 +113,9 @@ def _number(clusters: str, method: Method) -> int | None:
         return None
     if method is Method.HDBSCAN:
         raise UsageError("--clusters: hdbscan finds their number itself; --smallest says how small they may be")
-    if not (clusters.isascii() and clusters.isdigit() and 2 <= int(clusters) <= MOST):
-        raise UsageError(f"--clusters: expected auto or a number from 2 to {MOST}, got {clusters!r}")
+    short = len(clusters) < 40  # Python refuses to read very long numbers
+    if not (short and clusters.isascii() and clusters.isdigit() and 2 <= int(clusters) <= MOST):
+        raise UsageError(f"--clusters: expected auto or a number from 2 to {MOST}, got {clusters[:40]!r}")
     return int(clusters)
 
 
@@ -157,9 +158,10 @@ def _name(data: Path | None, folder: Path, names: Path) -> None:
     from edge_reclass.run import printable
     from edge_reclass_learn.cluster.naming import LABELLED, name, read_names
     from edge_reclass_learn.cluster.record import read
+    from edge_reclass_learn.pages.text import readable
 
     record, rows = read(folder)
-    if data is not None and str(data.resolve()) != record.data:
+    if data is not None and readable(str(data.resolve())) != record.data:
         raise UsageError(
             f"{folder}: expected the clusters of {data}, these are of {printable(record.data)}; cluster it without"
             " --names first"

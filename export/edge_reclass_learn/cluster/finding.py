@@ -32,6 +32,7 @@ from edge_reclass_learn.cluster.space import Points, make_space
 from edge_reclass_learn.cluster.stability import Steadiness, choose, steadiness, tried
 from edge_reclass_learn.hearing.listening import Listening, listening
 from edge_reclass_learn.hearing.memory import recall
+from edge_reclass_learn.pages.text import readable
 
 LEAST: Final = 20
 """Tracks that are needed."""
@@ -109,7 +110,7 @@ def cluster_music(data: Path, output: Path, options: Options, say: Say) -> Outco
     content = table(rows)
     record = Record(
         version=__version__,
-        data=str(data.resolve()),
+        data=readable(str(data.resolve())),
         data_sha256=music.digest,
         bundle=bundle.name,
         bundle_digest=bundle.digest,

@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_reclass import Bundle
 from edge_reclass.errors import UsageError
 from edge_reclass.library import State, TrackRow, Wanted
-from edge_reclass_learn.data.labelled import Data, Labelled, with_tags
+from edge_reclass_learn.data.labelled import Data, Labelled, check_genres, with_tags
 
 _SQLITE = b"SQLite format 3\0"
 
@@ -47,6 +47,7 @@ def from_state(path: Path, base: Bundle, stages: Sequence[str]) -> Data:
     if there != rows:
         notes.append(f"left out: {len(rows) - len(there)} corrected tracks whose files are not there any more")
     tracks = [Labelled(row.file, row.corrected or "", kept=kept.get(row.id), sound=sounds.get(row.id)) for row in there]
+    check_genres(path, (track.genre for track in tracks))
     found = with_tags(tracks)
     if kept:
         notes.append(f"kept embeddings are used for {sum(track.kept is not None for track in tracks)} tracks")

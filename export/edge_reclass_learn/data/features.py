@@ -21,7 +21,7 @@ from edge_reclass.errors import UsageError
 from edge_reclass.features import FEATURE_NAMES
 from edge_reclass.run import printable
 from edge_reclass_export.recipes.fma_mlp_model import RMSE_COLUMNS, RMSE_RATIO
-from edge_reclass_learn.data.labelled import Labelled, belonging
+from edge_reclass_learn.data.labelled import Labelled, belonging, check_genres
 
 _RMSE_MEAN: Final = FEATURE_NAMES.index("rmse/mean/01")
 _TABLES: Final = ("features.csv", "tracks.csv")
@@ -65,9 +65,12 @@ def read_vectors(path: Path) -> Vectors:
         UsageError: they cannot be read, or are not as they have to be; the message says what is expected.
     """
     if path.suffix in (".npy", ".npz"):
-        return _arrays(path)
-    folder = path if path.is_dir() else path.parent
-    return _fma(folder / _TABLES[0], folder / _TABLES[1])
+        found = _arrays(path)
+    else:
+        folder = path if path.is_dir() else path.parent
+        found = _fma(folder / _TABLES[0], folder / _TABLES[1])
+    check_genres(path, (track.genre for track in found.tracks))
+    return found
 
 
 def _fma(features: Path, tracks: Path) -> Vectors:

@@ -177,6 +177,7 @@ def test_a_state_file_with_kept_embeddings(place: Path, tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (("{music}", "--clusters", "1"), "expected auto or a number from 2 to 200, got '1'"),
+        (("{music}", "--clusters", "1" * 5000), "expected auto or a number from 2 to 200, got '111"),
         (("{music}", "--clusters", "30"), "expected at least 2 for each of 30 clusters, got 30"),
         (("{music}", "--clusters", "3", "--method", "hdbscan"), "hdbscan finds their number itself"),
         (("{music}", "--smallest", "3"), "--smallest goes with --method hdbscan"),
@@ -225,3 +226,19 @@ def test_a_name_that_is_not_utf8_is_clustered_but_not_labelled(place: Path, tmp_
     named = run("cluster", "-o", tmp_path / "out", "--names", tmp_path / "names.csv")
     assert named.returncode == 0, named.stderr
     assert "left out, with a name that a CSV cannot hold: 1" in named.stdout
+
+
+def test_a_folder_whose_name_is_not_utf8_is_clustered_and_known_again(place: Path, tmp_path: Path) -> None:
+    music = tmp_path / os.fsdecode(b"odd \xff")
+    try:
+        music.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    for path in (place / "music").iterdir():
+        os.link(path, music / path.name)
+    done = run("cluster", music, "-o", tmp_path / "out", *options(place), "--clusters", 3)
+    assert done.returncode == 0, done.stderr
+    assert record(tmp_path / "out").data.endswith("odd \\udcff")
+    (tmp_path / "names.csv").write_text("cluster,genre\n1,A\n2,B\n3,C\n")
+    named = run("cluster", music, "-o", tmp_path / "out", "--names", tmp_path / "names.csv")
+    assert named.returncode == 2 and "with a name that a CSV cannot hold" in named.stderr, "it is the same music"

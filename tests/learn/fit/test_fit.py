@@ -21,7 +21,7 @@ import synth
 from command import run
 from edge_reclass import Cascade
 from edge_reclass.bundle import load
-from edge_reclass.library import State
+from edge_reclass.library import State, Wanted
 from edge_reclass_learn.data.corrections import from_state
 from edge_reclass_learn.data.folds import deal
 from edge_reclass_learn.data.labelled import read_data
@@ -394,6 +394,12 @@ def test_refusals(place: Path, corrected: Path, tmp_path: Path) -> None:
     assert "does not keep embeddings" in refused(place / "music", *out, "--keep-genres")
     kept = ("-o", tmp_path / "out", "--bundle", place / "new", "--head", "mlp")
     assert "leave --head out" in refused(corrected / "state", *kept)
+    shutil.copy(corrected / "state", tmp_path / "odd.state")
+    with State.open(tmp_path / "odd.state", write=True) as state:
+        track = next(iter(state.tracks(Wanted(status="corrected"))))
+        state.connection.execute("UPDATE correction SET genre = ? WHERE track = ?", ("Si\u202eren", track.id))
+        state.connection.commit()
+    assert "character U+202E; rename it" in refused(tmp_path / "odd.state", *kept[:4])
     empty = tmp_path / "empty.state"
     run("classify", place / "music" / "Loop", "--bundle", place / "base", "--state", empty, "--workers", 0)
     assert "nobody has said of a track what it is" in refused(empty, *out)

@@ -190,6 +190,8 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "no 'embeddings'" in refused(genre=genre)
     assert "expected a genre of each track" in refused(embeddings=rows)
     assert "genre: expected texts [24], got" in refused(embeddings=rows, genre=genre[:5])
+    escaping = np.where(genre == WORDS[0], "Fo\x1blk", genre)
+    assert "no control characters; rename it" in refused("--stage", "high", embeddings=rows, genre=escaping)
     assert "expected numbers [tracks, width]" in refused(embeddings=rows[0], genre=genre)
     holed = rows.copy()
     holed[3, 7] = np.nan

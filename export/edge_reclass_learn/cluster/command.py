@@ -132,10 +132,11 @@ def _screen(found: Outcome) -> Iterator[str]:
     yield table(("cluster", "tracks", f"called by {record.bundle}", "nearest genres"), rows)
     by = " and ".join(record.stages)
     if record.chosen == "stability":
-        step = next(one for one in record.curve if one.clusters == len(record.clusters))
+        step = next(one for one in record.curve if one.clusters == record.asked)
         yield (
-            f"{step.clusters} clusters of {record.tracks} tracks, by what {by} hears: two parts of the music agree on"
-            f" them to {step.agreement:.2f}, shuffled points to {step.by_chance:.2f} (silhouette {step.silhouette:.2f})"
+            f"{len(record.clusters)} clusters of {record.tracks} tracks, by what {by} hears: two parts of the music"
+            f" agree on them to {step.agreement:.2f}, shuffled points to {step.by_chance:.2f} (silhouette"
+            f" {step.silhouette:.2f})"
         )
     else:
         yield f"{len(record.clusters)} clusters of {record.tracks} tracks, by what {by} hears"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 pytest.importorskip("sklearn", reason="clustering needs the extra [fit]")
@@ -21,8 +22,10 @@ import labelled_music as made
 import synth
 from command import run
 from edge_reclass import Cascade
-from edge_reclass_learn.cluster import stability
+from edge_reclass_learn.cluster import finding, stability
+from edge_reclass_learn.cluster.clustering import Numbers, k_means
 from edge_reclass_learn.cluster.record import Record
+from edge_reclass_learn.cluster.space import Points
 from edge_reclass_learn.fit import judging
 
 EACH = 10
@@ -122,6 +125,20 @@ def test_the_page_shows_tracks_and_runs_nothing_from_a_name(place: Path) -> None
     files = {one.as_uri().removeprefix("file://") for one in (place / "music").iterdir()}
     assert len(shown) == len(set(shown)) >= 3 * 5 and set(shown) <= files
     assert f'dataset.clustering="{found.name}"' in text and "names.csv" in text
+
+
+def test_fewer_clusters_than_chosen(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def merged(points: Points, clusters: int, seed: int) -> Numbers:
+        labels = k_means(points, clusters, seed)
+        return np.where(labels == clusters - 1, 0, labels)
+
+    monkeypatch.setattr(finding, "k_means", merged)
+    done = run("cluster", place / "music", "-o", tmp_path / "out", *options(place))
+    assert done.returncode == 0, done.stderr
+    found = record(tmp_path / "out")
+    assert found.asked in stability.tried(3 * EACH) and len(found.clusters) == found.asked - 1
+    assert f"warning: K-Means left {len(found.clusters)} of {found.asked} clusters" in done.stdout
+    assert f"{found.asked} (the upright line)" in (tmp_path / "out" / "clusters.html").read_text(encoding="utf-8")
 
 
 def test_hdbscan(place: Path, tmp_path: Path) -> None:

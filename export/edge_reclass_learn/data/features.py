@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,8 +132,13 @@ def _fma_labels(tracks: Path) -> dict[str, Labelled]:
                 f" {', '.join(map('/'.join, (_GENRE, *_GROUPS.values())))}; there is no {'/'.join(missing[0])}"
             )
         found = {}
-        for line in lines:
-            if _is_index(line) or len(line) <= columns[_GENRE] or not line[columns[_GENRE]].strip():
+        last = max(columns[name] for name in (_GENRE, *_GROUPS.values()) if name in columns)
+        for number, line in enumerate(lines, start=3):
+            if _is_index(line):
+                continue
+            if len(line) <= last:
+                raise UsageError(f"{tracks}: row {number}: expected at least {last + 1} cells, got {len(line)}")
+            if not line[columns[_GENRE]].strip():
                 continue
             said = {key: line[columns[name]] for key, name in _GROUPS.items() if name in columns}
             belongs = belonging({key: value for key, value in said.items() if value not in ("-1", "-1.0")})
@@ -165,6 +171,19 @@ def _order(columns: Sequence[str], path: Path) -> NDArray[np.intp]:
     return np.array([place[name] for name in FEATURE_NAMES], np.intp)
 
 
+_UNREADABLE: Final = (
+    OSError,
+    ValueError,
+    EOFError,
+    AttributeError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,  # encrypted; NotImplementedError: an unknown compression
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 def _arrays(path: Path) -> Vectors:
     """An .npz with ``embeddings`` [n, k] and ``genre`` [n], or an .npy with a CSV of the same name beside it.
 
@@ -178,7 +197,7 @@ def _arrays(path: Path) -> Vectors:
             rows = read["embeddings"] if path.suffix == ".npz" else np.asarray(loaded)
     except KeyError as error:
         raise UsageError(f"{path}: expected the arrays embeddings [n, k] and genre [n], there is no {error}") from error
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise UsageError(f"{path}: cannot be read as arrays without pickled objects ({error})") from error
     said = read if path.suffix == ".npz" else _beside(path.with_suffix(".csv"))
     if rows.ndim != 2 or rows.dtype.kind not in "fiu" or not rows.size:

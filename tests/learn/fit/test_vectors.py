@@ -127,6 +127,10 @@ def broken(name: str, change: Callable[[list[str]], list[str]]) -> Callable[[Pat
         (broken("features.csv", lambda x: [*x, x[-2]]), "stands there twice"),
         (broken("features.csv", lambda x: x[:4]), "none of its tracks has a genre_top"),
         (broken("features.csv", lambda x: x[:1]), "expected the 518 features by name"),
+        (
+            broken("tracks.csv", lambda x: [*x[:6], x[6].split(",")[0] + ",1,2", *x[7:]]),
+            "row 7: expected at least 7 cells",
+        ),
         (broken("tracks.csv", lambda x: [x[0], x[1].replace("genre_top", "genre"), *x[2:]]), "no track/genre_top"),
         (broken("tracks.csv", lambda x: [x[0].replace("artist", "band"), *x[1:]]), "no artist/id"),
     ],
@@ -202,6 +206,28 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     music = made.folders(tmp_path / "music", made.GENRES[:2], artists=1, each=1)
     told = run("fit", music, "-o", tmp_path / "new", "--bundle", tmp_path / "base", "--stage", "high")
     assert told.returncode == 2 and "--stage high: only for vectors" in told.stderr
+
+
+def test_damaged_arrays_are_refused(tmp_path: Path) -> None:
+    rows, genre, _ = vectors(200)
+    file = tmp_path / "some.npz"
+    np.savez_compressed(file, embeddings=rows, genre=genre)
+    sound = file.read_bytes()
+
+    def refused(path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match="cannot be read as arrays"):
+            read_vectors(path)
+
+    refused(file, sound[:300] + bytes(200) + sound[500:])
+    refused(file, sound[: len(sound) // 2])
+    central = sound.index(b"PK\x01\x02")
+    for offset, value in ((6, 1), (8, 99)):  # encrypted; a compression that nobody knows
+        changed = bytearray(sound)
+        changed[offset] = changed[central + offset + 2] = value
+        refused(file, bytes(changed))
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 51800), }".ljust(117) + b"\n"
+    refused(tmp_path / "huge.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(100))
 
 
 class Evil:

@@ -17,7 +17,7 @@ from edge_reclass import Bundle
 from edge_reclass.errors import UsageError
 from edge_reclass.library import State, TrackRow, Wanted
 from edge_reclass.run import TrackSearch, printable
-from edge_reclass_learn.data.corrections import is_state
+from edge_reclass_learn.data.corrections import finite, is_state
 from edge_reclass_learn.data.groups import NEAR_ALONE, group, near_duplicates
 from edge_reclass_learn.data.labelled import Data, Labelled, labelled_row, read_table, with_tags
 from edge_reclass_learn.fit.gain import base_answers
@@ -27,7 +27,6 @@ from edge_reclass_learn.hearing.listening import Listening
 
 MOST_COMPARED: Final = 20_000
 """Tracks up to which all are compared with all, to find those that are the same recording."""
-_LARGEST: Final = float(np.finfo(np.float16).max)
 _EXPECTED: Final = "DATA is a folder of music, a CSV with the column path, or a state file with kept embeddings"
 
 Say = Callable[[str], None]
@@ -157,7 +156,7 @@ def _kept(state: State, digest: str, stage: str) -> tuple[NDArray[np.int64], NDA
     ids, vectors = [np.empty(0, np.int64)], []
     for some, block in state.embeddings(digest, stage):
         ids.append(np.array(some, np.int64))
-        vectors.append(np.nan_to_num(block, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST).astype(np.float16))
+        vectors.append(finite(block))
     return np.concatenate(ids), np.concatenate(vectors) if vectors else np.empty((0, 0), np.float16)
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_reclass import Bundle
 from edge_reclass.errors import UsageError
 from edge_reclass.library import State, TrackRow, Wanted
 from edge_reclass_learn.data.labelled import Data, Labelled, check_genres, with_tags
 
+_LARGEST: Final = float(np.finfo(np.float16).max)
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -59,10 +64,15 @@ def _kept(state: State, base: Bundle, stages: Sequence[str], wanted: set[int]) -
     found: dict[int, dict[str, bytes]] = {}
     for stage in stages:
         for ids, vectors in state.embeddings(base.digest, stage):
-            for track, vector in zip(ids, vectors, strict=True):
+            for track, vector in zip(ids, finite(vectors), strict=True):
                 if track in wanted:
                     found.setdefault(track, {})[stage] = vector.astype("<f2").tobytes()
     return {track: by_stage for track, by_stage in found.items() if len(by_stage) == len(stages)}
+
+
+def finite(kept: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Kept vectors as float16, with its limits where it could not hold a value."""
+    return np.nan_to_num(kept, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST).astype(np.float16)
 
 
 def _one_each(rows: Sequence[TrackRow]) -> list[TrackRow]:

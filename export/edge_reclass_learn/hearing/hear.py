@@ -114,6 +114,10 @@ def hear(
                 continue
             whole = [_embeddings(one) for one in changed if set(one.stages) == set(heard.inputs)]
             clips.append(_clip(track, sound, found, tuple(whole)))
+    if few := sum(len(clip.copies) < copies for clip in clips):
+        say(
+            f"warning: {few} tracks have fewer than {copies} copies: there is no file, or a copy is silent or too short"
+        )
     return clips, left_out
 
 

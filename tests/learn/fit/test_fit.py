@@ -272,6 +272,21 @@ def test_tracks_of_kept_embeddings_are_known_again(
         assert {example.sound for example in examples} == set(digests.values())
 
 
+def test_kept_embeddings_that_float16_could_not_hold(place: Path, corrected: Path, tmp_path: Path) -> None:
+    shutil.copy(corrected / "state", tmp_path / "state")
+    with State.open(tmp_path / "state", write=True) as state:
+        vector = np.zeros(made.PARTS, "<f2")
+        vector[:3] = np.inf, -np.inf, np.nan
+        state.connection.execute("UPDATE embedding SET vector = ? WHERE stage = 'low'", (vector.tobytes(),))
+        state.connection.commit()
+    found = from_state(tmp_path / "state", load(place / "new"), ["low", "high"]).tracks
+    assert len(found) == 6
+    for track in found:
+        assert track.kept is not None
+        assert np.frombuffer(track.kept["low"], "<f2")[:4].tolist() == [65504.0, -65504.0, 0.0, 0.0]
+        assert np.frombuffer(track.kept["high"], "<f2").any()
+
+
 def test_the_genres_of_the_base_can_be_kept(place: Path, tmp_path: Path) -> None:
     made.folders(tmp_path / "music", ("Drone", "Siren"), artists=3, first=70)
     (tmp_path / "music" / "Drone").rename(tmp_path / "music" / "dro-ne")
@@ -366,6 +381,15 @@ def test_changed_copies_are_learnt_from_and_judge_nothing(place: Path, tmp_path:
     assert plain != augmented
     again = fit_bundle(place / "music", tmp_path / "again", replace(options, cache=tmp_path / "cache"), lambda _: None)
     assert again.accuracies == found.accuracies, "copies are kept, and are always the same"
+
+
+def test_kept_embeddings_have_no_copies_and_it_is_said(place: Path, corrected: Path, tmp_path: Path) -> None:
+    base, said = load(place / "new"), list[str]()
+    heard = listening(base)
+    read = from_state(corrected / "state", base, list(heard.inputs))
+    found = gather(base, heard, read.tracks, [], tmp_path / "cache", 1, said.append, copies=2)
+    assert not any(example.copies for example in found.examples)
+    assert [line for line in said if line.startswith("warning: 6 tracks have fewer than 2 copies")]
 
 
 def test_refusals(place: Path, corrected: Path, tmp_path: Path) -> None:

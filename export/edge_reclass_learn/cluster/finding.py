@@ -107,7 +107,7 @@ def cluster_music(data: Path, output: Path, options: Options, say: Say) -> Outco
         found, curve, asked = _found(points, music, options, smallest, say)
     say("describing the clusters")
     rows = _rows(music, found)
-    content = table(rows)
+    content = table(sorted(rows, key=lambda row: row.path))
     record = Record(
         version=__version__,
         data=readable(str(data.resolve())),

@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 class Music:
     """Tracks without labels, and what is known of each.
 
-    tracks: without a genre
+    tracks: without a genre, in the order of their sounds
     vectors: float32[n, dim] by stage
     genres: what the bundle says, sure or not; a person's word where there is one; None where nothing is known
     facts: None where there was no file to look at
@@ -72,6 +72,7 @@ def read_music(
     for note in found.notes:
         say(note)
     clips, lost = hear(bundle, heard, found.tracks, cache, threads, say)
+    clips.sort(key=lambda clip: (clip.sound, clip.track.path))  # what is found depends on no name and no order of rows
     examples = [Example(str(one.track.path), "", "", one.embeddings, one.windows, one.facts) for one in clips]
     genres: list[str | None] = []
     if examples:
@@ -124,11 +125,17 @@ def _from_state(path: Path, bundle: Bundle, stages: Sequence[str]) -> Music:
         if not all(len(ids) for ids, _ in blocks.values()):
             raise UsageError(_none_kept(state, path, bundle, stages))
     shared = set.intersection(*(set(ids.tolist()) for ids, _ in blocks.values())) & rows.keys()
-    order = sorted(shared, key=lambda one: rows[one].path)
-    vectors = {}
-    for stage, (ids, kept) in blocks.items():
-        place = {track: i for i, track in enumerate(ids.tolist())}
-        vectors[stage] = kept[[place[track] for track in order]].astype(np.float32)
+    places = {stage: {track: i for i, track in enumerate(ids.tolist())} for stage, (ids, _) in blocks.items()}
+
+    def sound(track: int) -> tuple[bytes, bytes]:
+        """In the order of what was heard: what is found depends on no name."""
+        vectors = b"".join(kept[places[stage][track]].tobytes() for stage, (_, kept) in blocks.items())
+        return hashlib.sha256(vectors).digest(), rows[track].path
+
+    order = sorted(shared, key=sound)
+    vectors = {
+        stage: kept[[places[stage][track] for track in order]].astype(np.float32) for stage, (_, kept) in blocks.items()
+    }
     own = [rows[track] for track in order]
     read = with_tags([Labelled(row.file, "") for row in own])
     groups, notes = _groups(read.tracks, vectors)

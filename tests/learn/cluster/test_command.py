@@ -103,6 +103,27 @@ def test_the_same_seed_gives_the_same_files(place: Path, tmp_path: Path) -> None
         assert (tmp_path / "again" / file).read_bytes() == (place / "out" / file).read_bytes()
 
 
+def test_names_and_order_of_the_files_change_nothing(place: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, step in (("one", 1), ("other", -1)):
+        own = tmp_path / name
+        own.mkdir()
+        files = sorted((place / "music").iterdir())[::step]
+        for i, path in enumerate(files):
+            os.link(path, own / f"{i}.wav")
+        (tmp_path / f"{name}.csv").write_text("path\n" + "".join(f"{name}/{i}.wav\n" for i in range(len(files))))
+        done = run("cluster", tmp_path / f"{name}.csv", "-o", tmp_path / f"{name}.out", *options(place))
+        assert done.returncode == 0, done.stderr
+        paths = {str(own / f"{i}.wav"): path.name for i, path in enumerate(files)}
+        found[name] = {
+            (paths[row["path"]], row["cluster"], row["distance"], row["far"], row["next_cluster"])
+            for row in rows(tmp_path / f"{name}.out")
+        }
+        found[f"{name} curve"] = record(tmp_path / f"{name}.out").curve
+    assert found["one"] == found["other"] and len(found["one"]) == 3 * EACH
+    assert found["one curve"] == found["other curve"]
+
+
 def test_names_become_genres_of_a_bundle(place: Path, tmp_path: Path) -> None:
     done = run("cluster", "-o", place / "out", "--names", names(place / "out", tmp_path / "names.csv"))
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from edge_reclass.bundle.limits import text_faults
+from edge_reclass.bundle import text_faults
 from edge_reclass.errors import MissingExtraError, UsageError
 from edge_reclass.library import FileTags, read_tags
 from edge_reclass.run import TrackSearch, printable

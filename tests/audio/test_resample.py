@@ -46,8 +46,40 @@ def test_any_rates(n: int, rate_in: int, rate_out: int) -> None:
     samples = noise(n)
     expected = samples if rate_in == rate_out else soxr.resample(samples, rate_in, rate_out)
     out = np.empty(resampled_length(n, rate_in, rate_out), dtype=np.float32)
-    assert Resampler().resample(samples, rate_in, rate_out, out) == len(expected)
-    np.testing.assert_array_equal(out, expected)
+    assert Resampler().resample(samples, rate_in, rate_out, out) == len(out)
+    assert len(expected) == len(out) or n * rate_out * 2 % (2 * rate_in) == rate_in, "only of a half it may give less"
+    np.testing.assert_array_equal(out[: len(expected)], expected)
+
+
+def test_a_half_that_soxr_rounds_down() -> None:
+    for n, rate_in, rate_out in ((6000, 12_000, 11_025), (18_000, 12_000, 11_025), (24_000, 48_000, 22_050 + 1)):
+        samples = noise(n)
+        expected = soxr.resample(samples, rate_in, rate_out)
+        out = np.full(resampled_length(n, rate_in, rate_out), np.nan, np.float32)
+        assert Resampler().resample(samples, rate_in, rate_out, out) == len(out) <= len(expected) + 1
+        np.testing.assert_array_equal(out[: len(expected)], expected)
+        assert out[-1] == expected[-1]
+        tiles = Tiles.of(rate_in, rate_out)
+        last = tiles.numbers(0, len(out))[-1]
+        tiled = np.full(len(out), np.nan, np.float32)
+        Resampler().resample_tile(samples, tiles, last, tiled)
+        at = last * tiles.count
+        np.testing.assert_allclose(tiled[at:-1], out[at:-1], atol=1e-4)
+        assert np.isfinite(tiled[-1])  # a part may round its own half in the other direction
+
+
+@pytest.mark.parametrize("given", [98, 102])
+def test_a_length_that_is_off_by_more_is_refused(given: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Off:
+        def clear(self) -> None:
+            pass
+
+        def resample_chunk(self, samples: np.ndarray, last: bool) -> np.ndarray:
+            return np.zeros(given, np.float32)
+
+    monkeypatch.setattr("edge_reclass.audio.resample._stream", lambda *_: Off())
+    with pytest.raises(RuntimeError, match="soxr gave"):
+        Resampler().resample(noise(200), 16_000, 8_000, np.empty(100, np.float32))
 
 
 def test_rounds_half_up_as_soxr_does() -> None:

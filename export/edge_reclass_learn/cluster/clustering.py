@@ -103,6 +103,8 @@ def arranged(points: Points, labels: Numbers) -> Clusters:
 
     At least one track has to have a cluster.
     """
+    from scipy.spatial.distance import cdist
+
     known, first, sizes = np.unique(labels[labels >= 0], return_index=True, return_counts=True)
     order = known[np.lexsort((first, -sizes))]
     new = np.full(int(known.max()) + 2, -1, np.intp)
@@ -112,7 +114,7 @@ def arranged(points: Points, labels: Numbers) -> Clusters:
     distances, following, ratios = np.empty(len(points)), np.empty(len(points), np.intp), np.empty(len(points))
     for begin in range(0, len(points), _BLOCK):
         block = slice(begin, begin + _BLOCK)
-        far = np.linalg.norm(points[block, None, :].astype(np.float64) - centres[None], axis=2)
+        far = cdist(points[block], centres)  # in float64
         own = np.where(labels[block] >= 0, labels[block], far.argmin(axis=1))
         rows = np.arange(len(far))
         distances[block] = far[rows, own]

@@ -114,8 +114,9 @@ def _number(clusters: str, method: Method) -> int | None:
         return None
     if method is Method.HDBSCAN:
         raise UsageError("--clusters: hdbscan finds their number itself; --smallest says how small they may be")
-    if not (clusters.isascii() and clusters.isdigit() and 2 <= int(clusters) <= MOST):
-        raise UsageError(f"--clusters: expected auto or a number from 2 to {MOST}, got {clusters!r}")
+    short = len(clusters) < 40  # Python refuses to read very long numbers
+    if not (short and clusters.isascii() and clusters.isdigit() and 2 <= int(clusters) <= MOST):
+        raise UsageError(f"--clusters: expected auto or a number from 2 to {MOST}, got {clusters[:40]!r}")
     return int(clusters)
 
 
@@ -132,10 +133,11 @@ def _screen(found: Outcome) -> Iterator[str]:
     yield table(("cluster", "tracks", f"called by {record.bundle}", "nearest genres"), rows)
     by = " and ".join(record.stages)
     if record.chosen == "stability":
-        step = next(one for one in record.curve if one.clusters == len(record.clusters))
+        step = next(one for one in record.curve if one.clusters == record.asked)
         yield (
-            f"{step.clusters} clusters of {record.tracks} tracks, by what {by} hears: two parts of the music agree on"
-            f" them to {step.agreement:.2f}, shuffled points to {step.by_chance:.2f} (silhouette {step.silhouette:.2f})"
+            f"{len(record.clusters)} clusters of {record.tracks} tracks, by what {by} hears: two parts of the music"
+            f" agree on them to {step.agreement:.2f}, shuffled points to {step.by_chance:.2f} (silhouette"
+            f" {step.silhouette:.2f})"
         )
     else:
         yield f"{len(record.clusters)} clusters of {record.tracks} tracks, by what {by} hears"
@@ -158,9 +160,10 @@ def _name(data: Path | None, folder: Path, names: Path) -> None:
     from edge_reclass.run import printable
     from edge_reclass_learn.cluster.naming import LABELLED, name, read_names
     from edge_reclass_learn.cluster.record import read
+    from edge_reclass_learn.pages.text import readable
 
     record, rows = read(folder)
-    if data is not None and str(data.resolve()) != record.data:
+    if data is not None and readable(str(data.resolve())) != record.data:
         raise UsageError(
             f"{folder}: expected the clusters of {data}, these are of {printable(record.data)}; cluster it without"
             " --names first"

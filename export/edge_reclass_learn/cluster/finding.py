@@ -32,6 +32,7 @@ from edge_reclass_learn.cluster.space import Points, make_space
 from edge_reclass_learn.cluster.stability import Steadiness, choose, steadiness, tried
 from edge_reclass_learn.hearing.listening import Listening, listening
 from edge_reclass_learn.hearing.memory import recall
+from edge_reclass_learn.pages.text import readable
 
 LEAST: Final = 20
 """Tracks that are needed."""
@@ -103,13 +104,13 @@ def cluster_music(data: Path, output: Path, options: Options, say: Say) -> Outco
     if options.method == "hdbscan":
         smallest = options.smallest or max(5, round(total / 100))
     with reproducible():
-        found, curve = _found(points, music, options, smallest, say)
+        found, curve, asked = _found(points, music, options, smallest, say)
     say("describing the clusters")
     rows = _rows(music, found)
-    content = table(rows)
+    content = table(sorted(rows, key=lambda row: row.path))
     record = Record(
         version=__version__,
-        data=str(data.resolve()),
+        data=readable(str(data.resolve())),
         data_sha256=music.digest,
         bundle=bundle.name,
         bundle_digest=bundle.digest,
@@ -123,6 +124,7 @@ def cluster_music(data: Path, output: Path, options: Options, say: Say) -> Outco
         loose=int((found.labels < 0).sum()),
         left_out=dict(music.left_out),
         chosen="density" if options.method == "hdbscan" else "given" if options.clusters else "stability",
+        asked=asked,
         curve=curve,
         follows=follows(music, found.labels),
         clusters=groups(music, found, near_genres(recall(bundle, heard), space, found)),
@@ -146,7 +148,8 @@ def _stages(heard: Listening, asked: Sequence[str]) -> list[str]:
 
 def _found(
     points: Points, music: Music, options: Options, smallest: int | None, say: Say
-) -> tuple[Clusters, list[Steadiness]]:
+) -> tuple[Clusters, list[Steadiness], int | None]:
+    """Clusters, how steady each number of them is, and how many K-Means was asked for."""
     if smallest is not None:
         say("clustering")
         labels = hdbscan(points, smallest, options.seed)
@@ -155,11 +158,12 @@ def _found(
                 f"HDBSCAN finds no dense group of {smallest} tracks; try --smallest {max(2, smallest // 2)}, or"
                 " --method kmeans"
             )
-        return arranged(points, labels), []
+        return arranged(points, labels), [], None
     numbers = [options.clusters] if options.clusters else tried(len(points))
     curve = steadiness(points, music.groups, numbers, options.seed, say)
     say("clustering")
-    return arranged(points, k_means(points, choose(curve), options.seed)), curve
+    asked = choose(curve)
+    return arranged(points, k_means(points, asked, options.seed)), curve, asked
 
 
 def _rows(music: Music, found: Clusters) -> list[Row]:
@@ -183,6 +187,10 @@ def _doubts(record: Record) -> list[str]:
     for what, share in record.follows.items():
         if share >= 0.2:
             said.append(f"warning: the clusters follow the {what} of the tracks ({share:.2f} of 1): listen for that")
+    if record.asked is not None and len(record.clusters) < record.asked:
+        said.append(
+            f"warning: K-Means left {len(record.clusters)} of {record.asked} clusters: many tracks sound the same"
+        )
     if record.loose > record.tracks / 2:
         said.append(f"{record.loose} of {record.tracks} tracks are in no cluster: HDBSCAN takes dense groups only")
     return said

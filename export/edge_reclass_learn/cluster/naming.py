@@ -13,9 +13,11 @@ from typing import Final
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
 from edge_reclass_learn.cluster.record import Record, Row
-from edge_reclass_learn.data.labelled import read_table
+from edge_reclass_learn.data.labelled import check_genres, read_table
 
 LABELLED: Final = "labelled.csv"
+_DIGITS: Final = 40
+"""Characters of a number; Python refuses to read very long ones."""
 _EXPECTED: Final = "expected the columns cluster and genre, as the page of the clusters saves them"
 
 
@@ -60,14 +62,17 @@ def read_names(path: Path, record: Record) -> dict[int, str]:
                 f" {printable(of)}: the clusters were made anew since; name them again on the page"
             )
         text, genre = (row["cluster"] or "").strip(), " ".join((row["genre"] or "").split())
-        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
-            raise UsageError(f"{path}: row {number}: expected a cluster from 1 to {most}, got {printable(text)!r}")
+        if not (len(text) < _DIGITS and text.isascii() and text.isdigit() and 1 <= int(text) <= most):
+            raise UsageError(
+                f"{path}: row {number}: expected a cluster from 1 to {most}, got {printable(text[:_DIGITS])!r}"
+            )
         if names.setdefault(int(text), genre) != genre:
             raise UsageError(
                 f"{path}: row {number}: cluster {text} stands there as {printable(names[int(text)])!r} and as"
                 f" {printable(genre)!r}"
             )
     named = {cluster: genre for cluster, genre in names.items() if genre}
+    check_genres(path, named.values())
     if not named:
         raise UsageError(f"{path}: no cluster has a name; write a genre beside those that are one")
     return named

@@ -175,7 +175,7 @@ def _curve(record: Record) -> str:
         if one.clusters in (2, 5, 10, 15, 20, 25, 30):
             x = place(one.clusters, 0).split(",")[0]
             marks.append(f'<text x="{x}" y="{top + height + 18}" text-anchor="middle">{one.clusters}</text>')
-    chosen = place(len(record.clusters), 0).split(",")[0]
+    chosen = place(record.asked or 0, 0).split(",")[0]
     marks.append(
         f'<line x1="{chosen}" x2="{chosen}" y1="{top}" y2="{top + height}" stroke="var(--orange)" stroke-width="2"/>'
         f'<line x1="{left}" x2="{left + width}" y1="{top + height}" y2="{top + height}" stroke="var(--muted)"/>'
@@ -183,7 +183,7 @@ def _curve(record: Record) -> str:
     lead = (
         "Adjusted Rand index of pairs of random parts of the music, by the number of clusters; 1: the same clusters."
         f" Taken is the largest number whose lead over shuffled points cannot be told from the best:"
-        f" {len(record.clusters)} (the upright line). Two or three clusters agree well in any data."
+        f" {record.asked} (the upright line). Two or three clusters agree well in any data."
     )
     svg = f'<svg viewBox="0 0 620 280" role="img" aria-label="{text_of(lead)}" style="max-width:44rem">'
     return figure(Figure("How many clusters", lead, f"{svg}{''.join(marks)}{''.join(lines)}</svg>"))

@@ -17,7 +17,7 @@ from edge_reclass import Bundle
 from edge_reclass.errors import UsageError
 from edge_reclass.library import State, TrackRow, Wanted
 from edge_reclass.run import TrackSearch, printable
-from edge_reclass_learn.data.corrections import is_state
+from edge_reclass_learn.data.corrections import finite, is_state
 from edge_reclass_learn.data.groups import NEAR_ALONE, group, near_duplicates
 from edge_reclass_learn.data.labelled import Data, Labelled, labelled_row, read_table, with_tags
 from edge_reclass_learn.fit.gain import base_answers
@@ -27,7 +27,6 @@ from edge_reclass_learn.hearing.listening import Listening
 
 MOST_COMPARED: Final = 20_000
 """Tracks up to which all are compared with all, to find those that are the same recording."""
-_LARGEST: Final = float(np.finfo(np.float16).max)
 _EXPECTED: Final = "DATA is a folder of music, a CSV with the column path, or a state file with kept embeddings"
 
 Say = Callable[[str], None]
@@ -37,7 +36,7 @@ Say = Callable[[str], None]
 class Music:
     """Tracks without labels, and what is known of each.
 
-    tracks: without a genre
+    tracks: without a genre, in the order of their sounds
     vectors: float32[n, dim] by stage
     genres: what the bundle says, sure or not; a person's word where there is one; None where nothing is known
     facts: None where there was no file to look at
@@ -73,6 +72,7 @@ def read_music(
     for note in found.notes:
         say(note)
     clips, lost = hear(bundle, heard, found.tracks, cache, threads, say)
+    clips.sort(key=lambda clip: (clip.sound, clip.track.path))  # what is found depends on no name and no order of rows
     examples = [Example(str(one.track.path), "", "", one.embeddings, one.windows, one.facts) for one in clips]
     genres: list[str | None] = []
     if examples:
@@ -125,11 +125,17 @@ def _from_state(path: Path, bundle: Bundle, stages: Sequence[str]) -> Music:
         if not all(len(ids) for ids, _ in blocks.values()):
             raise UsageError(_none_kept(state, path, bundle, stages))
     shared = set.intersection(*(set(ids.tolist()) for ids, _ in blocks.values())) & rows.keys()
-    order = sorted(shared, key=lambda one: rows[one].path)
-    vectors = {}
-    for stage, (ids, kept) in blocks.items():
-        place = {track: i for i, track in enumerate(ids.tolist())}
-        vectors[stage] = kept[[place[track] for track in order]].astype(np.float32)
+    places = {stage: {track: i for i, track in enumerate(ids.tolist())} for stage, (ids, _) in blocks.items()}
+
+    def sound(track: int) -> tuple[bytes, bytes]:
+        """In the order of what was heard: what is found depends on no name."""
+        vectors = b"".join(kept[places[stage][track]].tobytes() for stage, (_, kept) in blocks.items())
+        return hashlib.sha256(vectors).digest(), rows[track].path
+
+    order = sorted(shared, key=sound)
+    vectors = {
+        stage: kept[[places[stage][track] for track in order]].astype(np.float32) for stage, (_, kept) in blocks.items()
+    }
     own = [rows[track] for track in order]
     read = with_tags([Labelled(row.file, "") for row in own])
     groups, notes = _groups(read.tracks, vectors)
@@ -157,7 +163,7 @@ def _kept(state: State, digest: str, stage: str) -> tuple[NDArray[np.int64], NDA
     ids, vectors = [np.empty(0, np.int64)], []
     for some, block in state.embeddings(digest, stage):
         ids.append(np.array(some, np.int64))
-        vectors.append(np.nan_to_num(block, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST).astype(np.float16))
+        vectors.append(finite(block))
     return np.concatenate(ids), np.concatenate(vectors) if vectors else np.empty((0, 0), np.float16)
 
 

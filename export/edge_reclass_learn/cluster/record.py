@@ -53,6 +53,7 @@ class Record(Struct, frozen=True, kw_only=True):
     data, data_sha256: what was clustered, and the digest of what was heard of it
     stages: whose embeddings were used; ``dimensions`` of them, with the share ``explained`` of their variance
     loose: tracks without a cluster
+    asked: of K-Means, how many clusters; copies of a track may leave fewer
     curve: how steady each number of clusters is; empty where it was not asked
     follows: adjusted mutual information of the clusters with what is no genre
     tracks_sha256: of clusters.csv
@@ -75,6 +76,7 @@ class Record(Struct, frozen=True, kw_only=True):
     loose: Count
     left_out: dict[str, Count]
     chosen: Literal["given", "stability", "density"]
+    asked: Count | None = None
     curve: list[Steadiness]
     follows: dict[str, float]
     clusters: list[Group]

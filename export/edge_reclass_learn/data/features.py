@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from edge_reclass.errors import UsageError
 from edge_reclass.features import FEATURE_NAMES
 from edge_reclass.run import printable
 from edge_reclass_export.recipes.fma_mlp_model import RMSE_COLUMNS, RMSE_RATIO
-from edge_reclass_learn.data.labelled import Labelled, belonging
+from edge_reclass_learn.data.labelled import Labelled, belonging, check_genres
 
 _RMSE_MEAN: Final = FEATURE_NAMES.index("rmse/mean/01")
 _TABLES: Final = ("features.csv", "tracks.csv")
@@ -65,9 +66,12 @@ def read_vectors(path: Path) -> Vectors:
         UsageError: they cannot be read, or are not as they have to be; the message says what is expected.
     """
     if path.suffix in (".npy", ".npz"):
-        return _arrays(path)
-    folder = path if path.is_dir() else path.parent
-    return _fma(folder / _TABLES[0], folder / _TABLES[1])
+        found = _arrays(path)
+    else:
+        folder = path if path.is_dir() else path.parent
+        found = _fma(folder / _TABLES[0], folder / _TABLES[1])
+    check_genres(path, (track.genre for track in found.tracks))
+    return found
 
 
 def _fma(features: Path, tracks: Path) -> Vectors:
@@ -128,8 +132,13 @@ def _fma_labels(tracks: Path) -> dict[str, Labelled]:
                 f" {', '.join(map('/'.join, (_GENRE, *_GROUPS.values())))}; there is no {'/'.join(missing[0])}"
             )
         found = {}
-        for line in lines:
-            if _is_index(line) or len(line) <= columns[_GENRE] or not line[columns[_GENRE]].strip():
+        last = max(columns[name] for name in (_GENRE, *_GROUPS.values()) if name in columns)
+        for number, line in enumerate(lines, start=3):
+            if _is_index(line):
+                continue
+            if len(line) <= last:
+                raise UsageError(f"{tracks}: row {number}: expected at least {last + 1} cells, got {len(line)}")
+            if not line[columns[_GENRE]].strip():
                 continue
             said = {key: line[columns[name]] for key, name in _GROUPS.items() if name in columns}
             belongs = belonging({key: value for key, value in said.items() if value not in ("-1", "-1.0")})
@@ -162,6 +171,19 @@ def _order(columns: Sequence[str], path: Path) -> NDArray[np.intp]:
     return np.array([place[name] for name in FEATURE_NAMES], np.intp)
 
 
+_UNREADABLE: Final = (
+    OSError,
+    ValueError,
+    EOFError,
+    AttributeError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,  # encrypted; NotImplementedError: an unknown compression
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 def _arrays(path: Path) -> Vectors:
     """An .npz with ``embeddings`` [n, k] and ``genre`` [n], or an .npy with a CSV of the same name beside it.
 
@@ -175,7 +197,7 @@ def _arrays(path: Path) -> Vectors:
             rows = read["embeddings"] if path.suffix == ".npz" else np.asarray(loaded)
     except KeyError as error:
         raise UsageError(f"{path}: expected the arrays embeddings [n, k] and genre [n], there is no {error}") from error
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise UsageError(f"{path}: cannot be read as arrays without pickled objects ({error})") from error
     said = read if path.suffix == ".npz" else _beside(path.with_suffix(".csv"))
     if rows.ndim != 2 or rows.dtype.kind not in "fiu" or not rows.size:

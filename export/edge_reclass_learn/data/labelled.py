@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from edge_reclass.bundle import text_faults
 from edge_reclass.errors import MissingExtraError, UsageError
 from edge_reclass.library import FileTags, read_tags
 from edge_reclass.run import TrackSearch, printable
@@ -18,6 +19,8 @@ _PATHS: Final = ("path", "file")
 _GENRES: Final = ("genre", "label", "top_genre")
 _NO_ARTIST: Final = frozenset({"", "unknown", "unknown artist", "various", "various artists", "va", "n/a", "-"})
 _DATA: Final = "DATA is a folder with a folder for each genre, a CSV with the columns path and genre, or a state file"
+_SHOWN: Final = 60
+"""Characters of a wrong name that an error shows."""
 
 Belonging = tuple[str, str]
 """What tracks have in common, as ``("artist", "kraftwerk")``: tracks that share one are one group."""
@@ -30,6 +33,7 @@ class Labelled:
     belongs: what it may have in common with other tracks
     source: where it comes from, as the table says; None where it does not say
     kept: float16 embeddings by stage that a state file keeps; with them the file itself is not needed
+    sound: ``audio_hash`` of the file where a state file keeps it
     """
 
     path: Path
@@ -37,6 +41,7 @@ class Labelled:
     belongs: tuple[Belonging, ...] = ()
     source: str | None = None
     kept: Mapping[str, bytes] | None = None
+    sound: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,24 @@ def read_data(path: Path) -> Data:
     Raises:
         UsageError: it is neither, or not as it has to be; the message says what is expected.
     """
-    return from_folders(path) if path.is_dir() else from_csv(path)
+    found = from_folders(path) if path.is_dir() else from_csv(path)
+    check_genres(path, (track.genre for track in found.tracks))
+    return found
+
+
+def check_genres(where: Path, genres: Iterable[str]) -> None:
+    """Refuse names that a bundle cannot have.
+
+    Raises:
+        UsageError: a name is too long, or has characters that cannot be shown as they are.
+    """
+    for genre in dict.fromkeys(genres):
+        for fault in text_faults(genre):
+            raise UsageError(f"{where}: the genre {_cut(genre)}: expected no {fault}; rename it")
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
 def from_folders(root: Path) -> Data:
@@ -149,7 +171,7 @@ def _told(track: Labelled, tags: FileTags) -> Labelled:
         belongs.append(("artist", _same(tags.artist)))
     if tags.album:  # the same title may be of another album: "Greatest Hits"
         belongs.append(("album", f"{track.path.parent}/{_same(tags.album)}"))
-    return Labelled(track.path, track.genre, tuple(belongs), track.source, track.kept)
+    return replace(track, belongs=tuple(belongs))
 
 
 def belonging(said: Mapping[str, str]) -> tuple[Belonging, ...]:

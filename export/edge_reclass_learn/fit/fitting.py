@@ -29,7 +29,7 @@ from edge_reclass_learn.hearing.examples import Example
 from edge_reclass_learn.hearing.gather import Gathered, gather, gather_vectors
 from edge_reclass_learn.hearing.hear import hear_nonsense
 from edge_reclass_learn.hearing.listening import Listening, listening
-from edge_reclass_learn.hearing.memory import fitted_sounds, recall, remember
+from edge_reclass_learn.hearing.memory import fitted_sounds, recall, remember, unknown_sounds
 
 MIN_TRACKS: Final = 5
 MIN_GROUPS: Final = 2
@@ -214,6 +214,8 @@ def _new(found: Outcome) -> New:
         "copies": sum(len(example.copies) for example in task.examples),
         "groups": len({example.group for example in task.examples if not example.remembered}),
         "remembered_tracks": len(old),
+        "sounds_unknown": sum(not example.sound for example in task.examples if not example.remembered)
+        + (unknown_sounds(found.base) if old else 0),
         "data_sha256": found.read.digest,
         "out_of_fold_accuracy": round(found.accuracies[policy][0], 4),
         "heads": {stage: task.kinds.get(stage, "logistic") for stage in fitted.heads},

@@ -74,7 +74,7 @@ def gather_vectors(vectors: Vectors, heard: Listening) -> Gathered:
     clips = []
     for track, row in zip(vectors.tracks, vectors.rows, strict=True):
         sound = hashlib.blake2b(row.astype("<f4").tobytes(), digest_size=24).digest()
-        clips.append(Clip(track, sound, spread({stage: row}, heard), {}, None))
+        clips.append(Clip(track, sound, spread({stage: row}, heard), {}, None, audio=False))
     return _gathered(clips, [], heard, [], mixed=False)
 
 
@@ -108,7 +108,7 @@ def _example(clip: Clip) -> Example:
         clip.windows,
         clip.facts,
         track.source,
-        clip.sound,
+        clip.sound if clip.audio else b"",
         copies=clip.copies,
     )
 

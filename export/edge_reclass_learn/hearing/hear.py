@@ -40,6 +40,7 @@ class Clip:
 
     sound: the same for the same sound in the same codec
     copies: what they heard of changed copies of the track
+    audio: whether ``sound`` is of the audio; else it is of vectors that were kept, as no audio is there
     """
 
     track: Labelled
@@ -48,6 +49,7 @@ class Clip:
     windows: dict[str, int]
     facts: Facts | None
     copies: tuple[dict[Asked, Vector], ...] = ()
+    audio: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,10 @@ def hear(
                 continue
             whole = [_embeddings(one) for one in changed if set(one.stages) == set(heard.inputs)]
             clips.append(_clip(track, sound, found, tuple(whole)))
+    if few := sum(len(clip.copies) < copies for clip in clips):
+        say(
+            f"warning: {few} tracks have fewer than {copies} copies: there is no file, or a copy is silent or too short"
+        )
     return clips, left_out
 
 
@@ -247,8 +253,19 @@ def _from_state(track: Labelled, heard: Listening) -> Clip:
     vectors = {name: np.frombuffer(content, "<f2").astype(np.float32) for name, content in (track.kept or {}).items()}
     if missing := [name for name in heard.inputs if name not in vectors]:
         raise UsageError(f"{track.path}: expected kept embeddings of every stage, there are none of {missing}")
-    sound = hashlib.blake2b(b"".join(vectors[name].tobytes() for name in heard.inputs), digest_size=24).digest()
-    return Clip(track, sound, spread(vectors, heard), {}, None)
+    sound = track.sound or _digest_of_file(track.path)
+    known = sound is not None
+    if sound is None:
+        sound = hashlib.blake2b(b"".join(vectors[name].tobytes() for name in heard.inputs), digest_size=24).digest()
+    return Clip(track, sound, spread(vectors, heard), {}, None, audio=known)
+
+
+def _digest_of_file(path: Path) -> bytes | None:
+    """``sound_digest``; None where the file is not there or cannot be read."""
+    try:
+        return sound_digest(path)
+    except OSError:
+        return None
 
 
 def spread(vectors: dict[str, Vector], heard: Listening) -> dict[Asked, Vector]:

@@ -2,8 +2,8 @@
 
 With it, a genre can be added or corrected without the audio of the others. ``memory/embeddings.npz`` holds an array
 ``stage.NAME`` float16[n, dim] per stage, ``genre`` int16[n] (numbers of the bundle's genres) and ``group`` int32[n].
-``sounds`` uint64[m] are short digests of all tracks that the heads were fitted on, so that nobody judges the heads by
-these tracks; it may be missing.
+``sounds`` uint64[m] are short digests of the audio that the heads were fitted on, so that nobody judges the heads by
+these tracks; it may be missing. Tracks whose audio was not there are counted by ``unknown_sounds``.
 """
 
 from __future__ import annotations
@@ -146,6 +146,13 @@ def fitted_sounds(bundle: Bundle) -> frozenset[int]:
     if found.ndim != 1 or found.dtype.kind != "u":
         raise BundleError(f"{bundle.root / FILE}: sounds: expected whole numbers [n], got {found.dtype}")
     return frozenset(found.tolist())
+
+
+def unknown_sounds(bundle: Bundle) -> int:
+    """How many tracks ``edge-reclass fit`` had no audio of: ``fitted_sounds`` says nothing of them."""
+    told = bundle.manifest.provenance.get("fit")
+    count = told.get("sounds_unknown", 0) if isinstance(told, dict) else 0
+    return count if isinstance(count, int) else 0
 
 
 def _read(bundle: Bundle) -> dict[str, NDArray[Any]]:

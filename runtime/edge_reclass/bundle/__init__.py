@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_reclass.bundle.certificate import Digests, digests, graph_digests, holding, promise, void, where
 from edge_reclass.bundle.encoders import EncoderEntry, Fma518Entry, Precision, WaveformEntry
-from edge_reclass.bundle.limits import MAX_REFERENCE_SAMPLES
+from edge_reclass.bundle.limits import MAX_REFERENCE_SAMPLES, text_faults
 from edge_reclass.bundle.loading import Bundle, BundleFile, content_entry, file_entry, load, starter_path
 from edge_reclass.bundle.manifest import (
     FORMAT,
@@ -84,6 +84,7 @@ __all__ = [
     "require_makeable",
     "starter_path",
     "synthesise",
+    "text_faults",
     "validate",
     "void",
     "where",

@@ -15,6 +15,7 @@ from edge_reclass_learn.cluster import clustering, stability
 from edge_reclass_learn.cluster.clustering import arranged, hdbscan, k_means, reproducible
 from edge_reclass_learn.cluster.space import make_space
 from edge_reclass_learn.cluster.stability import choose, steadiness, tried
+from traced import traced
 
 Blobs = tuple[NDArray[np.float32], NDArray[np.intp]]
 
@@ -113,3 +114,14 @@ def test_stages_count_alike_however_wide_they_are() -> None:
     assert points.shape == (60, 20) and points.dtype == np.float32
     alone = make_space(plain, ["narrow"], np.arange(60))
     assert alone.place(plain).shape == (60, 4) and alone.explained == pytest.approx(1.0)
+
+
+def test_distances_of_many_clusters_take_little_memory() -> None:
+    random = np.random.default_rng(0)
+    points, labels = random.normal(size=(4000, 50)).astype(np.float32), np.arange(4000) % 200
+    found = traced(lambda: arranged(points, labels), runs=1)
+    assert max(found.peaks) < 30e6, "not tracks x clusters x dimensions: 320 MB"
+    clusters = arranged(points, labels)
+    some = points[:100].astype(np.float64)[:, None] - clusters.centres
+    distances = np.linalg.norm(some, axis=2)
+    assert np.allclose(clusters.distances[:100], distances[np.arange(100), clusters.labels[:100]])

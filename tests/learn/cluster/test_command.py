@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 pytest.importorskip("sklearn", reason="clustering needs the extra [fit]")
@@ -21,8 +22,10 @@ import labelled_music as made
 import synth
 from command import run
 from edge_reclass import Cascade
-from edge_reclass_learn.cluster import stability
+from edge_reclass_learn.cluster import finding, stability
+from edge_reclass_learn.cluster.clustering import Numbers, k_means
 from edge_reclass_learn.cluster.record import Record
+from edge_reclass_learn.cluster.space import Points
 from edge_reclass_learn.fit import judging
 
 EACH = 10
@@ -100,6 +103,27 @@ def test_the_same_seed_gives_the_same_files(place: Path, tmp_path: Path) -> None
         assert (tmp_path / "again" / file).read_bytes() == (place / "out" / file).read_bytes()
 
 
+def test_names_and_order_of_the_files_change_nothing(place: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, step in (("one", 1), ("other", -1)):
+        own = tmp_path / name
+        own.mkdir()
+        files = sorted((place / "music").iterdir())[::step]
+        for i, path in enumerate(files):
+            os.link(path, own / f"{i}.wav")
+        (tmp_path / f"{name}.csv").write_text("path\n" + "".join(f"{name}/{i}.wav\n" for i in range(len(files))))
+        done = run("cluster", tmp_path / f"{name}.csv", "-o", tmp_path / f"{name}.out", *options(place))
+        assert done.returncode == 0, done.stderr
+        paths = {str(own / f"{i}.wav"): path.name for i, path in enumerate(files)}
+        found[name] = {
+            (paths[row["path"]], row["cluster"], row["distance"], row["far"], row["next_cluster"])
+            for row in rows(tmp_path / f"{name}.out")
+        }
+        found[f"{name} curve"] = record(tmp_path / f"{name}.out").curve
+    assert found["one"] == found["other"] and len(found["one"]) == 3 * EACH
+    assert found["one curve"] == found["other curve"]
+
+
 def test_names_become_genres_of_a_bundle(place: Path, tmp_path: Path) -> None:
     done = run("cluster", "-o", place / "out", "--names", names(place / "out", tmp_path / "names.csv"))
     assert done.returncode == 0, done.stderr
@@ -122,6 +146,20 @@ def test_the_page_shows_tracks_and_runs_nothing_from_a_name(place: Path) -> None
     files = {one.as_uri().removeprefix("file://") for one in (place / "music").iterdir()}
     assert len(shown) == len(set(shown)) >= 3 * 5 and set(shown) <= files
     assert f'dataset.clustering="{found.name}"' in text and "names.csv" in text
+
+
+def test_fewer_clusters_than_chosen(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def merged(points: Points, clusters: int, seed: int) -> Numbers:
+        labels = k_means(points, clusters, seed)
+        return np.where(labels == clusters - 1, 0, labels)
+
+    monkeypatch.setattr(finding, "k_means", merged)
+    done = run("cluster", place / "music", "-o", tmp_path / "out", *options(place))
+    assert done.returncode == 0, done.stderr
+    found = record(tmp_path / "out")
+    assert found.asked in stability.tried(3 * EACH) and len(found.clusters) == found.asked - 1
+    assert f"warning: K-Means left {len(found.clusters)} of {found.asked} clusters" in done.stdout
+    assert f"{found.asked} (the upright line)" in (tmp_path / "out" / "clusters.html").read_text(encoding="utf-8")
 
 
 def test_hdbscan(place: Path, tmp_path: Path) -> None:
@@ -177,6 +215,7 @@ def test_a_state_file_with_kept_embeddings(place: Path, tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (("{music}", "--clusters", "1"), "expected auto or a number from 2 to 200, got '1'"),
+        (("{music}", "--clusters", "1" * 5000), "expected auto or a number from 2 to 200, got '111"),
         (("{music}", "--clusters", "30"), "expected at least 2 for each of 30 clusters, got 30"),
         (("{music}", "--clusters", "3", "--method", "hdbscan"), "hdbscan finds their number itself"),
         (("{music}", "--smallest", "3"), "--smallest goes with --method hdbscan"),
@@ -225,3 +264,19 @@ def test_a_name_that_is_not_utf8_is_clustered_but_not_labelled(place: Path, tmp_
     named = run("cluster", "-o", tmp_path / "out", "--names", tmp_path / "names.csv")
     assert named.returncode == 0, named.stderr
     assert "left out, with a name that a CSV cannot hold: 1" in named.stdout
+
+
+def test_a_folder_whose_name_is_not_utf8_is_clustered_and_known_again(place: Path, tmp_path: Path) -> None:
+    music = tmp_path / os.fsdecode(b"odd \xff")
+    try:
+        music.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    for path in (place / "music").iterdir():
+        os.link(path, music / path.name)
+    done = run("cluster", music, "-o", tmp_path / "out", *options(place), "--clusters", 3)
+    assert done.returncode == 0, done.stderr
+    assert record(tmp_path / "out").data.endswith("odd \\udcff")
+    (tmp_path / "names.csv").write_text("cluster,genre\n1,A\n2,B\n3,C\n")
+    named = run("cluster", music, "-o", tmp_path / "out", "--names", tmp_path / "names.csv")
+    assert named.returncode == 2 and "with a name that a CSV cannot hold" in named.stderr, "it is the same music"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +132,24 @@ def test_groups_are_named_after_their_first_track() -> None:
     belongs = [[("a", "1")], [("b", "1")], [("b", "1"), ("a", "1")], [("c", "1")]]
     assert group(belongs, []) == ["group 0", "group 0", "group 0", "group 3"]
     assert group([keys[::-1] for keys in belongs], []) == group(belongs, [])
+
+
+@pytest.mark.parametrize("name", ["Ro\u202eck", "x" * 5000, "Rock\x1b[2J", "Ro\nck"])
+def test_names_that_no_bundle_can_have_are_refused_at_once(tmp_path: Path, name: str) -> None:
+    table = tmp_path / "data.csv"
+    with table.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["path", "genre"], ["a.wav", "Jazz"], ["b.wav", name]])
+    with pytest.raises(UsageError, match="rename it") as refused:
+        read_data(table)
+    assert len(str(refused.value)) < 400 and str(refused.value).isprintable()
+
+
+def test_a_folder_that_is_not_utf8_is_no_genre(tmp_path: Path) -> None:
+    try:
+        for genre in ("Jazz", os.fsdecode(b"R\xf6ck")):
+            (tmp_path / genre).mkdir()
+            (tmp_path / genre / "a.wav").write_bytes(b"RIFF")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(UsageError, match="no surrogates; rename it"):
+        read_data(tmp_path)

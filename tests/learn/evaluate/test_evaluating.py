@@ -24,7 +24,7 @@ from edge_reclass import Cascade
 from edge_reclass.bundle import load
 from edge_reclass.library import State
 from edge_reclass_learn.evaluate.evaluating import Evaluated, evaluate
-from edge_reclass_learn.evaluate.gathering import Options
+from edge_reclass_learn.evaluate.gathering import Options, listeners
 from edge_reclass_learn.evaluate.record import Record
 from edge_reclass_learn.evaluate.screen import screen
 from edge_reclass_learn.fit import judging
@@ -138,6 +138,18 @@ def test_folds_share_no_group_and_genres_keep_their_numbers(in_folds: Evaluated)
         folds.setdefault(example.group, set()).add(fold)
     assert len(folds) == 12 and all(len(some) == 1 for some in folds.values())
     assert np.mean(said.right) > 0.7 and said.verdicts.scores.shape == (24, 3)
+
+
+def test_tracks_without_audio_may_not_be_known_and_it_is_said(place: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(place / "new", tmp_path / "kept")
+    provenance = bundles.read_manifest(bundle)["provenance"]
+    assert provenance["fit"]["sounds_unknown"] == 0
+    provenance["fit"]["sounds_unknown"] = 7
+    bundles.edit_manifest(bundle, provenance=provenance)
+    for one, warns in ((bundle, True), (place / "new", False)):
+        said: list[str] = []
+        listeners([one], place / "other", Options(place / "cache", threads=1), said.append)
+        assert any("fitted on 7 tracks without their audio" in line for line in said) == warns
 
 
 def test_a_bundle_knows_each_track_that_it_was_fitted_on(

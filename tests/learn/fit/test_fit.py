@@ -21,7 +21,8 @@ import synth
 from command import run
 from edge_reclass import Cascade
 from edge_reclass.bundle import load
-from edge_reclass.library import State
+from edge_reclass.library import State, Wanted
+from edge_reclass_learn.data.corrections import from_state
 from edge_reclass_learn.data.folds import deal
 from edge_reclass_learn.data.labelled import read_data
 from edge_reclass_learn.fit import judging, mlp, trees
@@ -245,6 +246,47 @@ def test_kept_embeddings_take_the_place_of_files(place: Path, corrected: Path, t
     assert found.accuracies["ladder"][0] == 1.0
 
 
+@pytest.mark.parametrize(("there", "in_state", "unknown"), [(True, False, 0), (False, True, 0), (False, False, 6)])
+def test_tracks_of_kept_embeddings_are_known_again(
+    place: Path, corrected: Path, tmp_path: Path, there: bool, in_state: bool, unknown: int
+) -> None:
+    shutil.copy(corrected / "state", tmp_path / "state")
+    digests = {one: hear.sound_digest(one) for one in sorted((corrected / "sirens").rglob("*.wav"))}
+    with State.open(tmp_path / "state", write=True) as state:
+        for track in list(state.tracks()):
+            digest = digests.get(track.file) if in_state else None
+            state.connection.execute("UPDATE track SET audio_hash = ? WHERE id = ?", (digest, track.id))
+        state.connection.commit()
+    base = load(place / "new")
+    heard = listening(base)
+    away = corrected / "sirens" if there else shutil.move(corrected / "sirens", tmp_path / "away")
+    try:
+        read = from_state(tmp_path / "state", base, list(heard.inputs))
+        found = gather(base, heard, read.tracks, [], tmp_path / "cache", 1, lambda _: None)
+    finally:
+        if not there:
+            shutil.move(away, corrected / "sirens")
+    examples = found.examples
+    assert sum(not example.sound for example in examples) == unknown and len(digests) == len(examples) == 6
+    if not unknown:
+        assert {example.sound for example in examples} == set(digests.values())
+
+
+def test_kept_embeddings_that_float16_could_not_hold(place: Path, corrected: Path, tmp_path: Path) -> None:
+    shutil.copy(corrected / "state", tmp_path / "state")
+    with State.open(tmp_path / "state", write=True) as state:
+        vector = np.zeros(made.PARTS, "<f2")
+        vector[:3] = np.inf, -np.inf, np.nan
+        state.connection.execute("UPDATE embedding SET vector = ? WHERE stage = 'low'", (vector.tobytes(),))
+        state.connection.commit()
+    found = from_state(tmp_path / "state", load(place / "new"), ["low", "high"]).tracks
+    assert len(found) == 6
+    for track in found:
+        assert track.kept is not None
+        assert np.frombuffer(track.kept["low"], "<f2")[:4].tolist() == [65504.0, -65504.0, 0.0, 0.0]
+        assert np.frombuffer(track.kept["high"], "<f2").any()
+
+
 def test_the_genres_of_the_base_can_be_kept(place: Path, tmp_path: Path) -> None:
     made.folders(tmp_path / "music", ("Drone", "Siren"), artists=3, first=70)
     (tmp_path / "music" / "Drone").rename(tmp_path / "music" / "dro-ne")
@@ -341,6 +383,15 @@ def test_changed_copies_are_learnt_from_and_judge_nothing(place: Path, tmp_path:
     assert again.accuracies == found.accuracies, "copies are kept, and are always the same"
 
 
+def test_kept_embeddings_have_no_copies_and_it_is_said(place: Path, corrected: Path, tmp_path: Path) -> None:
+    base, said = load(place / "new"), list[str]()
+    heard = listening(base)
+    read = from_state(corrected / "state", base, list(heard.inputs))
+    found = gather(base, heard, read.tracks, [], tmp_path / "cache", 1, said.append, copies=2)
+    assert not any(example.copies for example in found.examples)
+    assert [line for line in said if line.startswith("warning: 6 tracks have fewer than 2 copies")]
+
+
 def test_refusals(place: Path, corrected: Path, tmp_path: Path) -> None:
     def refused(*arguments: object) -> str:
         done = run("fit", *arguments, "--cache", place / "new.cache")
@@ -367,6 +418,12 @@ def test_refusals(place: Path, corrected: Path, tmp_path: Path) -> None:
     assert "does not keep embeddings" in refused(place / "music", *out, "--keep-genres")
     kept = ("-o", tmp_path / "out", "--bundle", place / "new", "--head", "mlp")
     assert "leave --head out" in refused(corrected / "state", *kept)
+    shutil.copy(corrected / "state", tmp_path / "odd.state")
+    with State.open(tmp_path / "odd.state", write=True) as state:
+        track = next(iter(state.tracks(Wanted(status="corrected"))))
+        state.connection.execute("UPDATE correction SET genre = ? WHERE track = ?", ("Si\u202eren", track.id))
+        state.connection.commit()
+    assert "character U+202E; rename it" in refused(tmp_path / "odd.state", *kept[:4])
     empty = tmp_path / "empty.state"
     run("classify", place / "music" / "Loop", "--bundle", place / "base", "--state", empty, "--workers", 0)
     assert "nobody has said of a track what it is" in refused(empty, *out)

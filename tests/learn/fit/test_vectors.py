@@ -23,6 +23,7 @@ from edge_reclass.features import FEATURE_NAMES
 from edge_reclass_export.recipes.fma_mlp_model import RMSE_COLUMNS, RMSE_RATIO
 from edge_reclass_learn.data.features import read_vectors
 from edge_reclass_learn.fit import judging
+from edge_reclass_learn.hearing.memory import fitted_sounds
 
 WORDS = ("Folk", "Noise")
 
@@ -92,6 +93,7 @@ def test_a_bundle_from_fmas_tables(tmp_path: Path) -> None:
     assert stage.excerpt is not None and stage.excerpt.full and stage.encoder.window_samples is None
     assert bundle.manifest.genres == ["Folk", "Noise"]
     told = bundle.manifest.provenance["fit"]
+    assert told["sounds_unknown"] == 23 and not fitted_sounds(bundle), "vectors are no sounds"
     assert (told["tracks"], told["published_by_fma"]) == (23, True) and told["out_of_fold_accuracy"] > 0.9
     # The head takes what the runtime computes: an rms of at most 1.
     from edge_reclass_export.parity import run_graph
@@ -125,6 +127,10 @@ def broken(name: str, change: Callable[[list[str]], list[str]]) -> Callable[[Pat
         (broken("features.csv", lambda x: [*x, x[-2]]), "stands there twice"),
         (broken("features.csv", lambda x: x[:4]), "none of its tracks has a genre_top"),
         (broken("features.csv", lambda x: x[:1]), "expected the 518 features by name"),
+        (
+            broken("tracks.csv", lambda x: [*x[:6], x[6].split(",")[0] + ",1,2", *x[7:]]),
+            "row 7: expected at least 7 cells",
+        ),
         (broken("tracks.csv", lambda x: [x[0], x[1].replace("genre_top", "genre"), *x[2:]]), "no track/genre_top"),
         (broken("tracks.csv", lambda x: [x[0].replace("artist", "band"), *x[1:]]), "no artist/id"),
     ],
@@ -188,6 +194,8 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "no 'embeddings'" in refused(genre=genre)
     assert "expected a genre of each track" in refused(embeddings=rows)
     assert "genre: expected texts [24], got" in refused(embeddings=rows, genre=genre[:5])
+    escaping = np.where(genre == WORDS[0], "Fo\x1blk", genre)
+    assert "no control characters; rename it" in refused("--stage", "high", embeddings=rows, genre=escaping)
     assert "expected numbers [tracks, width]" in refused(embeddings=rows[0], genre=genre)
     holed = rows.copy()
     holed[3, 7] = np.nan
@@ -198,6 +206,28 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     music = made.folders(tmp_path / "music", made.GENRES[:2], artists=1, each=1)
     told = run("fit", music, "-o", tmp_path / "new", "--bundle", tmp_path / "base", "--stage", "high")
     assert told.returncode == 2 and "--stage high: only for vectors" in told.stderr
+
+
+def test_damaged_arrays_are_refused(tmp_path: Path) -> None:
+    rows, genre, _ = vectors(200)
+    file = tmp_path / "some.npz"
+    np.savez_compressed(file, embeddings=rows, genre=genre)
+    sound = file.read_bytes()
+
+    def refused(path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match="cannot be read as arrays"):
+            read_vectors(path)
+
+    refused(file, sound[:300] + bytes(200) + sound[500:])
+    refused(file, sound[: len(sound) // 2])
+    central = sound.index(b"PK\x01\x02")
+    for offset, value in ((6, 1), (8, 99)):  # encrypted; a compression that nobody knows
+        changed = bytearray(sound)
+        changed[offset] = changed[central + offset + 2] = value
+        refused(file, bytes(changed))
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 51800), }".ljust(117) + b"\n"
+    refused(tmp_path / "huge.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(100))
 
 
 class Evil:

@@ -68,6 +68,15 @@ def test_folds_share_no_group_and_every_genre_with_two_groups_is_in_two_folds(se
     assert (inner[folds == 0] == -1).all() and (inner[some] >= 0).all()
 
 
+def test_folds_that_stand_stay_and_the_others_are_dealt_around_them() -> None:
+    labels = np.array([0, 0, 1, 1, 0, 1, 0, 0])
+    names = ["a", "a", "b", "b", "c", "d", "e", "a"]
+    fixed = np.array([2, 2, 0, 0, -1, -1, -1, -1])
+    folds = deal(labels, names, 3, 0, fixed=fixed)
+    assert folds[:4].tolist() == [2, 2, 0, 0] and folds[7] == 2, "a group stays together"
+    assert folds[5] != 0 and {folds[4], folds[6]} == {0, 1}, "each genre goes where none of it is"
+
+
 def touch(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")

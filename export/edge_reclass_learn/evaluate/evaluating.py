@@ -208,8 +208,8 @@ def _how_cross_validated(one: Listener, known: int, tracks: int, genres: Sequenc
     how = [
         f"cross-validated in {options.folds} folds that share no group: {why}",
         "new heads on the bundle's encoders are fitted on the other folds, as edge-reclass fit does",
-        "temperatures, range limits and thresholds are chosen for each fold on what is said of the others; a step that"
-        f" fewer than {ENOUGH} of those come to keeps at least the bundle's own threshold",
+        "temperatures, range limits and thresholds are chosen for each fold on what is said of the others",
+        f"a step that fewer than {ENOUGH} of those come to keeps at least the bundle's own threshold",
     ]
     told = one.bundle.manifest.provenance.get("fit")
     if isinstance(told, dict) and told.get("copies"):

@@ -244,6 +244,22 @@ def test_new_heads_are_only_the_same_where_their_kinds_are(place: Path) -> None:
     assert evaluating._recipe(load(mlp)) == evaluating._recipe(load(place / "new")), "logistic where nothing is said"
 
 
+def test_what_a_reader_should_know_of_the_bundles_and_the_data(place: Path) -> None:
+    root = shutil.copytree(place / "new", place / "told", dirs_exist_ok=True)
+    told = bundles.read_manifest(root)["provenance"]
+    told["fit"] |= {"copies": 48, "vectors_of": "low"}
+    bundles.edit_manifest(root, provenance=told)
+    few = place / "two"
+    for genre in ("Drone", "Loop"):
+        shutil.copytree(place / "other" / genre / f"{genre} Band 0", few / genre / "Band 0", dirs_exist_ok=True)
+        shutil.copytree(place / "other" / genre / f"{genre} Band 1", few / genre / "Band 1", dirs_exist_ok=True)
+    as_it_is = " ".join(judged(place, ["told"], few).record.warnings)
+    assert "was fitted on vectors" in as_it_is and "all tracks are of 2 groups" in as_it_is
+    assert "vectors" not in " ".join(judged(place, ["new"], place / "other").record.warnings)
+    how = " ".join(judged(place, ["told"], place / "other", cross_validate="always").record.bundles[0].how)
+    assert "fewer than 100 of those come to" in how and "the new heads are not" in how
+
+
 def test_corrections_in_a_state_file_are_labels(place: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     done = run("classify", place / "other", "--bundle", place / "new", "--state", state, "--workers", 0)

@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 
 def deal(
-    labels: NDArray[np.intp], groups: Sequence[str], folds: int, seed: int, some: NDArray[np.intp] | None = None
+    labels: NDArray[np.intp],
+    groups: Sequence[str],
+    folds: int,
+    seed: int,
+    some: NDArray[np.intp] | None = None,
+    fixed: NDArray[np.intp] | None = None,
 ) -> NDArray[np.intp]:
     """The fold of each example, intp[n]; groups stay together.
 
@@ -19,6 +24,7 @@ def deal(
 
     Args:
         some: numbers of the examples that are dealt; the others are in fold -1.
+        fixed: folds that stand already, intp[n], the same within a group; -1: is to be dealt.
     """
     every = np.arange(len(labels)) if some is None else some
     names, group = np.unique(np.asarray(groups)[every], return_inverse=True)
@@ -28,9 +34,13 @@ def deal(
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-shares[order].sum(axis=1), kind="stable")]
     filled, fold_of = np.zeros((folds, table.shape[1])), np.zeros(len(names), np.intp)
+    stands = np.full(len(names), -1, np.intp)
+    if fixed is not None:
+        np.maximum.at(stands, group, fixed[every])
+    order = order[np.argsort(stands[order] < 0, kind="stable")]
     for number in order:
         own = shares[number]
-        fold_of[number] = np.lexsort((filled.sum(axis=1), filled @ own))[0]
+        fold_of[number] = stands[number] if stands[number] >= 0 else np.lexsort((filled.sum(axis=1), filled @ own))[0]
         filled[fold_of[number]] += own
     dealt = np.full(len(labels), -1, np.intp)
     dealt[every] = fold_of[group]

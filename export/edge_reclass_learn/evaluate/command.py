@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +15,7 @@ from edge_reclass.errors import UsageError
 from edge_reclass_learn.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from edge_reclass_learn.evaluate.measuring import Answered
 
@@ -127,22 +129,51 @@ def evaluate(
         encoders=encoders,
     )
     roots = [starter_path() if str(path) == "starter" and not path.exists() else path for path in bundles]
-    found = evaluated(roots, data, options, progress)
-    progress.done()
-    for line in screen(found.record):
-        print(line)
-    if predictions is not None:
-        _list(predictions, found.answered)
+    with _folder(output):
+        for path in ([] if output is None else [output / RECORD, output / PAGE]) + [p for p in [predictions] if p]:
+            _writable(path)
+        found = evaluated(roots, data, options, progress)
+        progress.done()
+        for line in screen(found.record):
+            print(line)
+        if output is not None:
+            save(found.record, output / RECORD)
+            write_page(found.record, output / PAGE)
+        if predictions is not None:
+            _list(predictions, found.answered)
     if output is not None:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"{output}: cannot be made ({error.strerror or error}); name another one with -o"
-            ) from error
-        save(found.record, output / RECORD)
-        write_page(found.record, output / PAGE)
         print(f"\ndone in {progress.seconds:.0f} s: {output / PAGE} and {output / RECORD}")
+
+
+@contextmanager
+def _folder(output: Path | None) -> Iterator[None]:
+    """``output`` is there: better known before all is heard than after. It goes again where nothing came into it."""
+    missing = [] if output is None else [path for path in (output, *output.parents) if not path.exists()]
+    try:
+        if output is not None:
+            try:
+                output.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(
+                    f"{output}: cannot be made ({error.strerror or error}); name another one with -o"
+                ) from error
+        yield
+    finally:
+        with suppress(OSError):  # not made, or no longer empty
+            for path in missing:
+                path.rmdir()
+
+
+def _writable(path: Path) -> None:
+    """Raise ``UsageError`` where ``path`` cannot be written."""
+    target = path.resolve()
+    if target.is_dir():
+        raise UsageError(f"{path}: expected a file, got a folder; name a file in it")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error}); name another file") from error
 
 
 def _list(path: Path, answered: Sequence[Answered]) -> None:

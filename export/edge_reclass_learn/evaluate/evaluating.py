@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from msgspec.structs import replace as changed
 
 from edge_reclass import Bundle, __version__
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
-from edge_reclass_learn.data.folds import deal
 from edge_reclass_learn.evaluate.baselines.table import baselines
 from edge_reclass_learn.evaluate.comparing import compare
 from edge_reclass_learn.evaluate.encoders import encoders
 from edge_reclass_learn.evaluate.gathering import Listener, Options, Say, listeners
+from edge_reclass_learn.evaluate.intervals import worth
 from edge_reclass_learn.evaluate.measuring import Answered, judgement
-from edge_reclass_learn.evaluate.record import Comparison, DataFacts, GenreTracks, Record
+from edge_reclass_learn.evaluate.record import Baseline, Comparison, DataFacts, GenreTracks, Judgement, Record
 from edge_reclass_learn.evaluate.running import Ran, run
 from edge_reclass_learn.evaluate.trial import Trial
 from edge_reclass_learn.evaluate.verdicts import as_it_is, cross_validated, some_of, spread
@@ -30,10 +30,13 @@ from edge_reclass_learn.fit.fitting import MIN_GROUPS, MIN_TRACKS, range_inputs
 from edge_reclass_learn.fit.fitting import Options as FitOptions
 from edge_reclass_learn.fit.gain import same_genres
 from edge_reclass_learn.fit.judging import KINDS, Task
+from edge_reclass_learn.fit.policies import ENOUGH
 from edge_reclass_learn.hearing.examples import Example, numbers
 
 FEW: Final = 20
 """Tracks of a genre below which a warning says that its figures are worth little."""
+FEW_GROUPS: Final = 5
+"""Groups below which a bootstrap that draws them says little."""
 
 
 @dataclass(frozen=True)
@@ -57,22 +60,25 @@ def evaluate(paths: Sequence[Path], data: Path, options: Options, say: Say) -> E
     """
     heard = listeners(paths, data, options, say)
     first = heard[0]
-    answered = [_answered(one, data, options, say) for one in heard]
+    examples = list(first.examples.values())
+    genres = Counter(example.genre for example in examples)
+    trial = Trial(examples, sorted(genres), options.folds, options.seed, options.draws)
+    answered = [_answered(one, trial, data, options, say) for one in heard]
     ran = [_run(one, options, say) for one in answered]
     judgements = [
         judgement(one, its.milliseconds, seed=options.seed, draws=options.draws)
         for one, its in zip(answered, ran, strict=True)
     ]
     compared = [_compared(answered[0], one, options) for one in answered[1:]]
-    examples = list(first.examples.values())
-    genres = Counter(example.genre for example in examples)
-    trial = Trial(examples, sorted(genres), options.folds, options.seed, options.draws)
-    others = baselines(trial, options.cache, say, judgements=judgements, tags=options.tags) if options.baselines else []
+    others = _baselines(trial, answered, judgements, options, say) if options.baselines else []
+    nothing = ["warning: no genre is known by all bundles: --baselines has no tracks"] * (
+        options.baselines and not others
+    )
     probes = encoders(trial, heard, say) if options.encoders else []
     record = Record(
         program=f"edge-reclass {__version__}",
         data=DataFacts(
-            name=data.name,
+            name=data.resolve().name,
             sha256=first.digest,
             tracks=len(examples),
             groups=len({example.group for example in examples}),
@@ -86,12 +92,12 @@ def evaluate(paths: Sequence[Path], data: Path, options: Options, say: Say) -> E
         agreements=[agreement for its in ran for agreement in its.agreements],
         baselines=others,
         encoders=probes,
-        warnings=_warnings(answered),
+        warnings=[*_warnings(answered), *nothing],
     )
     return Evaluated(record, answered)
 
 
-def _answered(one: Listener, data: Path, options: Options, say: Say) -> Answered:
+def _answered(one: Listener, trial: Trial, data: Path, options: Options, say: Say) -> Answered:
     """What the bundle says of the tracks whose genre it knows."""
     bundle = one.bundle
     names, every = bundle.manifest.genres, list(one.examples.values())
@@ -104,17 +110,24 @@ def _answered(one: Listener, data: Path, options: Options, say: Say) -> Answered
             f" {', '.join(map(printable, names))}: rename the folders or the column, or name another bundle"
         )
     known = sum(example.name in one.known for example in examples)
-    folds = None
-    if options.cross_validate == "always" or (options.cross_validate == "auto" and known):
+    fold_of = dict(zip(one.examples, trial.dealt.tolist(), strict=True))
+    folds = np.array([fold_of[example.name] for example in examples], np.intp)
+    new_heads = options.cross_validate == "always" or (options.cross_validate == "auto" and bool(known))
+    if new_heads:
         genres = [genre for genre in names if any(e.genre == genre for e in [*examples, *one.remembered])]
         task = _task(one, examples, genres, data, options, say)
         own = np.array([not example.remembered for example in task.examples])
-        limit = bundle.manifest.min_confidence
-        verdicts, folds = cross_validated(
-            task, one.policy, limit, folds=options.folds, seed=options.seed, say=lambda text: say(f"{one.name}: {text}")
+        verdicts, _ = cross_validated(
+            task,
+            one.policy,
+            bundle.manifest.min_confidence,
+            folds=options.folds,
+            seed=options.seed,
+            say=lambda text: say(f"{one.name}: {text}"),
+            fixed=np.concatenate([folds, np.full(len(one.remembered), -1, np.intp)]),
         )
-        verdicts, folds = some_of(spread(verdicts, genres, names), own), folds[own]
-        how = _how_cross_validated(one, known, len(examples), len(genres), options)
+        verdicts = some_of(spread(verdicts, genres, names), own)
+        how = _how_cross_validated(one, known, len(examples), genres, options)
     else:
         verdicts = as_it_is(bundle, one.heard, examples, one.policy)
         how = ["judged as it is: its own heads and thresholds, on what its stages hear of the tracks"]
@@ -128,8 +141,8 @@ def _answered(one: Listener, data: Path, options: Options, say: Say) -> Answered
         labels=numbers(examples, names),
         verdicts=verdicts,
         how=how,
-        dealt=options.folds if folds is not None else None,
-        folds=_dealt(examples, names, options) if folds is None else folds,
+        dealt=options.folds if new_heads else None,
+        folds=folds,
         known=known,
         missing=[GenreTracks(genre=genre, tracks=n) for genre, n in sorted(others.items())],
     )
@@ -145,8 +158,23 @@ def _run(one: Answered, options: Options, say: Say) -> Ran:
     return run(one.name, one.bundle, one.policy, some, options.devices, options.threads, say)
 
 
-def _dealt(examples: Sequence[Example], names: Sequence[str], options: Options) -> NDArray[np.intp]:
-    return deal(numbers(examples, names), [example.group for example in examples], options.folds, options.seed)
+def _baselines(
+    trial: Trial, answered: Sequence[Answered], judgements: Sequence[Judgement], options: Options, say: Say
+) -> list[Baseline]:
+    """The table of the baselines; every row, also those of bundles, is of the tracks whose genre all bundles know."""
+    names = set.intersection(*({example.name for example in one.examples} for one in answered))
+    common = trial.of({example.genre for example in trial.examples if example.name in names})
+    if not common.examples:
+        return []
+    found = []
+    for one, whole in zip(answered, judgements, strict=True):
+        rows = np.array([row for row, example in enumerate(one.examples) if example.name in names], np.intp)
+        said = one.verdicts.genre[rows]
+        groups = [one.examples[row].group for row in rows.tolist()]
+        classes = len(one.bundle.manifest.genres)
+        its = worth(one.labels[rows], said, groups, classes, seed=options.seed, draws=options.draws)
+        found.append(changed(whole, accuracy=its.accuracy, balanced=its.balanced, macro_f1=its.macro_f1))
+    return baselines(common, options.cache, say, judgements=found, tags=options.tags)
 
 
 def _task(
@@ -175,16 +203,28 @@ def _kinds(bundle: Bundle) -> Mapping[str, str]:
     return kinds if isinstance(kinds, dict) and set(kinds) <= stages and set(kinds.values()) <= set(KINDS) else {}
 
 
-def _how_cross_validated(one: Listener, known: int, tracks: int, genres: int, options: Options) -> list[str]:
+def _how_cross_validated(one: Listener, known: int, tracks: int, genres: Sequence[str], options: Options) -> list[str]:
     why = f"it was fitted on at least {known} of the {tracks} tracks" if known else "as you asked"
     how = [
         f"cross-validated in {options.folds} folds that share no group: {why}",
         "new heads on the bundle's encoders are fitted on the other folds, as edge-reclass fit does",
         "temperatures, range limits and thresholds are chosen for each fold on what is said of the others",
+        f"a step that fewer than {ENOUGH} of those come to keeps at least the bundle's own threshold",
     ]
+    told = one.bundle.manifest.provenance.get("fit")
+    if isinstance(told, dict) and told.get("copies"):
+        how.append("it was fitted on changed copies of its tracks as well, the new heads are not")
+    if set(_kinds(one.bundle).values()) - {KINDS[0]}:
+        how.append(
+            "the kinds of heads are the bundle's: where its fit chose them on these tracks, that is no fresh test"
+        )
+    if one.remembered and set(genres) - {example.genre for example in one.remembered}:
+        how.append("how much genres that the bundle remembers no track of are held back is chosen on all tracks")
     total = len(one.bundle.manifest.genres)
-    if genres < total:
-        how.append(f"only the {genres} of its {total} genres that the data have can be said: too easy by that much")
+    if len(genres) < total:
+        how.append(
+            f"only the {len(genres)} of its {total} genres that the data have can be said: too easy by that much"
+        )
     if one.remembered:
         how.append(f"{len(one.remembered)} tracks that the bundle remembers are fitted on as well")
     return how
@@ -224,11 +264,20 @@ def _warnings(answered: Sequence[Answered]) -> list[str]:
     if len({one.dealt is None for one in answered}) > 1:
         found.append("warning: some bundles are cross-validated and others are judged as they are: heads that were"
                      " fitted on music like these tracks have an advantage")  # fmt: skip
-    graphs = [_encoders(one.bundle) for one in answered if one.dealt is not None]
-    if len(graphs) > 1 and all(one == graphs[0] for one in graphs):
-        found.append("warning: the cross-validated bundles have the same encoders, so that their new heads are the"
-                     " same where they know the same genres: this compares policies and genres, not heads")  # fmt: skip
+    recipes = [_recipe(one.bundle) for one in answered if one.dealt is not None]
+    if len(recipes) > 1 and all(one == recipes[0] for one in recipes):
+        found.append("warning: the cross-validated bundles have the same encoders and kinds of heads, so that their new"
+                     " heads are the same where they know the same genres: this compares policies and genres, not"
+                     " heads")  # fmt: skip
+    for one in answered:
+        if one.dealt is None and _by_vectors(one.bundle):
+            found.append(f"warning: {one.name} was fitted on vectors and not on sounds: whether these tracks were among"
+                         " them can be seen by their likeness alone")  # fmt: skip
     first = answered[0]
+    groups = len({example.group for example in first.examples})
+    if groups < FEW_GROUPS:
+        found.append(f"warning: all tracks are of {groups} groups: with fewer than {FEW_GROUPS}, intervals that draw"
+                     " groups are too narrow to be believed")  # fmt: skip
     few = [
         names for number, names in enumerate(first.bundle.manifest.genres) if 0 < (first.labels == number).sum() < FEW
     ]
@@ -240,5 +289,13 @@ def _warnings(answered: Sequence[Answered]) -> list[str]:
     return found
 
 
-def _encoders(bundle: Bundle) -> list[object]:
-    return [(stage.name, stage.encoder, stage.excerpt, stage.head.inputs) for stage in bundle.manifest.stages]
+def _recipe(bundle: Bundle) -> object:
+    """All that new heads depend on, beside the genres."""
+    stages = [(stage.name, stage.encoder, stage.excerpt, stage.head.inputs) for stage in bundle.manifest.stages]
+    kinds = _kinds(bundle)
+    return stages, {stage.name: kinds.get(stage.name, KINDS[0]) for stage in bundle.manifest.stages}
+
+
+def _by_vectors(bundle: Bundle) -> bool:
+    told = bundle.manifest.provenance.get("fit")
+    return isinstance(told, dict) and "vectors_of" in told

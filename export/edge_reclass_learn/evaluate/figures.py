@@ -189,9 +189,12 @@ def _risk(judged: Judgement) -> Iterator[Figure]:
 
 
 def _percents(axis: Any, highest: float) -> None:
-    """Ticks of 25 % or 10 %, up to the first that is not below ``highest``; figures have a decimal, these have none."""
+    """Ticks of 25 % or 10 %, up to the first that is not below ``highest``; figures have a decimal, these have none.
+
+    There is always one above 0: an axis of no length cannot be drawn.
+    """
     step = 25 if highest > 0.5 else 10
-    ticks = [tick for tick in range(0, 101, step) if tick < 100 * highest + step]
+    ticks = [tick for tick in range(0, 101, step) if tick < 100 * max(highest, 0.01) + step]
     axis.set_ticks([tick / 100 for tick in ticks], [f"{tick} %" for tick in ticks])
     axis.axes.set(**{f"{axis.axis_name}lim": (0, ticks[-1] / 100)})
 

@@ -18,6 +18,8 @@ from edge_reclass_learn.pages.skeleton import document, embedded, section, warne
 from edge_reclass_learn.pages.table import html, text_of
 from edge_reclass_learn.pages.text import count, number, percent
 
+_SURE: Final = 0.05
+"""McNemar's p below which a difference whose interval has no 0 is called shown."""
 _EMBEDDED_AT_MOST: Final = 24_000_000
 """Bytes of JSON up to which the record is put into the page; above, the page only says so."""
 
@@ -102,7 +104,7 @@ def _compared(pair: Comparison) -> str:
         f" {points(abs(found.value)).lstrip('+')} points {'more' if found.value >= 0 else 'less'} than {name(pair.a)}"
         f" (95\u00a0% interval {points(found.low)} to {points(found.high)}, McNemar p = {number(pair.p, 2)})"
     )
-    shown = found.low > 0 or found.high < 0
+    shown = (found.low > 0 or found.high < 0) and pair.p < _SURE  # of few groups the interval alone says too much
     return f"{told}." if shown else f"{told}: neither is shown to be better."
 
 

@@ -267,7 +267,8 @@ def _of_all(record: Record) -> Iterator[Table]:
         "Other approaches on the same folds",
         ("approach", "version", *measured, "note"),
         tuple((name(one.name), name(one.version), *_measured(one), one.note) for one in record.baselines),
-        "Milliseconds are CPU time to extract the features of a track.",
+        "Every row is of the tracks whose genre all bundles know, also that of a bundle. Milliseconds are CPU time to"
+        " extract the features of a track.",
     )
     yield Table(
         "What groups of features are worth to an approach",

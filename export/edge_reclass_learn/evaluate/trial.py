@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,8 @@ from edge_reclass_learn.hearing.examples import Example, numbers
 class Trial:
     """Examples and their genres, in so many folds that share no group; ``seed`` of all that draws.
 
-    Examples have the paths of their tracks as names. ``draws``: of each bootstrap.
+    Examples have the paths of their tracks as names. ``draws``: of each bootstrap. ``before``: the fold of each
+    example, intp[n], where it is dealt already.
     """
 
     examples: Sequence[Example]
@@ -26,6 +27,7 @@ class Trial:
     folds: int
     seed: int
     draws: int = DRAWS
+    before: NDArray[np.intp] | None = None
 
     @cached_property
     def labels(self) -> NDArray[np.intp]:
@@ -39,8 +41,15 @@ class Trial:
 
     @cached_property
     def dealt(self) -> NDArray[np.intp]:
-        """The fold of each example: the same as in ``fit.judging.judge``."""
-        return deal(self.labels, self.groups, self.folds, self.seed)
+        """The fold of each example."""
+        return self.before if self.before is not None else deal(self.labels, self.groups, self.folds, self.seed)
+
+    def of(self, genres: Collection[str]) -> Trial:
+        """The same without the examples of other genres; each stays in its fold."""
+        rows = [row for row, example in enumerate(self.examples) if example.genre in genres]
+        return replace(
+            self, examples=[self.examples[row] for row in rows], genres=sorted(genres), before=self.dealt[rows]
+        )
 
     def worth(self, said: NDArray[np.intp]) -> Worth:
         """What answers are worth: a genre's number for each example, ``len(genres)`` where none was given."""

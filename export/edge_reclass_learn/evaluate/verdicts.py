@@ -14,7 +14,7 @@ from edge_reclass.cascade import Policy
 from edge_reclass.verdict import ReasonCode
 from edge_reclass_learn.fit.gain import base_answers
 from edge_reclass_learn.fit.heads import balanced_weights, fit_temperature
-from edge_reclass_learn.fit.judging import FALSE_ALARMS, Judged, Said, Task, judge
+from edge_reclass_learn.fit.judging import FALSE_ALARMS, Judged, Said, Task, judge, learnt_elsewhere
 from edge_reclass_learn.fit.policies import Answers, judged_anew
 from edge_reclass_learn.hearing.examples import Example
 from edge_reclass_learn.hearing.listening import Listening
@@ -83,14 +83,21 @@ def as_it_is(bundle: Bundle, heard: Listening, examples: Sequence[Example], poli
 
 
 def cross_validated(
-    task: Task, policy: Policy, min_confidence: float | None, *, folds: int, seed: int, say: Say
+    task: Task,
+    policy: Policy,
+    min_confidence: float | None,
+    *,
+    folds: int,
+    seed: int,
+    say: Say,
+    fixed: Numbers | None = None,
 ) -> tuple[Verdicts, Numbers]:
     """The verdicts of new heads, each fitted on the folds that do not have the track, and the fold of each track.
 
     Temperatures, limits of range tests and thresholds of the policy are chosen for each fold on what was said of the
-    others. Genres are those of ``task``.
+    others. Genres are those of ``task``. ``fixed``: folds of examples that are dealt already, see ``deal``.
     """
-    judged = judge(task, folds, seed, say)
+    judged = judge(task, folds, seed, say, fixed)
     parts, places = [], []
     for fold in range(folds):
         inside, others = np.flatnonzero(judged.folds == fold), np.flatnonzero(judged.folds != fold)
@@ -107,11 +114,12 @@ def cross_validated(
 
 def _calibrated(task: Task, judged: Judged, some: Numbers) -> tuple[dict[str, float], dict[str, float]]:
     """Temperatures and limits by stage, from what was said of ``some``, as ``judge`` finds them from all."""
-    labels = task.labels[some]
+    told = some[learnt_elsewhere(task.labels, judged.folds)[some]]
+    labels = task.labels[told]
     weights = balanced_weights(labels, np.arange(len(labels)), len(task.genres))
     said = judged.said
     temperatures = {
-        stage: fit_temperature(by_given[task.heard.fullest(stage)][some], labels, weights)
+        stage: fit_temperature(by_given[task.heard.fullest(stage)][told], labels, weights)
         for stage, by_given in said.logits.items()
     }
     limits = {stage: float(np.quantile(found[some], 1.0 - FALSE_ALARMS)) for stage, found in said.distances.items()}

@@ -181,10 +181,13 @@ def say(task: Task, fitted: Fitted, some: Rows) -> Said:
     )
 
 
-def judge(task: Task, folds: int, seed: int, progress: Callable[[str], None]) -> Judged:
-    """What is said of every example by heads that have not heard its group; temperatures and limits from that."""
+def judge(task: Task, folds: int, seed: int, progress: Callable[[str], None], fixed: Rows | None = None) -> Judged:
+    """What is said of every example by heads that have not heard its group; temperatures and limits from that.
+
+    ``fixed``: folds of examples that are dealt already, see ``deal``.
+    """
     labels = task.labels
-    dealt = deal(labels, task.groups, folds, seed)
+    dealt = deal(labels, task.groups, folds, seed, fixed=fixed)
     every = np.arange(len(labels))
     said = Said(
         {s: {g: np.zeros((len(every), len(task.genres))) for g in gs} for s, gs in task.heard.givens.items()},
@@ -207,8 +210,7 @@ def judge(task: Task, folds: int, seed: int, progress: Callable[[str], None]) ->
         amounts[stage] = held_back(by_given[task.heard.fullest(stage)], labels, remembered, new)
         for logits in by_given.values():
             logits[:, new] -= amounts[stage]
-    # Where all of a genre lies in one fold, its heads have not heard the genre: that is nothing to calibrate with.
-    learnt = np.array([((labels == one) & (dealt != fold)).any() for one, fold in zip(labels, dealt, strict=True)])
+    learnt = learnt_elsewhere(labels, dealt)
     weights = balanced_weights(labels, every, len(task.genres))[learnt]
     temperatures = {
         stage: fit_temperature(said.logits[stage][task.heard.fullest(stage)][learnt], labels[learnt], weights)
@@ -216,3 +218,11 @@ def judge(task: Task, folds: int, seed: int, progress: Callable[[str], None]) ->
     }
     limits = {stage: float(np.quantile(found, 1.0 - FALSE_ALARMS)) for stage, found in said.distances.items()}
     return Judged(said, dealt, temperatures, limits, amounts)
+
+
+def learnt_elsewhere(labels: Rows, dealt: Rows) -> NDArray[np.bool_]:
+    """Of which examples another fold has the genre: bool[n].
+
+    Where all of a genre lies in one fold, its heads have not heard the genre: that is nothing to calibrate with.
+    """
+    return np.array([((labels == one) & (dealt != fold)).any() for one, fold in zip(labels, dealt, strict=True)])

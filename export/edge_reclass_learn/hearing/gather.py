@@ -86,7 +86,8 @@ def _gathered(
     belongs = [[*clip.track.belongs, ("sound", clip.sound.hex())] for clip in clips]
     belongs += [[("remembered", example.group)] for example in known]
     fullest = {name: counts[-1] for name, counts in heard.counts.items()}
-    pairs = near_duplicates([np.stack([one.embeddings[a] for one in loose]) for a in fullest.items()]) if loose else []
+    vectors = [np.stack([one.embeddings[asked] for one in loose]) for asked in fullest.items()] if loose else []
+    pairs = near_duplicates(vectors, len(known)) if loose else []
     found = group(belongs, [(pair.first, pair.second) for pair in pairs])
     examples = [replace(example, group=name) for example, name in zip(loose, found, strict=True)]
     return Gathered(
@@ -116,4 +117,4 @@ def _example(clip: Clip) -> Example:
 def _digest(clips: Sequence[Clip]) -> str:
     """Of the sounds and their genres."""
     lines = sorted(f"{clip.sound.hex()} {clip.track.genre}" for clip in clips)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()

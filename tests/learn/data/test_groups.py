@@ -33,6 +33,23 @@ def test_the_same_recording_is_found_and_others_are_not() -> None:
     assert {(pair.first, pair.second) for pair in near_duplicates([first, second])} == {(3, 100), (4, 101)}
 
 
+def test_whether_a_track_is_remembered_does_not_depend_on_the_tracks_beside_it() -> None:
+    random = np.random.default_rng(0)
+    known, beside = ([random.normal(0, spread, (40, 80)) for _ in "ab"] for spread in (1, 30))
+    copies = [one[:4] + 0.2 * random.normal(0, 1, (4, 80)) for one in known]
+    for others in ([one[:0] for one in beside], beside):  # beside: nothing like what the bundle knows
+        stages = [np.concatenate(parts).astype(np.float32) for parts in zip(copies, others, known, strict=True)]
+        own = 4 + len(others[0])
+        pairs = near_duplicates(stages, remembered=40)
+        assert {(pair.first, pair.second) for pair in pairs if pair.first < own} == {(i, own + i) for i in range(4)}
+
+
+def test_few_remembered_tracks_have_no_spread_of_their_own() -> None:
+    rows = np.random.default_rng(0).normal(0, 1, (60, 40)).astype(np.float32)
+    rows[59] = rows[0]
+    assert [(pair.first, pair.second) for pair in near_duplicates([rows, rows], remembered=1)] == [(0, 59)]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_folds_share_no_group_and_every_genre_with_two_groups_is_in_two_folds(seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -51,6 +68,15 @@ def test_folds_share_no_group_and_every_genre_with_two_groups_is_in_two_folds(se
     some = np.flatnonzero(folds != 0)
     inner = deal(labels, names, 3, 1, some)
     assert (inner[folds == 0] == -1).all() and (inner[some] >= 0).all()
+
+
+def test_folds_that_stand_stay_and_the_others_are_dealt_around_them() -> None:
+    labels = np.array([0, 0, 1, 1, 0, 1, 0, 0])
+    names = ["a", "a", "b", "b", "c", "d", "e", "a"]
+    fixed = np.array([2, 2, 0, 0, -1, -1, -1, -1])
+    folds = deal(labels, names, 3, 0, fixed=fixed)
+    assert folds[:4].tolist() == [2, 2, 0, 0] and folds[7] == 2, "a group stays together"
+    assert folds[5] != 0 and {folds[4], folds[6]} == {0, 1}, "each genre goes where none of it is"
 
 
 def touch(path: Path) -> Path:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,10 +25,12 @@ from command import Done, run
 from edge_reclass import Cascade
 from edge_reclass.bundle import load
 from edge_reclass.library import State
+from edge_reclass_learn.evaluate import evaluating, verdicts
 from edge_reclass_learn.evaluate.evaluating import Evaluated, evaluate
 from edge_reclass_learn.evaluate.gathering import Options, listeners
-from edge_reclass_learn.evaluate.record import Record
+from edge_reclass_learn.evaluate.record import Judgement, Record
 from edge_reclass_learn.evaluate.screen import screen
+from edge_reclass_learn.evaluate.trial import Trial
 from edge_reclass_learn.fit import judging
 from edge_reclass_learn.fit.fitting import Options as FitOptions
 from edge_reclass_learn.fit.fitting import fit_bundle
@@ -186,6 +190,37 @@ def test_genres_that_a_bundle_lacks_count_nowhere(place: Path, tmp_path: Path) -
     assert "not in the bundle, and in no figure below: Siren (6 tracks)" in "\n".join(screen(record))
 
 
+def test_other_approaches_are_given_the_same_tracks_in_the_same_folds(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the data have a genre that the bundle does not know, and the bundle a memory that is fitted on."""
+    given: list[tuple[Trial, Sequence[Judgement]]] = []
+
+    def table(trial: Trial, *_: object, judgements: Sequence[Judgement], **__: object) -> list[object]:
+        given.append((trial, judgements))
+        return []
+
+    dealt: list[dict[str, int]] = []
+    judge = judging.judge
+
+    def watched(task: judging.Task, *rest: object) -> judging.Judged:
+        found = judge(task, *rest)  # type: ignore[arg-type]
+        dealt.append(dict(zip((one.name for one in task.examples), found.folds.tolist(), strict=True)))
+        return found
+
+    monkeypatch.setattr(evaluating, "baselines", table)
+    monkeypatch.setattr(verdicts, "judge", watched)
+    music = shutil.copytree(place / "other", tmp_path / "music")
+    made.folders(music, ("Siren",), artists=3, first=50)
+    found = judged(place, ["new"], music, baselines=True, cross_validate="always")
+    ((trial, (row,)),) = given
+    folds = dict(zip((one.name for one in trial.examples), trial.dealt.tolist(), strict=True))
+    assert len(folds) == 24 and list(trial.genres) == list(made.GENRES)
+    assert dealt == [folds], "the heads were fitted in these folds"
+    assert row.accuracy == found.record.bundles[0].accuracy
+    assert any("no genre is known by all" in text for text in found.record.warnings), "the table was empty here"
+
+
 def test_two_bundles_on_the_same_tracks(place: Path, tmp_path: Path) -> None:
     music = shutil.copytree(place / "other", tmp_path / "music")
     shutil.rmtree(music / "March")
@@ -208,6 +243,33 @@ def test_two_bundles_on_the_same_tracks(place: Path, tmp_path: Path) -> None:
     assert pair.difference.value == pytest.approx(second.accuracy.value - first.accuracy.value)
     twice = judged(place, ["new", "new"], music).record.comparisons[0]
     assert (twice.same, twice.p, twice.difference.value) == (16, 1.0, 0.0)
+
+
+def test_new_heads_are_only_the_same_where_their_kinds_are(place: Path) -> None:
+    mlp = shutil.copytree(place / "new", place / "mlp", dirs_exist_ok=True)
+    told = bundles.read_manifest(mlp)["provenance"]
+    told["fit"]["heads"] = {"low": "mlp", "high": "logistic"}
+    bundles.edit_manifest(mlp, provenance=told)
+    assert evaluating._recipe(load(mlp)) != evaluating._recipe(load(place / "new"))
+    told["fit"].pop("heads")
+    bundles.edit_manifest(mlp, provenance=told)
+    assert evaluating._recipe(load(mlp)) == evaluating._recipe(load(place / "new")), "logistic where nothing is said"
+
+
+def test_what_a_reader_should_know_of_the_bundles_and_the_data(place: Path) -> None:
+    root = shutil.copytree(place / "new", place / "told", dirs_exist_ok=True)
+    told = bundles.read_manifest(root)["provenance"]
+    told["fit"] |= {"copies": 48, "vectors_of": "low"}
+    bundles.edit_manifest(root, provenance=told)
+    few = place / "two"
+    for genre in ("Drone", "Loop"):
+        shutil.copytree(place / "other" / genre / f"{genre} Band 0", few / genre / "Band 0", dirs_exist_ok=True)
+        shutil.copytree(place / "other" / genre / f"{genre} Band 1", few / genre / "Band 1", dirs_exist_ok=True)
+    as_it_is = " ".join(judged(place, ["told"], few).record.warnings)
+    assert "was fitted on vectors" in as_it_is and "all tracks are of 2 groups" in as_it_is
+    assert "vectors" not in " ".join(judged(place, ["new"], place / "other").record.warnings)
+    how = " ".join(judged(place, ["told"], place / "other", cross_validate="always").record.bundles[0].how)
+    assert "fewer than 100 of those come to" in how and "the new heads are not" in how
 
 
 def test_corrections_in_a_state_file_are_labels(place: Path, tmp_path: Path) -> None:
@@ -304,6 +366,37 @@ def test_the_command_its_record_and_its_list(place: Path, tmp_path: Path) -> Non
     assert np.mean(found) == pytest.approx(figures.accuracy.value)
     assert sum(row["unsure"] == "yes" for row in rows) == figures.unsure
     assert "Band" not in (tmp_path / "out" / "record.json").read_text("utf-8"), "the record names no track"
+
+
+def test_names_that_are_not_utf8(place: Path, tmp_path: Path) -> None:
+    music = shutil.copytree(place / "other", tmp_path / os.fsdecode(b"m\xfcsic"))
+    odd = os.fsdecode(b"S\xefren")
+    shutil.copytree(place / "music" / "March", music / odd)
+    output, listed = tmp_path / os.fsdecode(b"\xf6ut"), tmp_path / os.fsdecode(b"l\xefst.csv")
+    done = called(
+        place, place / "new", "--data", music, "-o", output, "--predictions", listed, "--sample", 0,
+        "--cross-validate", "never",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads((output / "record.json").read_text(encoding="utf-8"))
+    assert record["data"]["name"] == music.name and record["data"]["tracks"] == 32
+    assert [one["genre"] for one in record["bundles"][0]["not_in_bundle"]] == [odd]
+    assert (output / "page.html").stat().st_size and listed.read_bytes().count(b"m\xfcsic") == 24
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_heard(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "taken" / "page.html").mkdir(parents=True)
+    cache = tmp_path / "cache"
+    for given, why in (
+        (["-o", tmp_path / "new" / "out", "--predictions", tmp_path / "nowhere" / "p.csv"], "p.csv: cannot be written"),
+        (["-o", tmp_path / "new" / "out", "--predictions", tmp_path], "expected a file, got a folder"),
+        (["-o", tmp_path / "file" / "out"], "cannot be made"),
+        (["-o", tmp_path / "taken"], "page.html: expected a file, got a folder"),
+    ):
+        done = run("evaluate", place / "new", "--data", place / "other", *given, "--cache", cache, "--threads", 1)
+        assert done.returncode == 2 and why in done.stderr, done.stderr
+        assert not cache.exists() and not (tmp_path / "new").exists(), "nothing was heard, nothing stays"
 
 
 def test_the_same_figures_twice_and_nothing_is_heard_again(

@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: no page c
 from edge_reclass_learn.evaluate import page as pages
 from edge_reclass_learn.evaluate import record as records
 from edge_reclass_learn.evaluate.page import page, write_page
-from edge_reclass_learn.evaluate.record import Record
+from edge_reclass_learn.evaluate.record import Record, save
 from edge_reclass_learn.pages.text import count, number, percent, plain
 
 GENRES = ("Alpha", "Beta", "Gamma")
@@ -386,6 +386,21 @@ def test_the_titles_say_whose_numbers_they_are_where_there_are_several_bundles()
         assert f"<caption>Overall ({whose})</caption>" in text and f"<strong>{whose}</strong>" in text
 
 
+def test_where_nothing_is_wrong_the_risk_is_drawn_all_the_same() -> None:
+    record = bare()
+    points = [{"confidence": 0.9, "coverage": 0.5, "risk": 0.0}, {"confidence": 0.5, "coverage": 1.0, "risk": 0.0}]
+    record["bundles"][0]["risk_coverage"] |= {"points": points, "aurc": 0.0}
+    assert "What it gains to be unsure" in page(made(record))
+
+
+def test_a_record_with_stray_bytes_is_written_and_read(tmp_path: Path) -> None:
+    values = bare()
+    values["data"] |= {"name": "b\udcffse – 日本語"}
+    save(made(values), tmp_path / "record.json")
+    text = (tmp_path / "record.json").read_text(encoding="utf-8")
+    assert "日本語" in text and json.loads(text)["data"]["name"] == "b\udcffse – 日本語"
+
+
 def test_what_could_not_run_is_said_without_figures() -> None:
     record = bare("baselines", "agreements")
     nothing = dict.fromkeys(("accuracy", "balanced", "macro_f1", "milliseconds", "megabytes", "dim"))
@@ -396,10 +411,11 @@ def test_what_could_not_run_is_said_without_figures() -> None:
     assert "<svg" not in text
 
 
-@pytest.mark.parametrize(("low", "told"), [(0.01, False), (-0.01, True)])
-def test_a_difference_that_is_not_shown_is_said_to_be_none(low: float, told: bool) -> None:
+@pytest.mark.parametrize(("low", "p", "told"), [(0.01, 0.03, False), (-0.01, 0.03, True), (0.01, 0.06, True)])
+def test_a_difference_that_is_not_shown_is_said_to_be_none(low: float, p: float, told: bool) -> None:
     record = bare("comparisons")
     record["comparisons"][0]["difference"] |= {"low": low, "value": 0.02, "high": 0.03}
+    record["comparisons"][0]["p"] = p
     text = page(made(record))
     assert ("neither is shown to be better" in text) == told
     assert "+2.0 points" in text and "<h2>Which bundle finds more</h2>" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -235,6 +236,12 @@ def test_corrections_are_learnt_and_old_genres_are_not_forgotten(place: Path, co
 
 
 def test_kept_embeddings_take_the_place_of_files(place: Path, corrected: Path, tmp_path: Path) -> None:
+    files = sorted((corrected / "sirens").rglob("*.wav"))
+    bundle = load(place / "new")
+    before = from_state(corrected / "state", bundle, ["low", "high"]).tracks
+    assert all(track.kept for track in before)
+    clips, _ = hear.hear(bundle, listening(bundle), before, tmp_path / "cache", 1, lambda _: None)
+    assert {clip.sound for clip in clips} == {hear.sound_digest(file) for file in files}, "known again by its sound"
     away = shutil.move(corrected / "sirens", tmp_path / "away")
     try:
         found = fit_bundle(
@@ -410,6 +417,9 @@ def test_refusals(place: Path, corrected: Path, tmp_path: Path) -> None:
         for track in folder.iterdir():
             track.rename(lone / "Loop" / "Loop Band 0" / track.name)
     assert "at least 2 groups (artists) in each genre: all of Loop belong together" in refused(lone, *out)
+    odd = shutil.copytree(place / "music", tmp_path / os.fsdecode(b"m\xfcsic"))
+    (odd / "Loop").rename(odd / os.fsdecode(b"L\xf6\xf6p"))
+    assert r"genres in UTF-8, got b'L\xf6\xf6p'; rename" in refused(odd, *out)
     broken = shutil.copytree(place / "music", tmp_path / "broken")
     for track in sorted((broken / "Loop").rglob("*.wav"))[4:]:
         track.write_bytes(b"nothing")

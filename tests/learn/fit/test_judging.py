@@ -50,6 +50,40 @@ def accuracy(task: Task) -> float:
     return float((said.argmax(axis=1) == task.labels).mean())
 
 
+def test_folds_that_are_dealt_already_stay() -> None:
+    random = np.random.default_rng(0)
+    genres = [("Jazz", "Rock")[i % 2] for i in range(24)]
+    task = Task(
+        examples(random.normal(0, 1, (24, 8)), genres, [f"g{i}" for i in range(24)]), ["Jazz", "Rock"], SIMPLE, {}
+    )
+    fixed = np.where(np.arange(24) < 12, np.arange(24) % 3, -1)
+    judged = judge(task, 3, 0, lambda _: None, fixed)
+    assert judged.folds[:12].tolist() == fixed[:12].tolist() and set(judged.folds[12:].tolist()) == {0, 1, 2}
+    # What is said of a fold is what heads that were fitted on the others say.
+    inside = np.flatnonzero(judged.folds == 1)
+    alone = judging.say(task, judging.fit(task, np.flatnonzero(judged.folds != 1)), inside)
+    given = SIMPLE.fullest("a")
+    np.testing.assert_allclose(judged.said.logits["a"][given][inside], alone.logits["a"][given])
+
+
+def test_a_genre_that_lies_in_one_fold_has_no_part_in_temperatures() -> None:
+    from edge_reclass_learn.evaluate.verdicts import _calibrated
+
+    random = np.random.default_rng(0)
+    genres = ["Jazz", "Rock"] * 12 + ["Lone"] * 4
+    groups = [f"g{i}" for i in range(24)] + ["lone"] * 4
+    task = Task(examples(random.normal(0, 1, (28, 8)), genres, groups), ["Jazz", "Lone", "Rock"], SIMPLE, {})
+    judged = judge(task, 3, 0, lambda _: None)
+    some = np.flatnonzero(judged.folds == judged.folds[-1])  # those of Lone among them
+    given = SIMPLE.fullest("a")
+    changed = {key: array.copy() for key, array in judged.said.logits["a"].items()}
+    changed[given][24:] += 50.0 * np.array([1.0, -1.0, 1.0])
+    other = replace(judged, said=Said({"a": changed}, {}))
+    assert _calibrated(task, judged, some) == _calibrated(task, other, some)
+    changed[given][some[0]] += 50.0 * np.array([1.0, -1.0, -1.0]) * (1 if task.labels[some[0]] else -1)
+    assert _calibrated(task, judged, some) != _calibrated(task, other, some), "the others have"
+
+
 def test_what_is_known_of_a_group_does_not_leak_into_its_fold() -> None:
     # Each artist has a sound of its own and one genre by chance: only who has heard the artist can know.
     random = np.random.default_rng(3)

@@ -170,12 +170,16 @@ def require(package: str) -> None:
 def fitted_in_folds(
     approach: Fit, rows: Rows, labels: Labels, groups: Sequence[str], folds: Labels, seed: int
 ) -> Iterator[Fold]:
-    """For each fold, ``approach`` fitted to the rows of the others. Rows in fold -1 have no part in anything."""
+    """For each fold, ``approach`` fitted to the rows of the others. Rows in fold -1 have no part in anything.
+
+    Where the others have one genre, or no column that varies, there is nothing to learn but the most frequent genre.
+    """
     for fold in np.unique(folds[folds >= 0]):
         train = np.flatnonzero((folds >= 0) & (folds != fold))
         if len(train):
             own = Training(rows[train], labels[train], [groups[i] for i in train.tolist()], seed)
-            yield Fold(np.flatnonzero(folds == fold), approach(own))
+            able = len(np.unique(own.labels)) > 1 and (own.rows.std(axis=0) > 1e-12).any()
+            yield Fold(np.flatnonzero(folds == fold), (approach if able else majority)(own))
 
 
 def _predict(model: Any, training: Training) -> Predict:

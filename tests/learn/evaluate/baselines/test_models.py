@@ -92,6 +92,18 @@ def test_the_most_frequent_genre_is_that_of_the_training_tracks() -> None:
     assert found == {0: [0] * 4, 1: [1] * 4}
 
 
+@pytest.mark.parametrize("approach", LEARNERS)
+def test_where_there_is_nothing_to_learn_the_most_frequent_genre_is_said(approach: models.Fit) -> None:
+    rows, labels, groups, folds = music(separable=True)
+    one = np.where(folds == 0, 0, 1)  # fold 0 has all of genre 0: the training tracks of the others have both
+    before = {int(folds[fold.inside[0]]): fold for fold in fitted_in_folds(approach, rows, one, groups, folds, 0)}
+    assert set(before[0].predict(rows).tolist()) == {1}
+    flat = np.ones_like(rows)
+    labels[:20] = 2  # the most frequent one
+    for fold in fitted_in_folds(approach, flat, labels, groups, folds, 0):
+        assert set(fold.predict(flat).tolist()) == {2}
+
+
 def test_rows_in_no_fold_have_no_part() -> None:
     rows, labels, groups, folds = music(separable=True)
     folds[:10] = -1

@@ -107,6 +107,18 @@ def test_a_track_without_features_counts_as_wrong(
     assert (before.value, after.value) == (6 / 18, 5 / 18)
 
 
+def test_tracks_of_some_genres_stay_in_their_folds_and_one_genre_alone_is_no_error(
+    trial: Trial, tmp_path: Path
+) -> None:
+    two = trial.of({"Low", "High"})
+    fold_of = dict(zip((one.name for one in trial.examples), trial.dealt.tolist(), strict=True))
+    assert list(two.genres) == ["High", "Low"] and len(two.examples) == 12
+    assert two.dealt.tolist() == [fold_of[one.name] for one in two.examples]
+    found = measured(trial.of({"Low"}), tmp_path / "cache", CENTROID)
+    only = found["nearest centroid"].accuracy
+    assert only is not None and (only.value, only.of) == (1.0, 6)
+
+
 def test_every_row_of_the_table_has_a_source_and_a_name_of_its_own() -> None:
     assert {row.source for row in table.ROWS} == set(sources.sources(None))
     assert len({row.name for row in table.ROWS}) == len(table.ROWS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -176,12 +175,7 @@ def _spelled(data: Data, genres: Sequence[str]) -> Data:
 
 
 def _require(tracks: Counter[str], groups: Mapping[str, int], why: str) -> None:
-    """Refuse what is too little to learn from and to judge by, and genres that no manifest can name."""
-    if odd := [genre for genre in sorted(tracks) if genre != os.fsencode(genre).decode(errors="replace")]:
-        raise UsageError(
-            f"expected names of genres in UTF-8, got {', '.join(repr(os.fsencode(genre)) for genre in odd)}; rename the"
-            " folders"
-        )
+    """Refuse what is too little to learn from and to judge by."""
     few = [f"{printable(genre)} has {n}" for genre, n in sorted(tracks.items()) if n < MIN_TRACKS]
     if few:
         raise UsageError(f"expected at least {MIN_TRACKS} tracks of each genre: {', '.join(few)}{why}; add tracks")

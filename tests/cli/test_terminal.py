@@ -267,7 +267,7 @@ def test_completion(tmp_path: Path) -> None:
     script = edge(_EDGE_RECLASS_COMPLETE="source_bash")
     assert (script.returncode, script.stderr) == (0, "")
     assert "complete -o default -F _edge_reclass_completion edge-reclass" in script.stdout
-    words = {"COMP_WORDS": "edge-reclass cl", "COMP_CWORD": "1", "_EDGE_RECLASS_COMPLETE": "complete_bash"}
+    words = {"COMP_WORDS": "edge-reclass cla", "COMP_CWORD": "1", "_EDGE_RECLASS_COMPLETE": "complete_bash"}
     assert edge(**words).stdout.split() == ["classify"]
     words["COMP_WORDS"] = "edge-reclass classify --files"
     assert edge(**words | {"COMP_CWORD": "2"}).stdout.split() == ["--files-from"]

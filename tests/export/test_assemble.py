@@ -211,7 +211,7 @@ def test_the_yaml_of_the_docs_runs_as_it_stands(tmp_path: Path) -> None:
     from export.test_fma_mlp import GENRES, msd_model
 
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
-    (text,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    text, *_ = re.findall(r"```yaml\n(bundle:.*?)```", page, flags=re.DOTALL)
     msd_model(tmp_path / "msd_model.pth")
     mert_maker.write(tmp_path / "MERT-v1-330M", mert_maker.config("330m"))
     mert_maker.write_head(tmp_path / "mert_head.pth", features=64, classes=16)

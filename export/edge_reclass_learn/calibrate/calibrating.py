@@ -26,6 +26,7 @@ from edge_reclass_learn.data.labelled import Labelled
 from edge_reclass_learn.fit.gain import same_genres
 from edge_reclass_learn.fit.policies import patient
 from edge_reclass_learn.hearing.hear import sound_digest
+from edge_reclass_learn.hearing.memory import unknown_sounds
 from edge_reclass_learn.hearing.recording import asking
 from edge_reclass_learn.replaying import NOTHING, Replay, everything, replay
 
@@ -173,6 +174,11 @@ def count(base: Bundle, data: Path, options: Options, risk: certify.Risk, policy
         say(f"left out, because they cannot be heard: {listed}{more}")
     if counted.same:
         say(f"left out: {counted.same} tracks that seem to be the same recording as another one")
+    if unknown := unknown_sounds(base):
+        say(
+            f"warning: {base.name} was fitted on {unknown} tracks without their audio: whether they are among these"
+            " nobody can tell; leave them out of --data"
+        )
     if counted.known:
         _known(counted, with_labels, say)
     return counted

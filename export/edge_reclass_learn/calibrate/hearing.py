@@ -169,7 +169,7 @@ def _apart(bundle: Bundle, asked: Policy, heard: Sequence[tuple[Drawn, Kept]]) -
         for name, count in stages.items()
         if full
     ]
-    pairs = near_duplicates(vectors) if vectors else []
+    pairs = near_duplicates(vectors, len(remembered)) if vectors else []
     own = [(full[p.first], full[p.second]) for p in pairs if p.second < len(full)]
     known = {full[p.first] for p in pairs if p.first < len(full) <= p.second}
     fitted = fitted_sounds(bundle)

@@ -48,7 +48,8 @@ def cluster(
         str, typer.Option(help="Number of clusters of kmeans; auto: as many as are steady.", metavar="N|auto")
     ] = "auto",
     method: Annotated[
-        Method, typer.Option(help="hdbscan takes dense groups only, and leaves the rest.")
+        Method,
+        typer.Option(help="hdbscan takes dense groups only, and leaves the rest.", metavar="kmeans|hdbscan"),
     ] = Method.KMEANS,
     smallest: Annotated[
         int | None,

@@ -39,7 +39,7 @@ class Named:
             writer = csv.writer(text)
             writer.writerow(["path", "genre", "group"])
             writer.writerows(self.rows)
-            return text.getvalue().encode()
+            return text.getvalue().encode(errors="surrogateescape")
 
 
 def read_names(path: Path, record: Record) -> dict[int, str]:

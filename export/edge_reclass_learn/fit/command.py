@@ -48,7 +48,10 @@ def fit(
     seed: Annotated[int, typer.Option(min=0, help="How the tracks are dealt into folds.")] = 0,
     head: Annotated[
         Head,
-        typer.Option(help="Kind of the heads. trees: only where they find more out of fold than logistic ones."),
+        typer.Option(
+            help="Kind of the heads. trees: only where they find more out of fold than logistic ones.",
+            metavar="logistic|mlp|trees",
+        ),
     ] = "logistic",
     stage: Annotated[
         str | None, typer.Option(help="Of which vectors are, where the data do not say it.", metavar="NAME")

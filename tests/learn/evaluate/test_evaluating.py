@@ -370,17 +370,14 @@ def test_the_command_its_record_and_its_list(place: Path, tmp_path: Path) -> Non
 
 def test_names_that_are_not_utf8(place: Path, tmp_path: Path) -> None:
     music = shutil.copytree(place / "other", tmp_path / os.fsdecode(b"m\xfcsic"))
-    odd = os.fsdecode(b"S\xefren")
-    shutil.copytree(place / "music" / "March", music / odd)
     output, listed = tmp_path / os.fsdecode(b"\xf6ut"), tmp_path / os.fsdecode(b"l\xefst.csv")
     done = called(
         place, place / "new", "--data", music, "-o", output, "--predictions", listed, "--sample", 0,
         "--cross-validate", "never",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, ascii(done.stderr)
     record = json.loads((output / "record.json").read_text(encoding="utf-8"))
-    assert record["data"]["name"] == music.name and record["data"]["tracks"] == 32
-    assert [one["genre"] for one in record["bundles"][0]["not_in_bundle"]] == [odd]
+    assert record["data"]["name"] == music.name and record["data"]["tracks"] == 24
     assert (output / "page.html").stat().st_size and listed.read_bytes().count(b"m\xfcsic") == 24
 
 

@@ -419,7 +419,7 @@ def test_refusals(place: Path, corrected: Path, tmp_path: Path) -> None:
     assert "at least 2 groups (artists) in each genre: all of Loop belong together" in refused(lone, *out)
     odd = shutil.copytree(place / "music", tmp_path / os.fsdecode(b"m\xfcsic"))
     (odd / "Loop").rename(odd / os.fsdecode(b"L\xf6\xf6p"))
-    assert r"genres in UTF-8, got b'L\xf6\xf6p'; rename" in refused(odd, *out)
+    assert "expected no surrogates; rename it" in refused(odd, *out)
     broken = shutil.copytree(place / "music", tmp_path / "broken")
     for track in sorted((broken / "Loop").rglob("*.wav"))[4:]:
         track.write_bytes(b"nothing")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from command import bundle, music, songs
+from edge_reclass.run.lanes import all_done
+from edge_reclass.verdict import Verdict
 
 __all__ = ["bundle", "music", "songs"]
 
@@ -82,7 +88,12 @@ class Run:
         raise AssertionError(f"never said: {part}")
 
     def end(self) -> tuple[int, str]:
-        _, said = self.process.communicate(timeout=120)
+        try:
+            _, said = self.process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            _, said = self.process.communicate()
+            raise AssertionError(f"it does not end; it said: {said}") from None
         return self.process.returncode, said
 
     def kept(self) -> list[str]:
@@ -136,6 +147,36 @@ def test_a_second_interrupt_ends_at_once(songs: Path, bundle: Path, tmp_path: Pa
     assert returned == 130, said
     assert "interrupted after 1 of 2 tracks; their verdicts are in" in said
     assert run.kept() == ["b.flac"]
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_that_wakes_nobody_is_seen() -> None:
+    """As one does that comes just before Python begins to wait."""
+    future: Future[Verdict] = Future()
+    waker = threading.Timer(60, future.set_exception, [TimeoutError()])
+    waker.start()
+    with pytest.raises(KeyboardInterrupt):
+        threading.Timer(0.2, _thread.interrupt_main).start()
+        all_done([future])
+    assert not future.done(), "only the end of the wait showed the interrupt"
+    waker.cancel()
+
+
+def test_what_does_not_end_in_time_is_not_waited_for() -> None:
+    done: Future[Verdict] = Future()
+    done.cancel()
+    done.set_running_or_notify_cancel()
+    assert all_done([done])
+    assert all_done([])
+    assert not all_done([done, Future()], timeout=0)
+    assert not all_done([done, Future()], timeout=0.01)
 
 
 def test_an_interrupt_that_leaves_a_lock_of_the_pool_held(songs: Path, bundle: Path, tmp_path: Path) -> None:

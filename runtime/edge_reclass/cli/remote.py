@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 from edge_reclass.audio.decode import open_regular
 from edge_reclass.client import Client
 from edge_reclass.errors import RequestRefusedError, Status, TrackError, UsageError
+from edge_reclass.run.lanes import all_done
 from edge_reclass.verdict import Verdict
 
 PATIENCE: Final = 3600.0
@@ -72,7 +73,7 @@ class RemotePool:
     def close(self, timeout: float | None = None) -> bool:
         """See :meth:`edge_reclass.CascadePool.close`."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if wait(list(self._unfinished), timeout).not_done:
+        if not all_done(self._unfinished, timeout):
             return False
         self._threads.shutdown(wait=True)
         return True

@@ -7,7 +7,9 @@ of the paths, and there are never more tracks in memory than lanes.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
@@ -30,7 +32,7 @@ _AHEAD = 4
 
 
 _TICK = 0.5
-"""Seconds after which it is said that no verdict came."""
+"""Seconds after which it is said that no verdict came, and after which a signal is seen at the latest."""
 
 
 class CascadePool:
@@ -177,7 +179,7 @@ class CascadePool:
         """
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if wait(list(self._unfinished), timeout).not_done:
+        if not all_done(self._unfinished, timeout):
             return False
         self._threads.shutdown(wait=True)
         for cascade in self.cascades:
@@ -198,6 +200,19 @@ def result(future: Future[Verdict]) -> Verdict:
         return future.result()
     except CancelledError as error:
         raise _closed() from error
+
+
+def all_done(futures: Iterable[Future[Verdict]], timeout: float | None = None) -> bool:
+    """Wait for ``futures``, at most ``timeout`` seconds; whether all are done.
+
+    In short pieces: of a signal that comes as Python begins to wait it learns only when that wait is over.
+    """
+    until = math.inf if timeout is None else time.monotonic() + timeout
+    running = set(futures)
+    while True:
+        running = wait(running, max(0.0, min(_TICK, until - time.monotonic()))).not_done
+        if not running or time.monotonic() >= until:
+            return not running
 
 
 def _succeeded(future: Future[Verdict]) -> bool:
@@ -273,7 +288,7 @@ class LaneRunner:
     def wait(self, timeout: float | None = None) -> bool:
         """As :meth:`close`, but the pool stays open."""
         self.cancel()
-        return not wait(list(self._waiting), timeout).not_done
+        return all_done(self._waiting, timeout)
 
     def close(self, timeout: float | None = None) -> bool:
         """See :meth:`Runner.close`."""

@@ -62,7 +62,7 @@ def _row(trial: Trial, one: Listener, stage: str, count: int | None, took: float
     notes = [
         f"at {entry.encoder.rate} Hz",
         "loudness as it comes" if entry.loudness is None else f"at {entry.loudness:g} dBFS",
-        "" if count is None else f"at most {count} windows",
+        "" if count is None else f"at most {count} window{'s' * (count > 1)}",
         "" if graphs else "numpy, no graph",
         "" if took is not None else "not timed: no file to hear",
     ]
@@ -80,9 +80,10 @@ def _row(trial: Trial, one: Listener, stage: str, count: int | None, took: float
 
 
 def _milliseconds(one: Listener) -> Mapping[str, float]:
-    """Median time of each stage, of some of the tracks, without the first, which warms up."""
-    stages = list(one.heard.inputs)
-    steps = [Step(name, {name: 1.0}, 1.0 if name != stages[-1] else None) for name in stages]
+    """Median time of each stage over the windows that are probed, of some tracks; the first one only warms up."""
+    stages = {name: counts[-1] for name, counts in one.heard.counts.items() if counts}
+    last = list(stages)[-1]
+    steps = [Step(name, {name: 1.0}, 1.0 if name != last else None, count) for name, count in stages.items()]
     names = list(one.examples)
     some = dict.fromkeys(names[i] for i in np.linspace(0, len(names) - 1, TIMED).astype(int).tolist())
     took: dict[str, list[float]] = {name: [] for name in stages}

@@ -13,7 +13,9 @@ pytest.importorskip("sklearn", reason="evaluation needs the extra [fit]")
 pytest.importorskip("onnx", reason="evaluation needs the extra [fit]")
 pytest.importorskip("onnxruntime", reason="evaluation needs the extra [fit]")
 
+import bundles
 import labelled_music as made
+from edge_reclass import Cascade
 from edge_reclass.bundle import load
 from edge_reclass_learn.evaluate.encoders import encoders
 from edge_reclass_learn.evaluate.gathering import Listener, Options, listeners
@@ -35,9 +37,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def heard(place: Path, data: Path) -> tuple[Trial, list[Listener]]:
+def heard(place: Path, data: Path, *roots: Path) -> tuple[Trial, list[Listener]]:
     options = Options(place / "cache", threads=1)
-    found = listeners([place / "one", place / "other"], data, options, lambda _: None)
+    found = listeners(roots or [place / "one", place / "other"], data, options, lambda _: None)
     examples = list(found[0].examples.values())
     return Trial(examples, sorted({one.genre for one in examples}), 3, 0, draws=50), found
 
@@ -56,6 +58,29 @@ def test_a_probe_for_every_encoder(place: Path) -> None:
         assert row.megabytes == manifest.files[f"encoders/{row.stage}.fp32.onnx"].bytes / 1e6
         assert f"at {made.RATE} Hz" in row.note
     assert found[0].accuracy == found[2].accuracy, "the same encoder on the same folds"
+
+
+def test_no_more_windows_are_timed_than_are_probed(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = made.base(tmp_path / "hasty")
+    policies = bundles.read_manifest(root)["policies"]
+    del policies["thorough"]
+    bundles.edit_manifest(root, policies=policies)
+    windows: dict[str, set[int]] = {"low": set(), "high": set()}
+    hear = Cascade.step_answers
+
+    def watched(*arguments: object) -> object:
+        found = hear(*arguments)  # type: ignore[arg-type]
+        for answer in found[1]:
+            windows[answer.stage].add(answer.windows.heard)
+        return found
+
+    trial, bundle = heard(place, place / "music", root)
+    monkeypatch.setattr(Cascade, "step_answers", watched)
+    low, high = encoders(trial, bundle, lambda _: None)
+    assert windows == {"low": {1}, "high": {3}}
+    assert "at most 1 window" in low.note and "at most" not in high.note
 
 
 def test_labels_that_say_nothing_are_not_found(place: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from edge_reclass_learn.fit.gain import same_genres
 from edge_reclass_learn.fit.judging import KINDS, Task
 from edge_reclass_learn.fit.policies import ENOUGH
 from edge_reclass_learn.hearing.examples import Example, numbers
+from edge_reclass_learn.hearing.memory import unknown_sounds
 
 FEW: Final = 20
 """Tracks of a genre below which a warning says that its figures are worth little."""
@@ -270,9 +271,9 @@ def _warnings(answered: Sequence[Answered]) -> list[str]:
                      " heads are the same where they know the same genres: this compares policies and genres, not"
                      " heads")  # fmt: skip
     for one in answered:
-        if one.dealt is None and _by_vectors(one.bundle):
-            found.append(f"warning: {one.name} was fitted on vectors and not on sounds: whether these tracks were among"
-                         " them can be seen by their likeness alone")  # fmt: skip
+        if one.dealt is None and (unknown := unknown_sounds(one.bundle)):
+            found.append(f"warning: {one.name} was fitted on {unknown} tracks without their audio: whether they are"
+                         " among these can be seen by their likeness alone")  # fmt: skip
     first = answered[0]
     groups = len({example.group for example in first.examples})
     if groups < FEW_GROUPS:
@@ -294,8 +295,3 @@ def _recipe(bundle: Bundle) -> object:
     stages = [(stage.name, stage.encoder, stage.excerpt, stage.head.inputs) for stage in bundle.manifest.stages]
     kinds = _kinds(bundle)
     return stages, {stage.name: kinds.get(stage.name, KINDS[0]) for stage in bundle.manifest.stages}
-
-
-def _by_vectors(bundle: Bundle) -> bool:
-    told = bundle.manifest.provenance.get("fit")
-    return isinstance(told, dict) and "vectors_of" in told

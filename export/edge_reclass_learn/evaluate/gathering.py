@@ -20,7 +20,7 @@ from edge_reclass_learn.evaluate.intervals import DRAWS
 from edge_reclass_learn.hearing.examples import Example
 from edge_reclass_learn.hearing.gather import gather
 from edge_reclass_learn.hearing.listening import Listening, listening
-from edge_reclass_learn.hearing.memory import fitted_sounds, recall, short, unknown_sounds
+from edge_reclass_learn.hearing.memory import fitted_sounds, recall, short
 
 CrossValidate = Literal["auto", "always", "never"]
 CROSS_VALIDATE: Final[tuple[CrossValidate, ...]] = get_args(CrossValidate)
@@ -121,8 +121,6 @@ def _listener(name: str, bundle: Bundle, data: Path, options: Options, say: Say)
     found = gather(bundle, heard, read.tracks, memory, options.cache, options.threads, say, mixed=True)
     given = [example for example in found.examples if not example.remembered]
     sounds, told = fitted_sounds(bundle), bundle.manifest.provenance.get("fit")
-    if unknown := unknown_sounds(bundle):
-        say(f"warning: {name} was fitted on {unknown} tracks without their audio: they may not be recognised here")
     same_data = isinstance(told, dict) and told.get("data_sha256") == found.digest
     known = {given[i].name for i in found.in_base}
     known |= {one.name for one in given if same_data or (one.sound and short(one.sound) in sounds)}

@@ -27,7 +27,7 @@ from edge_reclass.bundle import load
 from edge_reclass.library import State
 from edge_reclass_learn.evaluate import evaluating, verdicts
 from edge_reclass_learn.evaluate.evaluating import Evaluated, evaluate
-from edge_reclass_learn.evaluate.gathering import Options, listeners
+from edge_reclass_learn.evaluate.gathering import Options
 from edge_reclass_learn.evaluate.record import Judgement, Record
 from edge_reclass_learn.evaluate.screen import screen
 from edge_reclass_learn.evaluate.trial import Trial
@@ -144,18 +144,6 @@ def test_folds_share_no_group_and_genres_keep_their_numbers(in_folds: Evaluated)
     assert np.mean(said.right) > 0.7 and said.verdicts.scores.shape == (24, 3)
 
 
-def test_tracks_without_audio_may_not_be_known_and_it_is_said(place: Path, tmp_path: Path) -> None:
-    bundle = shutil.copytree(place / "new", tmp_path / "kept")
-    provenance = bundles.read_manifest(bundle)["provenance"]
-    assert provenance["fit"]["sounds_unknown"] == 0
-    provenance["fit"]["sounds_unknown"] = 7
-    bundles.edit_manifest(bundle, provenance=provenance)
-    for one, warns in ((bundle, True), (place / "new", False)):
-        said: list[str] = []
-        listeners([one], place / "other", Options(place / "cache", threads=1), said.append)
-        assert any("fitted on 7 tracks without their audio" in line for line in said) == warns
-
-
 def test_a_bundle_knows_each_track_that_it_was_fitted_on(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,15 +247,16 @@ def test_new_heads_are_only_the_same_where_their_kinds_are(place: Path) -> None:
 def test_what_a_reader_should_know_of_the_bundles_and_the_data(place: Path) -> None:
     root = shutil.copytree(place / "new", place / "told", dirs_exist_ok=True)
     told = bundles.read_manifest(root)["provenance"]
-    told["fit"] |= {"copies": 48, "vectors_of": "low"}
+    assert told["fit"]["sounds_unknown"] == 0
+    told["fit"] |= {"copies": 48, "sounds_unknown": 7}
     bundles.edit_manifest(root, provenance=told)
     few = place / "two"
     for genre in ("Drone", "Loop"):
         shutil.copytree(place / "other" / genre / f"{genre} Band 0", few / genre / "Band 0", dirs_exist_ok=True)
         shutil.copytree(place / "other" / genre / f"{genre} Band 1", few / genre / "Band 1", dirs_exist_ok=True)
     as_it_is = " ".join(judged(place, ["told"], few).record.warnings)
-    assert "was fitted on vectors" in as_it_is and "all tracks are of 2 groups" in as_it_is
-    assert "vectors" not in " ".join(judged(place, ["new"], place / "other").record.warnings)
+    assert "was fitted on 7 tracks without their audio" in as_it_is and "all tracks are of 2 groups" in as_it_is
+    assert "without their audio" not in " ".join(judged(place, ["new"], place / "other").record.warnings)
     how = " ".join(judged(place, ["told"], place / "other", cross_validate="always").record.bundles[0].how)
     assert "fewer than 100 of those come to" in how and "the new heads are not" in how
 

@@ -243,42 +243,42 @@ class Agreement(Plain, frozen=True, kw_only=True):
     why_not: str | None = None
 
 
-class Baseline(Plain, frozen=True, kw_only=True):
-    """What another approach finds on the same folds, on the tracks whose genre all bundles know.
+class Measured(Plain, frozen=True, kw_only=True):
+    """What other features, or other heads on them, find on the same folds.
 
-    ``version``: of the libraries that it rests on. ``milliseconds``: mean CPU time of a track, to extract its features
-    from the decoded excerpt. ``dim``: of its features. ``note``: what it could not do. ``importance``: by group of
-    features, the accuracy that is lost where they are those of other tracks. Figures are None where it could not run,
-    and ``note`` says why.
+    ``milliseconds``: CPU time of a track, for its features. ``dim``: how many features. Figures are None where it could
+    not run, and ``note`` says why.
+    """
+
+    accuracy: Figure | None = None
+    balanced: Figure | None = None
+    macro_f1: Figure | None = None
+    milliseconds: float | None = None
+    dim: int | None = None
+    note: str
+
+
+class Baseline(Measured, frozen=True, kw_only=True):
+    """Another approach, on the tracks whose genre all bundles know.
+
+    ``version``: of the libraries that it rests on. ``milliseconds``: mean, from the decoded excerpt. ``importance``: by
+    group of features, the accuracy that is lost where they are those of other tracks.
     """
 
     name: str
     version: str
-    accuracy: Figure | None
-    balanced: Figure | None
-    macro_f1: Figure | None
-    milliseconds: float | None
-    megabytes: float | None
-    dim: int | None
-    note: str
     importance: dict[str, float] | None = None
 
 
-class Encoder(Plain, frozen=True, kw_only=True):
-    """What a linear probe on a stage's embeddings finds on the same folds. As :class:`Baseline`; of ``bundle``.
+class Encoder(Measured, frozen=True, kw_only=True):
+    """A linear probe on the embeddings of a stage of ``bundle``, on all tracks.
 
-    ``megabytes``: of the encoder's graph. ``milliseconds``: median CPU time of a track on one thread.
+    ``milliseconds``: median, on one thread, without decoding. ``megabytes``: of the encoder's FP32 graph.
     """
 
     bundle: str
     stage: str
-    accuracy: Figure | None
-    balanced: Figure | None
-    macro_f1: Figure | None
-    milliseconds: float | None
     megabytes: float | None
-    dim: int | None
-    note: str
 
 
 class Record(Plain, frozen=True, kw_only=True):

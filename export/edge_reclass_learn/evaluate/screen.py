@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from edge_reclass.run import printable
 from edge_reclass_export.engine.report import table
-from edge_reclass_learn.evaluate.record import Agreement, Baseline, Comparison, Encoder, Figure, Judgement, Record
+from edge_reclass_learn.evaluate.record import Agreement, Comparison, Figure, Judgement, Record
+from edge_reclass_learn.evaluate.tables import baselines, encoders, step_name
 
 
 def screen(record: Record) -> Iterator[str]:
@@ -21,16 +21,11 @@ def screen(record: Record) -> Iterator[str]:
     for pair in record.comparisons:
         yield ""
         yield from _pair(pair)
-    for header, rows in (
-        (["on the same folds", *_FOUND, "note"], [[_brief(one.name), *_found(one)] for one in record.baselines]),
-        (
-            ["linear probe", *_FOUND, "note"],
-            [[_brief(f"{one.bundle}, {one.stage}"), *_found(one)] for one in record.encoders],
-        ),
-    ):
-        if rows:
+    for found in (baselines(record), encoders(record)):
+        if found.rows:
             yield ""
-            yield table(header, rows)
+            rows = [[printable(cell) for cell in row] for row in found.rows]
+            yield table([heading for heading, _ in found.headings], rows)
     if record.agreements:
         yield ""
         yield from (_agreement(one) for one in record.agreements)
@@ -76,7 +71,7 @@ def _bundle(one: Judgement) -> Iterator[str]:
     yield ""
     steps = [
         [
-            step.stage if step.windows is None else f"{step.stage}, {step.windows} window{'s' * (step.windows > 1)}",
+            step_name(step),
             str(step.reached),
             str(step.stopped),
             str(step.unsure),
@@ -120,26 +115,6 @@ def _agreement(one: Agreement) -> str:
         f"{what}: the same verdict as the CPU at FP32 for {one.same.value:.1%} of {one.same.of} tracks ({low:.1%} to"
         f" {high:.1%}){gap}"
     )
-
-
-_FOUND: Final = ("tracks", "accuracy", "95 % interval", "mean over genres", "ms a track", "MB", "values")
-
-
-def _found(one: Baseline | Encoder) -> list[str]:
-    """What another approach, or a probe on an encoder, finds; its note last, which says why there is nothing."""
-    numbers = ((one.milliseconds, ".0f"), (one.megabytes, ".1f"), (one.dim, "d"))
-    note = [one.version, one.note] if isinstance(one, Baseline) else [one.note]
-    return [
-        str(one.accuracy.of) if one.accuracy is not None else "",
-        *(_shown(one.accuracy) if one.accuracy is not None else ("", "")),
-        f"{one.balanced.value:.1%}" if one.balanced is not None else "",
-        *("" if number is None else f"{number:{how}}" for number, how in numbers),
-        "; ".join(printable(text) for text in note if text),
-    ]
-
-
-def _brief(text: str) -> str:
-    return printable(text[:60])
 
 
 def _shown(figure: Figure) -> tuple[str, str]:

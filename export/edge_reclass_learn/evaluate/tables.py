@@ -7,13 +7,12 @@ from html import escape
 from typing import Final
 
 from edge_reclass_learn.evaluate.record import (
-    Baseline,
     Calibration,
     Confusion,
-    Encoder,
     ExitStep,
     Figure,
     Judgement,
+    Measured,
     Record,
     RiskCoverage,
     RiskPoint,
@@ -262,14 +261,7 @@ def _of_all(record: Record) -> Iterator[Table]:
             for one in record.agreements
         ),
     )
-    measured = (">accuracy", ">mean over the genres", ">macro F1", ">ms per track", ">MB", ">features")
-    yield Table(
-        "Other approaches on the same folds",
-        ("approach", "version", *measured, "note"),
-        tuple((name(one.name), name(one.version), *_measured(one), one.note) for one in record.baselines),
-        "Every row is of the tracks whose genre all bundles know, also that of a bundle. Milliseconds are CPU time to"
-        " extract the features of a track.",
-    )
+    yield baselines(record)
     yield Table(
         "What groups of features are worth to an approach",
         ("approach", "features", ">accuracy without them, in points"),
@@ -280,21 +272,43 @@ def _of_all(record: Record) -> Iterator[Table]:
         ),
         "Features of the group are those of other tracks.",
     )
-    yield Table(
+    yield encoders(record)
+
+
+def baselines(record: Record) -> Table:
+    """What other approaches find."""
+    return Table(
+        "Other approaches on the same folds",
+        ("approach", *_MEASURED, "version", "note"),
+        tuple((name(one.name), *_measured(one), name(one.version), one.note) for one in record.baselines),
+        "Every row is of the tracks whose genre all bundles know, also that of a bundle. Milliseconds are CPU time to"
+        " extract the features of a track.",
+    )
+
+
+def encoders(record: Record) -> Table:
+    """What a linear probe finds on each encoder."""
+    return Table(
         "A linear probe on each encoder, on the same folds",
-        ("encoder", *measured, "note"),
-        tuple((f"{name(one.bundle)}: {name(one.stage)}", *_measured(one), one.note) for one in record.encoders),
+        ("encoder", *_MEASURED, ">MB", "note"),
+        tuple(
+            (f"{name(one.bundle)}: {name(one.stage)}", *_measured(one), _optional(one.megabytes), one.note)
+            for one in record.encoders
+        ),
         "Milliseconds are the median CPU time of a track on one thread, megabytes are of the graph.",
     )
 
 
-def _measured(one: Baseline | Encoder) -> Sequence[str]:
+_MEASURED: Final = (">tracks", ">accuracy", ">mean over the genres", ">macro F1", ">ms per track", ">features")
+
+
+def _measured(one: Measured) -> Sequence[str]:
     return (
+        NOTHING if one.accuracy is None else count(one.accuracy.of),
         share(one.accuracy),
         share(one.balanced),
         _interval(one.macro_f1, number),
         _optional(one.milliseconds),
-        _optional(one.megabytes),
         NOTHING if one.dim is None else count(one.dim),
     )
 

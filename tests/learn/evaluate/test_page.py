@@ -135,7 +135,6 @@ def plain_record(bundles: int = 1) -> dict[str, Any]:
     probe = {
         **{key: some.figure() for key in ("accuracy", "balanced", "macro_f1")},
         "milliseconds": 100 * some.share(),
-        "megabytes": 10 * some.share(),
         "dim": some.count(),
         "note": "all well",
     }
@@ -174,7 +173,7 @@ def plain_record(bundles: int = 1) -> dict[str, Any]:
         "baselines": [
             {"name": "most frequent genre", "version": "scikit-learn", "importance": {"mfcc": some.share()}, **probe}
         ],
-        "encoders": [{"bundle": "mine", "stage": "musicnn", **probe}],
+        "encoders": [{"bundle": "mine", "stage": "musicnn", "megabytes": 10 * some.share(), **probe}],
         "warnings": ["warning: few tracks"],
         "kind": records.KIND,
         "format": records.FORMAT,
@@ -403,7 +402,7 @@ def test_a_record_with_stray_bytes_is_written_and_read(tmp_path: Path) -> None:
 
 def test_what_could_not_run_is_said_without_figures() -> None:
     record = bare("baselines", "agreements")
-    nothing = dict.fromkeys(("accuracy", "balanced", "macro_f1", "milliseconds", "megabytes", "dim"))
+    nothing = dict.fromkeys(("accuracy", "balanced", "macro_f1", "milliseconds", "dim"))
     record["baselines"][0] |= {**nothing, "note": "no wheel for this machine"}
     record["agreements"][0] |= {"same": None, "max_difference": None, "why_not": "no GPU here"}
     text = page(made(record))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from msgspec.structs import replace
 
 from edge_reclass_learn.evaluate.baselines import models
 from edge_reclass_learn.evaluate.baselines.extracting import Extraction, extract
@@ -87,8 +86,14 @@ def baselines(
     found = [_judged(trial, chance, nothing, _version("scikit-learn"), "")]
     for rule in without_listening(trial.examples, trial.labels, trial.dealt, len(trial.genres))[1:]:
         of = len(trial.examples)
-        alone = _empty(f"without listening: {rule.name}", _version("scikit-learn"), "a small decision tree")
-        found.append(replace(alone, accuracy=share(round(rule.accuracy * of), of)))
+        found.append(
+            Baseline(
+                name=f"without listening: {rule.name}",
+                version=_version("scikit-learn"),
+                accuracy=share(round(rule.accuracy * of), of),
+                note="a small decision tree",
+            )
+        )
     tracks, extracted = [Path(example.name) for example in trial.examples], dict[str, Extraction]()
     for row in rows:
         source = given[row.source]
@@ -97,7 +102,7 @@ def baselines(
                 extracted[row.source] = extract(source, tracks, cache, say)
             models.require(row.package)
         except Missing as why:
-            found.append(_empty(row.name, "", f"not measured: {why}"))
+            found.append(Baseline(name=row.name, version="", note=f"not measured: {why}"))
             continue
         say(row.name)
         used = dict.fromkeys((source.version(), _version(row.package)))
@@ -120,7 +125,6 @@ def _judged(trial: Trial, row: Row, features: Extraction, used: str, note: str) 
         balanced=worth.balanced,
         macro_f1=worth.macro_f1,
         milliseconds=features.milliseconds,
-        megabytes=None,
         dim=features.rows.shape[1] or None,
         note="; ".join(part for part in (row.note, note, features.note) if part),
         importance=lost,
@@ -128,17 +132,17 @@ def _judged(trial: Trial, row: Row, features: Extraction, used: str, note: str) 
 
 
 def _bundle(one: Judgement) -> Baseline:
-    row = _empty(f"{one.name}, {one.policy}", f"digest {one.digest[:12]}", one.judged)
-    if one.judged == "as it is" and one.known_tracks:
-        row = replace(row, note=f"as it is: too high, its heads were fitted on {one.known_tracks} of the tracks")
-    return replace(row, accuracy=one.accuracy, balanced=one.balanced, macro_f1=one.macro_f1)
-
-
-def _empty(name: str, used: str, note: str) -> Baseline:
+    too_high = one.judged == "as it is" and one.known_tracks
     return Baseline(
-        name=name, version=used, accuracy=None, balanced=None, macro_f1=None, milliseconds=None, megabytes=None,
-        dim=None, note=note,
-    )  # fmt: skip
+        name=f"{one.name}, {one.policy}",
+        version=f"digest {one.digest[:12]}",
+        accuracy=one.accuracy,
+        balanced=one.balanced,
+        macro_f1=one.macro_f1,
+        note=f"as it is: too high, its heads were fitted on {one.known_tracks} of the tracks"
+        if too_high
+        else one.judged,
+    )
 
 
 def _version(package: str) -> str:

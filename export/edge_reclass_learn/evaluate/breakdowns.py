@@ -9,9 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from edge_reclass_learn.evaluate.intervals import share_of
+from edge_reclass_learn.evaluate.intervals import Flags, share_of
 from edge_reclass_learn.evaluate.record import Breakdown, Slice
-from edge_reclass_learn.evaluate.verdicts import Flags
 from edge_reclass_learn.hearing.examples import Example, Facts
 
 _NUMBERS: Final[tuple[tuple[str, str, Callable[[Facts], float], tuple[float, ...]], ...]] = (

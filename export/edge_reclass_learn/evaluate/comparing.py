@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_reclass_learn.evaluate.intervals import Floats, bootstrap, share_of
+from edge_reclass_learn.evaluate.intervals import Flags, Floats, bootstrap, share_of
 from edge_reclass_learn.evaluate.record import Comparison
-from edge_reclass_learn.evaluate.verdicts import Flags
 from edge_reclass_learn.fit.gain import gain
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -14,15 +14,15 @@ from edge_reclass import Cascade
 from edge_reclass.cascade import Policy, Step
 from edge_reclass.errors import TrackError
 from edge_reclass_learn.evaluate.baselines.models import fitted_in_folds, logistic
+from edge_reclass_learn.evaluate.evenly import evenly
 from edge_reclass_learn.evaluate.gathering import Listener
 from edge_reclass_learn.evaluate.record import Encoder
 from edge_reclass_learn.evaluate.trial import Trial
 from edge_reclass_learn.hearing.examples import rows
+from edge_reclass_learn.progress import Say
 
 TIMED: Final = 24
 """Tracks that are timed, evenly over all."""
-
-Say = Callable[[str], None]
 
 
 def encoders(trial: Trial, bundles: Sequence[Listener], say: Say) -> list[Encoder]:
@@ -85,10 +85,9 @@ def _milliseconds(one: Listener) -> Mapping[str, float]:
     last = list(stages)[-1]
     steps = [Step(name, {name: 1.0}, 1.0 if name != last else None, count) for name, count in stages.items()]
     names = list(one.examples)
-    some = dict.fromkeys(names[i] for i in np.linspace(0, len(names) - 1, TIMED).astype(int).tolist())
     took: dict[str, list[float]] = {name: [] for name in stages}
     with Cascade.open(one.bundle, policy=Policy("timed", "soft", tuple(steps)), threads=1) as cascade:
-        for number, name in enumerate([names[0], *some]):
+        for number, name in enumerate([names[0], *evenly(names, TIMED)]):
             try:
                 _, said = cascade.step_answers(Path(name), time.process_time)
             except TrackError:

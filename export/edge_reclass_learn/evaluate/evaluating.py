@@ -17,7 +17,8 @@ from edge_reclass.run import printable
 from edge_reclass_learn.evaluate.baselines.table import baselines
 from edge_reclass_learn.evaluate.comparing import compare
 from edge_reclass_learn.evaluate.encoders import encoders
-from edge_reclass_learn.evaluate.gathering import Listener, Options, Say, listeners
+from edge_reclass_learn.evaluate.evenly import evenly
+from edge_reclass_learn.evaluate.gathering import Listener, Options, fit_facts, listeners
 from edge_reclass_learn.evaluate.intervals import worth
 from edge_reclass_learn.evaluate.measuring import Answered, judgement
 from edge_reclass_learn.evaluate.record import Baseline, Comparison, DataFacts, GenreTracks, Judgement, Record
@@ -33,6 +34,7 @@ from edge_reclass_learn.fit.judging import KINDS, Task
 from edge_reclass_learn.fit.policies import ENOUGH
 from edge_reclass_learn.hearing.examples import Example, numbers
 from edge_reclass_learn.hearing.memory import unknown_sounds
+from edge_reclass_learn.progress import Say
 
 FEW: Final = 20
 """Tracks of a genre below which a warning says that its figures are worth little."""
@@ -72,10 +74,9 @@ def evaluate(paths: Sequence[Path], data: Path, options: Options, say: Say) -> E
     ]
     compared = [_compared(answered[0], one, options) for one in answered[1:]]
     others = _baselines(trial, answered, judgements, options, say) if options.baselines else []
-    nothing = ["warning: no genre is known by all bundles: --baselines has no tracks"] * (
-        options.baselines and not others
-    )
-    probes = encoders(trial, heard, say) if options.encoders else []
+    warnings = _warnings(answered)
+    if options.baselines and not others:
+        warnings.append("warning: no genre is known by all bundles: --baselines has no tracks")
     record = Record(
         program=f"edge-reclass {__version__}",
         data=DataFacts(
@@ -92,8 +93,8 @@ def evaluate(paths: Sequence[Path], data: Path, options: Options, say: Say) -> E
         comparisons=[one for one in compared if one is not None],
         agreements=[agreement for its in ran for agreement in its.agreements],
         baselines=others,
-        encoders=probes,
-        warnings=[*_warnings(answered), *nothing],
+        encoders=encoders(trial, heard, say) if options.encoders else [],
+        warnings=warnings,
     )
     return Evaluated(record, answered)
 
@@ -112,20 +113,20 @@ def _answered(one: Listener, trial: Trial, data: Path, options: Options, say: Sa
         )
     known = sum(example.name in one.known for example in examples)
     fold_of = dict(zip(one.examples, trial.dealt.tolist(), strict=True))
-    folds = np.array([fold_of[example.name] for example in examples], np.intp)
+    dealt = np.array([fold_of[example.name] for example in examples], np.intp)
     new_heads = options.cross_validate == "always" or (options.cross_validate == "auto" and bool(known))
     if new_heads:
         genres = [genre for genre in names if any(e.genre == genre for e in [*examples, *one.remembered])]
         task = _task(one, examples, genres, data, options, say)
         own = np.array([not example.remembered for example in task.examples])
-        verdicts, _ = cross_validated(
+        verdicts = cross_validated(
             task,
             one.policy,
             bundle.manifest.min_confidence,
             folds=options.folds,
+            fixed=np.concatenate([dealt, np.full(len(one.remembered), -1, np.intp)]),
             seed=options.seed,
             say=lambda text: say(f"{one.name}: {text}"),
-            fixed=np.concatenate([folds, np.full(len(one.remembered), -1, np.intp)]),
         )
         verdicts = some_of(spread(verdicts, genres, names), own)
         how = _how_cross_validated(one, known, len(examples), genres, options)
@@ -142,8 +143,8 @@ def _answered(one: Listener, trial: Trial, data: Path, options: Options, say: Sa
         labels=numbers(examples, names),
         verdicts=verdicts,
         how=how,
-        dealt=options.folds if new_heads else None,
-        folds=folds,
+        folds=options.folds if new_heads else None,
+        dealt=dealt,
         known=known,
         missing=[GenreTracks(genre=genre, tracks=n) for genre, n in sorted(others.items())],
     )
@@ -154,8 +155,7 @@ def _run(one: Answered, options: Options, say: Say) -> Ran:
     tracks = [path for example in one.examples if (path := Path(example.name)).is_file()]
     if not options.sample or not tracks:
         return Ran([], {})
-    places = np.unique(np.linspace(0, len(tracks) - 1, min(options.sample, len(tracks))).round().astype(int))
-    some = [tracks[place] for place in places.tolist()]
+    some = evenly(tracks, options.sample)
     return run(one.name, one.bundle, one.policy, some, options.devices, options.threads, say)
 
 
@@ -198,8 +198,7 @@ def _task(
 
 def _kinds(bundle: Bundle) -> Mapping[str, str]:
     """The kinds of heads that ``edge-reclass fit`` gave a bundle, by stage; nothing where it made none."""
-    told = bundle.manifest.provenance.get("fit")
-    kinds = told.get("heads") if isinstance(told, dict) else None
+    kinds = fit_facts(bundle).get("heads")
     stages = {stage.name for stage in bundle.manifest.stages}
     return kinds if isinstance(kinds, dict) and set(kinds) <= stages and set(kinds.values()) <= set(KINDS) else {}
 
@@ -212,8 +211,7 @@ def _how_cross_validated(one: Listener, known: int, tracks: int, genres: Sequenc
         "temperatures, range limits and thresholds are chosen for each fold on what is said of the others",
         f"a step that fewer than {ENOUGH} of those come to keeps at least the bundle's own threshold",
     ]
-    told = one.bundle.manifest.provenance.get("fit")
-    if isinstance(told, dict) and told.get("copies"):
+    if fit_facts(one.bundle).get("copies"):
         how.append("it was fitted on changed copies of its tracks as well, the new heads are not")
     if set(_kinds(one.bundle).values()) - {KINDS[0]}:
         how.append(
@@ -258,20 +256,20 @@ def _warnings(answered: Sequence[Answered]) -> list[str]:
     """What a reader should know before believing the figures, the loudest first."""
     found = []
     for one in answered:
-        if one.dealt is not None:
+        if one.folds is not None:
             found.append(f"warning: the figures of {one.name} are of new heads, and not of those in the bundle")
         elif one.known:
             found.append(f"warning: {one.name} is judged on tracks that it was fitted on: the figures are too high")
-    if len({one.dealt is None for one in answered}) > 1:
+    if len({one.folds is None for one in answered}) > 1:
         found.append("warning: some bundles are cross-validated and others are judged as they are: heads that were"
                      " fitted on music like these tracks have an advantage")  # fmt: skip
-    recipes = [_recipe(one.bundle) for one in answered if one.dealt is not None]
+    recipes = [_recipe(one.bundle) for one in answered if one.folds is not None]
     if len(recipes) > 1 and all(one == recipes[0] for one in recipes):
         found.append("warning: the cross-validated bundles have the same encoders and kinds of heads, so that their new"
                      " heads are the same where they know the same genres: this compares policies and genres, not"
                      " heads")  # fmt: skip
     for one in answered:
-        if one.dealt is None and (unknown := unknown_sounds(one.bundle)):
+        if one.folds is None and (unknown := unknown_sounds(one.bundle)):
             found.append(f"warning: {one.name} was fitted on {unknown} tracks without their audio: whether they are"
                          " among these can be seen by their likeness alone")  # fmt: skip
     first = answered[0]
@@ -285,7 +283,7 @@ def _warnings(answered: Sequence[Answered]) -> list[str]:
     if few:
         found.append(f"warning: fewer than {FEW} tracks of {', '.join(map(printable, few))}: look at the intervals")
     if len(set(first.labels.tolist())) > 1:
-        rules = without_listening(first.examples, first.labels, first.folds, len(first.bundle.manifest.genres))
+        rules = without_listening(first.examples, first.labels, first.dealt, len(first.bundle.manifest.genres))
         found += source_warnings(first.examples, rules, float(first.right.mean()))
     return found
 

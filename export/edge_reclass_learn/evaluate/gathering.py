@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -21,10 +21,10 @@ from edge_reclass_learn.hearing.examples import Example
 from edge_reclass_learn.hearing.gather import gather
 from edge_reclass_learn.hearing.listening import Listening, listening
 from edge_reclass_learn.hearing.memory import fitted_sounds, recall, short
+from edge_reclass_learn.progress import Say
 
 CrossValidate = Literal["auto", "always", "never"]
 CROSS_VALIDATE: Final[tuple[CrossValidate, ...]] = get_args(CrossValidate)
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ def _listener(name: str, bundle: Bundle, data: Path, options: Options, say: Say)
     memory = recall(bundle, heard)
     found = gather(bundle, heard, read.tracks, memory, options.cache, options.threads, say, mixed=True)
     given = [example for example in found.examples if not example.remembered]
-    sounds, told = fitted_sounds(bundle), bundle.manifest.provenance.get("fit")
-    same_data = isinstance(told, dict) and told.get("data_sha256") == found.digest
+    sounds, told = fitted_sounds(bundle), fit_facts(bundle)
+    same_data = told.get("data_sha256") == found.digest
     known = {given[i].name for i in found.in_base}
     known |= {one.name for one in given if same_data or (one.sound and short(one.sound) in sounds)}
-    mixed = isinstance(told, dict) and bool(told.get("remembered_tracks"))
+    mixed = bool(told.get("remembered_tracks"))
     here = {one.group for one in given}  # what is remembered of these tracks would be heard twice
     remembered = [e for e in found.examples if e.remembered and e.group not in here] if mixed else []
     return Listener(
@@ -139,6 +139,12 @@ def _listener(name: str, bundle: Bundle, data: Path, options: Options, say: Say)
         lost=[(one.track.path, one.why) for one in found.left_out],
         digest=found.digest,
     )
+
+
+def fit_facts(bundle: Bundle) -> Mapping[str, object]:
+    """What ``edge-reclass fit`` wrote into the manifest; nothing where it did not make the bundle."""
+    told = bundle.manifest.provenance.get("fit")
+    return told if isinstance(told, dict) else {}
 
 
 def _in_groups(listeners: Sequence[Listener]) -> list[Listener]:

@@ -17,6 +17,7 @@ DRAWS: Final = 1000
 
 Numbers = NDArray[np.intp]
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 def share(right: int, of: int) -> Figure | None:
@@ -29,7 +30,7 @@ def share(right: int, of: int) -> Figure | None:
     return Figure(value=right / of, low=float(found.low), high=float(found.high), of=of, interval="wilson")
 
 
-def share_of(right: NDArray[np.bool_]) -> Figure:
+def share_of(right: Flags) -> Figure:
     """The share of True among at least one value."""
     found = share(int(right.sum()), len(right))
     if found is None:

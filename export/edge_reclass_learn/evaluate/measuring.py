@@ -11,7 +11,8 @@ import numpy as np
 from edge_reclass import Bundle
 from edge_reclass.cascade import Policy
 from edge_reclass_learn.evaluate.breakdowns import breakdowns
-from edge_reclass_learn.evaluate.intervals import Worth, share, share_of, worth
+from edge_reclass_learn.evaluate.evenly import evenly
+from edge_reclass_learn.evaluate.intervals import Flags, Floats, Numbers, Worth, share, share_of, worth
 from edge_reclass_learn.evaluate.record import (
     UNSURE,
     Calibration,
@@ -24,7 +25,7 @@ from edge_reclass_learn.evaluate.record import (
     RiskCoverage,
     RiskPoint,
 )
-from edge_reclass_learn.evaluate.verdicts import Flags, Floats, Numbers, Verdicts
+from edge_reclass_learn.evaluate.verdicts import Verdicts
 from edge_reclass_learn.hearing.examples import Example
 
 BINS: Final = 15
@@ -39,8 +40,8 @@ class Answered:
 
     labels: the numbers of the tracks' genres, intp[n]
     how: sentences on how it was judged
-    dealt: folds of the cross-validation; None: judged as it is
-    folds: of each track, intp[n]
+    folds: of the cross-validation; None: judged as it is
+    dealt: the fold of each track, intp[n]
     known: tracks that its heads were fitted on
     missing: genres of the data that it does not know
     """
@@ -52,8 +53,8 @@ class Answered:
     labels: Numbers
     verdicts: Verdicts
     how: Sequence[str]
-    dealt: int | None
-    folds: Numbers
+    folds: int | None
+    dealt: Numbers
     known: int
     missing: Sequence[GenreTracks]
 
@@ -73,9 +74,9 @@ def judgement(one: Answered, milliseconds: Mapping[int, float], *, seed: int, dr
         name=one.name,
         digest=one.bundle.digest,
         policy=one.policy.name,
-        judged="as it is" if one.dealt is None else "cross-validated",
+        judged="as it is" if one.folds is None else "cross-validated",
         how=list(one.how),
-        folds=one.dealt,
+        folds=one.folds,
         known_tracks=one.known,
         tracks=len(labels),
         groups=len(set(groups)),
@@ -91,7 +92,7 @@ def judgement(one: Answered, milliseconds: Mapping[int, float], *, seed: int, dr
         confusion=confusion(names, labels, verdicts),
         calibration=calibration(labels, verdicts),
         risk_coverage=risk_coverage(labels, verdicts, one.bundle.manifest.min_confidence),
-        funnel=funnel(labels, verdicts, one.policy, milliseconds, thresholds=one.dealt is None),
+        funnel=funnel(labels, verdicts, one.policy, milliseconds, thresholds=one.folds is None),
         breakdowns=breakdowns(one.examples, one.right),
     )
 
@@ -169,7 +170,6 @@ def risk_coverage(labels: Numbers, verdicts: Verdicts, min_confidence: float | N
     ]
     every = np.arange(1, total + 1)
     area = float((np.interp(every, [0, *tracks], [0.0, *errors]) / every).mean())
-    shown = np.unique(np.linspace(0, len(points) - 1, min(len(points), MOST_POINTS)).round().astype(int))
     sure = ~verdicts.unsure
     chosen = RiskPoint(
         confidence=min_confidence or 0.0,
@@ -177,7 +177,7 @@ def risk_coverage(labels: Numbers, verdicts: Verdicts, min_confidence: float | N
         risk=float(wrong[sure].mean()) if sure.any() else None,
     )
     return RiskCoverage(
-        points=[points[i] for i in shown.tolist()], aurc=area, chosen=None if min_confidence is None else chosen
+        points=evenly(points, MOST_POINTS), aurc=area, chosen=None if min_confidence is None else chosen
     )
 
 

@@ -17,9 +17,9 @@ from edge_reclass.errors import EdgeReclassError
 from edge_reclass.host import usable_cpus
 from edge_reclass_learn.evaluate.intervals import share
 from edge_reclass_learn.evaluate.record import Agreement
+from edge_reclass_learn.progress import Say
 
 REFERENCE: Final = "fp32"
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

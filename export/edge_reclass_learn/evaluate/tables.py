@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Final
 
+from edge_reclass_learn.evaluate.evenly import evenly
 from edge_reclass_learn.evaluate.record import (
     Calibration,
     Confusion,
@@ -195,9 +196,7 @@ def _calibration(found: Calibration) -> Table:
 
 
 def _risk(found: RiskCoverage) -> Table:
-    every = found.points
-    some = [every[round(i * (len(every) - 1) / (_POINTS - 1))] for i in range(_POINTS)] if every else []
-    rows = [_point(one) for one in dict.fromkeys(some)]
+    rows = [_point(one) for one in evenly(found.points, _POINTS)]
     if found.chosen is not None:
         rows.append((*_point(found.chosen)[:3], "as the bundle is"))
     return Table(

@@ -6,11 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge_reclass_learn.data.folds import deal
-from edge_reclass_learn.evaluate.intervals import DRAWS, Worth, worth
+from edge_reclass_learn.evaluate.intervals import DRAWS, Numbers, Worth, worth
 from edge_reclass_learn.hearing.examples import Example, numbers
 
 
@@ -27,10 +24,10 @@ class Trial:
     folds: int
     seed: int
     draws: int = DRAWS
-    before: NDArray[np.intp] | None = None
+    before: Numbers | None = None
 
     @cached_property
-    def labels(self) -> NDArray[np.intp]:
+    def labels(self) -> Numbers:
         """The number of each example's genre."""
         return numbers(self.examples, self.genres)
 
@@ -40,7 +37,7 @@ class Trial:
         return [example.group for example in self.examples]
 
     @cached_property
-    def dealt(self) -> NDArray[np.intp]:
+    def dealt(self) -> Numbers:
         """The fold of each example."""
         return self.before if self.before is not None else deal(self.labels, self.groups, self.folds, self.seed)
 
@@ -51,6 +48,6 @@ class Trial:
             self, examples=[self.examples[row] for row in rows], genres=sorted(genres), before=self.dealt[rows]
         )
 
-    def worth(self, said: NDArray[np.intp]) -> Worth:
+    def worth(self, said: Numbers) -> Worth:
         """What answers are worth: a genre's number for each example, ``len(genres)`` where none was given."""
         return worth(self.labels, said, self.groups, len(self.genres), seed=self.seed, draws=self.draws)

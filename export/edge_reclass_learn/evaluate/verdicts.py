@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Final, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_reclass import Bundle
 from edge_reclass.cascade import Policy
 from edge_reclass.verdict import ReasonCode
+from edge_reclass_learn.evaluate.intervals import Flags, Floats, Numbers
 from edge_reclass_learn.fit.gain import base_answers
 from edge_reclass_learn.fit.heads import balanced_weights, fit_temperature
 from edge_reclass_learn.fit.judging import FALSE_ALARMS, Judged, Said, Task, judge, learnt_elsewhere
 from edge_reclass_learn.fit.policies import Answers, judged_anew
 from edge_reclass_learn.hearing.examples import Example
 from edge_reclass_learn.hearing.listening import Listening
+from edge_reclass_learn.progress import Say
 
-Numbers = NDArray[np.intp]
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Say = Callable[[str], None]
 Key = TypeVar("Key")
 
 
@@ -88,14 +85,14 @@ def cross_validated(
     min_confidence: float | None,
     *,
     folds: int,
+    fixed: Numbers,
     seed: int,
     say: Say,
-    fixed: Numbers | None = None,
-) -> tuple[Verdicts, Numbers]:
-    """The verdicts of new heads, each fitted on the folds that do not have the track, and the fold of each track.
+) -> Verdicts:
+    """The verdicts of new heads, each fitted on the folds that do not have the track.
 
     Temperatures, limits of range tests and thresholds of the policy are chosen for each fold on what was said of the
-    others. Genres are those of ``task``. ``fixed``: folds of examples that are dealt already, see ``deal``.
+    others. Genres are those of ``task``. ``fixed``: the fold of each example, intp[n]; -1: is dealt here, see ``deal``.
     """
     judged = judge(task, folds, seed, say, fixed)
     parts, places = [], []
@@ -109,7 +106,7 @@ def cross_validated(
         places.append(inside)
     order = np.argsort(np.concatenate(places))
     joined = {name: np.concatenate([getattr(part, name) for part in parts])[order] for name in _FIELDS}
-    return Verdicts(**joined), judged.folds
+    return Verdicts(**joined)
 
 
 def _calibrated(task: Task, judged: Judged, some: Numbers) -> tuple[dict[str, float], dict[str, float]]:

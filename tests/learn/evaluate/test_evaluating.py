@@ -138,7 +138,7 @@ def in_folds(place: Path) -> Evaluated:
 def test_folds_share_no_group_and_genres_keep_their_numbers(in_folds: Evaluated) -> None:
     said = in_folds.answered[0]
     folds: dict[str, set[int]] = {}
-    for example, fold in zip(said.examples, said.folds.tolist(), strict=True):
+    for example, fold in zip(said.examples, said.dealt.tolist(), strict=True):
         folds.setdefault(example.group, set()).add(fold)
     assert len(folds) == 12 and all(len(some) == 1 for some in folds.values())
     assert np.mean(said.right) > 0.7 and said.verdicts.scores.shape == (24, 3)

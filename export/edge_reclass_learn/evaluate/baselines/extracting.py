@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,13 +20,12 @@ from edge_reclass.run import printable
 from edge_reclass_learn.evaluate.baselines.sources import Extract, Missing, Source, Vector
 from edge_reclass_learn.hearing.cache import Cache
 from edge_reclass_learn.hearing.hear import sound_digest
+from edge_reclass_learn.progress import Say
 
 SECONDS: Final = 30.0
 """From the middle, as the stages of a bundle usually hear."""
 LOUDNESS: Final = -15.0
 """In dB of full scale, as the starter's stages hear: the level of a file would give its source away."""
-
-Say = Callable[[str], None]
 
 
 class Extracted(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +18,7 @@ from edge_reclass_learn.evaluate.intervals import share
 from edge_reclass_learn.evaluate.record import Baseline, Judgement
 from edge_reclass_learn.evaluate.trial import Trial
 from edge_reclass_learn.fit.doubts import baselines as without_listening
-
-Say = Callable[[str], None]
+from edge_reclass_learn.progress import Say
 
 
 @dataclass(frozen=True)

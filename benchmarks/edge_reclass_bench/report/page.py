@@ -33,7 +33,7 @@ def page(sources: Sequence[Source]) -> str:
         warned("Before you believe a number", doubts_of([(source.tag, source.books) for source in sources])),
         *(figure(drawn) for drawn in figures(sources)),
         section("All numbers", *map(html, tables.numbers(sources)), html(missing) if missing.rows else ""),
-        section("Where it comes from", html(tables.facts(sources), "facts"), *map(_raw, sources)),
+        section("Where it comes from", html(tables.facts(sources)), *map(_raw, sources)),
     ]
     return document(f"edge-reclass bench: {names}", parts)
 

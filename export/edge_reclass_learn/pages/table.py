@@ -62,7 +62,7 @@ def escaped(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(readable(text).split("\n")))
 
 
-def html(table: Table, css: str = "") -> str:
+def html(table: Table) -> str:
     """The table in a box that scrolls sideways; its first column stays in sight."""
     numeric = [numbers for _, numbers in table.headings]
 
@@ -75,7 +75,7 @@ def html(table: Table, css: str = "") -> str:
     rows = "".join(f"<tr>{cells('td', row)}</tr>" for row in table.rows)
     note = f'<p class="note">{text_of(table.note)}</p>' if table.note else ""
     return (
-        f'<div class="scroll" tabindex=0 role=region aria-label="{text_of(table.title)}"><table class="{css}">'
+        f'<div class="scroll" tabindex=0 role=region aria-label="{text_of(table.title)}"><table>'
         f"<caption>{text_of(table.title)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{note}"
     )
 

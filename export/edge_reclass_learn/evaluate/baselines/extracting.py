@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edge_reclass.audio import MAX_RATE, Decoder, ExcerptSpec, Limits, Resampler, level, normalise, resampled_length
 from edge_reclass.errors import TrackError
 from edge_reclass.run import printable
-from edge_reclass_learn.evaluate.baselines.sources import Extract, Missing, Source, Vector
+from edge_reclass_learn.evaluate.baselines.sources import Extract, Missing, Source, Vector, installed
 from edge_reclass_learn.hearing.cache import Cache
 from edge_reclass_learn.hearing.hear import sound_digest
 from edge_reclass_learn.progress import Say
@@ -59,7 +59,7 @@ def extract(source: Source, tracks: Sequence[Path], cache: Path, say: Say) -> Ex
         Missing: the source cannot be used here.
         UsageError: the cache cannot be used.
     """
-    how = hashlib.sha256(repr((source.version(), source.settings, source.rate, SECONDS, LOUDNESS)).encode())
+    how = hashlib.sha256(repr((installed(source.package), source.settings, source.rate, SECONDS, LOUDNESS)).encode())
     found, run = [], source.opened()
     with Cache(cache, f"{source.name} {how.hexdigest()}", Extracted) as kept:
         for number, track in enumerate(tracks, start=1):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from edge_reclass.cascade import Policy, Step
 from edge_reclass_learn.data.folds import deal
-from edge_reclass_learn.evaluate.baselines.sources import Missing
 from edge_reclass_learn.fit.judging import INNER_FOLDS, Task, fit
 from edge_reclass_learn.hearing.examples import Example
 from edge_reclass_learn.hearing.listening import Listening
@@ -157,14 +155,6 @@ class Fold:
 
     inside: Labels
     predict: Predict
-
-
-def require(package: str) -> None:
-    """Raise ``Missing`` where the ``package`` of an approach is not installed."""
-    try:
-        version(package)
-    except PackageNotFoundError:
-        raise Missing(f"{package} is not installed: pip install {package}") from None
 
 
 def fitted_in_folds(

@@ -1,6 +1,6 @@
 """Features of other approaches: what each needs, and how it turns an excerpt into numbers.
 
-Every one is given the same excerpt (see excerpts.py). The libraries are no dependency of edge-reclass: a source whose
+Every one is given the same excerpt (see extracting.py). The libraries are no dependency of edge-reclass: a source whose
 library is not installed says how to get it.
 """
 
@@ -56,12 +56,13 @@ class Source:
     note: str
     opened: Callable[[], Extract]
 
-    def version(self) -> str:
-        """Of the package. Raises ``Missing`` where it is not installed."""
-        try:
-            return f"{self.package} {version(self.package)}"
-        except PackageNotFoundError:
-            raise Missing(f"{self.package} is not installed: pip install {self.package}") from None
+
+def installed(package: str) -> str:
+    """The distribution with its version. Raises ``Missing`` where it is not installed."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        raise Missing(f"{package} is not installed: pip install {package}") from None
 
 
 def sources(tags: Path | None) -> Mapping[str, Source]:

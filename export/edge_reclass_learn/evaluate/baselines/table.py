@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,7 @@ import numpy as np
 from edge_reclass_learn.evaluate.baselines import models
 from edge_reclass_learn.evaluate.baselines.extracting import Extraction, extract
 from edge_reclass_learn.evaluate.baselines.importance import feature_groups, importance
-from edge_reclass_learn.evaluate.baselines.sources import Missing, sources
+from edge_reclass_learn.evaluate.baselines.sources import Missing, installed, sources
 from edge_reclass_learn.evaluate.intervals import share
 from edge_reclass_learn.evaluate.record import Baseline, Judgement
 from edge_reclass_learn.evaluate.trial import Trial
@@ -82,13 +81,13 @@ def baselines(
         np.zeros((len(trial.examples), 0), np.float32), np.ones(len(trial.examples), np.bool_), None, ""
     )
     chance = Row("most frequent genre", models.majority, "")
-    found = [_judged(trial, chance, nothing, _version("scikit-learn"), "")]
+    found = [_judged(trial, chance, nothing, installed("scikit-learn"), "")]
     for rule in without_listening(trial.examples, trial.labels, trial.dealt, len(trial.genres))[1:]:
         of = len(trial.examples)
         found.append(
             Baseline(
                 name=f"without listening: {rule.name}",
-                version=_version("scikit-learn"),
+                version=installed("scikit-learn"),
                 accuracy=share(round(rule.accuracy * of), of),
                 note="a small decision tree",
             )
@@ -97,14 +96,13 @@ def baselines(
     for row in rows:
         source = given[row.source]
         try:
+            used = dict.fromkeys((installed(source.package), installed(row.package)))
             if row.source not in extracted:
                 extracted[row.source] = extract(source, tracks, cache, say)
-            models.require(row.package)
         except Missing as why:
             found.append(Baseline(name=row.name, version="", note=f"not measured: {why}"))
             continue
         say(row.name)
-        used = dict.fromkeys((source.version(), _version(row.package)))
         found.append(_judged(trial, row, extracted[row.source], ", ".join(used), source.note))
     return found + [_bundle(one) for one in judgements]
 
@@ -142,7 +140,3 @@ def _bundle(one: Judgement) -> Baseline:
         if too_high
         else one.judged,
     )
-
-
-def _version(package: str) -> str:
-    return f"{package} {version(package)}"

@@ -95,13 +95,13 @@ def evaluate(
 
     need("sklearn", "onnx", "scipy", "matplotlib", extra="evaluate")
     from edge_reclass_learn.evaluate.evaluating import evaluate as evaluated
-    from edge_reclass_learn.evaluate.gathering import CROSS_VALIDATE, Options
+    from edge_reclass_learn.evaluate.hearing import CROSS_VALIDATE, Options
     from edge_reclass_learn.evaluate.page import write_page
     from edge_reclass_learn.evaluate.record import save
     from edge_reclass_learn.evaluate.screen import screen
 
     mode = one_of("--cross-validate", cross_validate, CROSS_VALIDATE)
-    devices = [one_of("--device", one, ("cuda", "tensorrt", "cpu")) for one in dict.fromkeys(device or ())]
+    devices = [one_of("--device", one, ("cuda", "tensorrt")) for one in dict.fromkeys(device or ())]
     if not data.exists():
         raise UsageError(f"{data}: there is no such folder or file")
     if cache is None:
@@ -112,6 +112,8 @@ def evaluate(
         cache = output / "cache"
     if tags is not None and not baselines:
         raise UsageError(f"--tags {tags}: only with --baselines")
+    if devices and not sample:
+        raise UsageError("--device: compares devices on the sample, and --sample 0 is none")
     if output is not None and output.exists() and not output.is_dir():
         raise UsageError(f"{output}: expected a folder or nothing, got something else; name another one with -o")
     progress = Progress()
@@ -123,7 +125,7 @@ def evaluate(
         seed=seed,
         threads=threads,
         sample=sample,
-        devices=[one for one in devices if one != "cpu"],
+        devices=devices,
         baselines=baselines,
         tags=tags,
         encoders=encoders,

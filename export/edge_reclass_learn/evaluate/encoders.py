@@ -15,7 +15,7 @@ from edge_reclass.cascade import Policy, Step
 from edge_reclass.errors import TrackError
 from edge_reclass_learn.evaluate.baselines.models import fitted_in_folds, logistic
 from edge_reclass_learn.evaluate.evenly import evenly
-from edge_reclass_learn.evaluate.gathering import Listener
+from edge_reclass_learn.evaluate.hearing import HeardBundle
 from edge_reclass_learn.evaluate.record import Encoder
 from edge_reclass_learn.evaluate.trial import Trial
 from edge_reclass_learn.hearing.examples import rows
@@ -25,7 +25,7 @@ TIMED: Final = 24
 """Tracks that are timed, evenly over all."""
 
 
-def encoders(trial: Trial, bundles: Sequence[Listener], say: Say) -> list[Encoder]:
+def encoders(trial: Trial, bundles: Sequence[HeardBundle], say: Say) -> list[Encoder]:
     """One row for each stage of each bundle: its embedding over all windows that a policy asks for.
 
     The probe is the recipe of a stage's head, on this one embedding: multinomial logistic regression whose strength is
@@ -50,7 +50,7 @@ def encoders(trial: Trial, bundles: Sequence[Listener], say: Say) -> list[Encode
     return found
 
 
-def _row(trial: Trial, one: Listener, stage: str, count: int | None, took: float | None) -> Encoder:
+def _row(trial: Trial, one: HeardBundle, stage: str, count: int | None, took: float | None) -> Encoder:
     features = rows(list(one.examples.values()), ((stage, count),))
     said = np.zeros(len(features), np.intp)
     for fold in fitted_in_folds(logistic, features, trial.labels, trial.groups, trial.dealt, trial.seed):
@@ -79,7 +79,7 @@ def _row(trial: Trial, one: Listener, stage: str, count: int | None, took: float
     )
 
 
-def _milliseconds(one: Listener) -> Mapping[str, float]:
+def _milliseconds(one: HeardBundle) -> Mapping[str, float]:
     """Median time of each stage over the windows that are probed, of some tracks; the first one only warms up."""
     stages = {name: counts[-1] for name, counts in one.heard.counts.items() if counts}
     last = list(stages)[-1]

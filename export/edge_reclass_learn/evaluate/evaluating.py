@@ -18,7 +18,7 @@ from edge_reclass_learn.evaluate.baselines.table import baselines
 from edge_reclass_learn.evaluate.comparing import compare
 from edge_reclass_learn.evaluate.encoders import encoders
 from edge_reclass_learn.evaluate.evenly import evenly
-from edge_reclass_learn.evaluate.gathering import Listener, Options, fit_facts, listeners
+from edge_reclass_learn.evaluate.hearing import HeardBundle, Options, fit_facts, hear_bundles
 from edge_reclass_learn.evaluate.intervals import worth
 from edge_reclass_learn.evaluate.measuring import Answered, judgement
 from edge_reclass_learn.evaluate.record import Baseline, Comparison, DataFacts, GenreTracks, Judgement, Record
@@ -61,7 +61,7 @@ def evaluate(paths: Sequence[Path], data: Path, options: Options, say: Say) -> E
         UsageError: the data cannot be used, or a bundle knows none of its genres, or lacks the policy.
         BundleError, EngineError, DeviceError: a bundle cannot be used.
     """
-    heard = listeners(paths, data, options, say)
+    heard = hear_bundles(paths, data, options, say)
     first = heard[0]
     examples = list(first.examples.values())
     genres = Counter(example.genre for example in examples)
@@ -99,7 +99,7 @@ def evaluate(paths: Sequence[Path], data: Path, options: Options, say: Say) -> E
     return Evaluated(record, answered)
 
 
-def _answered(one: Listener, trial: Trial, data: Path, options: Options, say: Say) -> Answered:
+def _answered(one: HeardBundle, trial: Trial, data: Path, options: Options, say: Say) -> Answered:
     """What the bundle says of the tracks whose genre it knows."""
     bundle = one.bundle
     names, every = bundle.manifest.genres, list(one.examples.values())
@@ -179,7 +179,7 @@ def _baselines(
 
 
 def _task(
-    one: Listener, examples: Sequence[Example], genres: Sequence[str], data: Path, options: Options, say: Say
+    one: HeardBundle, examples: Sequence[Example], genres: Sequence[str], data: Path, options: Options, say: Say
 ) -> Task:
     every = [*examples, *one.remembered]
     for genre in genres:
@@ -203,7 +203,9 @@ def _kinds(bundle: Bundle) -> Mapping[str, str]:
     return kinds if isinstance(kinds, dict) and set(kinds) <= stages and set(kinds.values()) <= set(KINDS) else {}
 
 
-def _how_cross_validated(one: Listener, known: int, tracks: int, genres: Sequence[str], options: Options) -> list[str]:
+def _how_cross_validated(
+    one: HeardBundle, known: int, tracks: int, genres: Sequence[str], options: Options
+) -> list[str]:
     why = f"it was fitted on at least {known} of the {tracks} tracks" if known else "as you asked"
     how = [
         f"cross-validated in {options.folds} folds that share no group: {why}",

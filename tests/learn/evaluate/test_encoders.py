@@ -18,7 +18,7 @@ import labelled_music as made
 from edge_reclass import Cascade
 from edge_reclass.bundle import load
 from edge_reclass_learn.evaluate.encoders import encoders
-from edge_reclass_learn.evaluate.gathering import Listener, Options, listeners
+from edge_reclass_learn.evaluate.hearing import HeardBundle, Options, hear_bundles
 from edge_reclass_learn.evaluate.trial import Trial
 from edge_reclass_learn.fit import judging
 
@@ -37,9 +37,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def heard(place: Path, data: Path, *roots: Path) -> tuple[Trial, list[Listener]]:
+def heard(place: Path, data: Path, *roots: Path) -> tuple[Trial, list[HeardBundle]]:
     options = Options(place / "cache", threads=1)
-    found = listeners(roots or [place / "one", place / "other"], data, options, lambda _: None)
+    found = hear_bundles(roots or [place / "one", place / "other"], data, options, lambda _: None)
     examples = list(found[0].examples.values())
     return Trial(examples, sorted({one.genre for one in examples}), 3, 0, draws=50), found
 

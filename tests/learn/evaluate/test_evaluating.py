@@ -27,7 +27,7 @@ from edge_reclass.bundle import load
 from edge_reclass.library import State
 from edge_reclass_learn.evaluate import evaluating, verdicts
 from edge_reclass_learn.evaluate.evaluating import Evaluated, evaluate
-from edge_reclass_learn.evaluate.gathering import Options
+from edge_reclass_learn.evaluate.hearing import Options
 from edge_reclass_learn.evaluate.record import Judgement, Record
 from edge_reclass_learn.evaluate.screen import screen
 from edge_reclass_learn.evaluate.trial import Trial
@@ -405,8 +405,8 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
     new, other = place / "new", place / "other"
     assert "there is no such folder" in refused(new, "--data", tmp_path / "nowhere")
     assert "no policy 'fastest'; it has ladder, thorough" in refused(new, "--data", other, "--policy", "fastest")
+    assert "--sample 0 is none" in refused(new, "--data", other, "--device", "cuda", "--sample", 0)
     assert "choose one of auto, always, never" in refused(new, "--data", other, "--cross-validate", "sometimes")
-    made.folders(tmp_path / "others", ("Siren",), artists=2)
     made.folders(tmp_path / "others", ("Siren",), artists=2)
     (tmp_path / "others" / "Horn").mkdir()
     shutil.copy(next((tmp_path / "others" / "Siren").rglob("*.wav")), tmp_path / "others" / "Horn")

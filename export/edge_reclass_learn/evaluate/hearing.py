@@ -59,7 +59,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Listener:
+class HeardBundle:
     """A bundle, and what its stages heard of the data's tracks.
 
     name: its own among the bundles
@@ -83,14 +83,14 @@ class Listener:
     digest: str
 
 
-def listeners(paths: Sequence[Path], data: Path, options: Options, say: Say) -> list[Listener]:
+def hear_bundles(paths: Sequence[Path], data: Path, options: Options, say: Say) -> list[HeardBundle]:
     """Hear the labelled tracks of ``data`` with each bundle; those that all can hear are kept, in the same groups.
 
     Raises:
         UsageError: the data cannot be used, or nothing can be heard; or a bundle lacks the policy.
         BundleError, EngineError, DeviceError: a bundle cannot be used.
     """
-    found = _in_groups([_listener(name, bundle, data, options, say) for name, bundle in _named(paths)])
+    found = _in_groups([_hear(name, bundle, data, options, say) for name, bundle in _named(paths)])
     if not found[0].examples:
         lost = [f"{printable(str(path))}: {why}" for one in found for path, why in one.lost]
         raise UsageError(f"{data}: no track can be heard by every stage of every bundle; {'; '.join(lost[:3])}")
@@ -109,7 +109,7 @@ def _named(paths: Sequence[Path]) -> list[tuple[str, Bundle]]:
     return found
 
 
-def _listener(name: str, bundle: Bundle, data: Path, options: Options, say: Say) -> Listener:
+def _hear(name: str, bundle: Bundle, data: Path, options: Options, say: Say) -> HeardBundle:
     heard = listening(bundle)
     if options.policy is not None and options.policy not in heard.policies:
         raise UsageError(f"{bundle.root}: no policy {options.policy!r}; it has {', '.join(heard.policies)}")
@@ -127,7 +127,7 @@ def _listener(name: str, bundle: Bundle, data: Path, options: Options, say: Say)
     mixed = bool(told.get("remembered_tracks"))
     here = {one.group for one in given}  # what is remembered of these tracks would be heard twice
     remembered = [e for e in found.examples if e.remembered and e.group not in here] if mixed else []
-    return Listener(
+    return HeardBundle(
         name=name,
         bundle=bundle,
         heard=heard,
@@ -147,13 +147,13 @@ def fit_facts(bundle: Bundle) -> Mapping[str, object]:
     return told if isinstance(told, dict) else {}
 
 
-def _in_groups(listeners: Sequence[Listener]) -> list[Listener]:
+def _in_groups(heard: Sequence[HeardBundle]) -> list[HeardBundle]:
     """The tracks that all have heard, in the first one's order; what one of them finds to belong together does."""
-    names = [n for n in listeners[0].examples if all(n in one.examples for one in listeners)]
-    belongs = [[(str(i), one.examples[n].group) for i, one in enumerate(listeners)] for n in names]
+    names = [n for n in heard[0].examples if all(n in one.examples for one in heard)]
+    belongs = [[(str(i), one.examples[n].group) for i, one in enumerate(heard)] for n in names]
     groups = dict(zip(names, group(belongs, []), strict=True))
     found = []
-    for one in listeners:
+    for one in heard:
         remembered = [replace(e, group=f"remembered {e.group}") for e in one.remembered]
         examples = {n: replace(one.examples[n], group=groups[n]) for n in names}
         found.append(replace(one, examples=examples, remembered=remembered, known=one.known & set(names)))

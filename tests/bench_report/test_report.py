@@ -15,10 +15,9 @@ from edge_reclass.errors import UsageError
 from edge_reclass_bench.compare import compare
 from edge_reclass_bench.record import Measure, Record, save
 from edge_reclass_bench.report import tables
-from edge_reclass_bench.report.figures import COLOURS, figures
 from edge_reclass_bench.report.page import page
 from edge_reclass_bench.report.sources import Source, read, stored
-from edge_reclass_learn.pages.table import Table, markdown, terminal
+from edge_reclass_learn.pages.table import markdown, terminal
 
 HOSTILE = '<script>alert("x")</script>|*a*\x1b[31m'
 
@@ -101,15 +100,6 @@ def test_a_hostile_name_harms_nothing(tmp_path: Path) -> None:
     assert "\\<script\\>" in markdown(tables.facts(found))
 
 
-def test_pictures_take_the_pages_colours_and_keep_their_text(tmp_path: Path) -> None:
-    for figure in figures(sources(tmp_path, make_record())):
-        assert "currentColor" in figure.svg
-        assert "<text" in figure.svg
-        used = [colour for colour in COLOURS.values() if colour in figure.svg]
-        assert all(f", {colour})" in figure.svg for colour in used)
-        assert not re.search(r"<svg[^>]* (width|height)=", figure.svg.split(">")[0])
-
-
 def test_a_record_of_nothing_has_a_page(tmp_path: Path) -> None:
     empty = msgspec.structs.replace(
         make_record(), measures=[], runs=[], series=[], answers=[], files=[], peers=[], absent=[], complete=False
@@ -123,11 +113,6 @@ def test_terminal_tables_fit_their_width(tmp_path: Path) -> None:
     text = terminal([tables.answer(found), *tables.numbers(found)], 100)
     assert max(map(len, text.splitlines())) <= 100
     assert "fma + mert, no exit" in terminal(tables.numbers(found), 200)
-
-
-def test_markdown_of_a_table() -> None:
-    table = Table("t", ("name", ">n"), (("a|b", "1"), ("c", "–")), "note")
-    assert markdown(table).splitlines() == ["| name | n |", "|---|---:|", r"| a\|b | 1 |", "| c | – |", "", "note"]
 
 
 @pytest.mark.parametrize(
@@ -161,13 +146,6 @@ def test_ceilings_and_speed_over_minutes_have_tables(tmp_path: Path) -> None:
     rows = {table.title: table.rows for table in tables.numbers(found)}
     assert [row[3] for row in rows["Ceilings"]] == ["50\u00a0%", "125\u00a0% wrong: faster than its products"]
     assert rows["Speed over minutes"] == (("energy", "36.0", "120", "100\u00a0%"),)
-
-
-def test_a_name_with_mathematics_in_it_is_drawn_as_it_is(tmp_path: Path) -> None:
-    text = make_record()
-    plain = msgspec.json.decode(msgspec.json.encode(text).replace(b'"jmla"', b'"$\\\\x$"'))
-    found = sources(tmp_path, msgspec.convert(plain, Record))
-    assert any("$\\x$" in figure.svg for figure in figures(found))
 
 
 def test_a_peer_on_other_tracks_has_no_ratio(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
 from edge_reclass_learn.data.corrections import from_state, is_state
 from edge_reclass_learn.data.groups import group
-from edge_reclass_learn.data.labelled import read_data
+from edge_reclass_learn.data.labelled import Labelled, read_data
 from edge_reclass_learn.evaluate.intervals import DRAWS
 from edge_reclass_learn.hearing.examples import Example
 from edge_reclass_learn.hearing.gather import gather
-from edge_reclass_learn.hearing.listening import Listening, listening
+from edge_reclass_learn.hearing.listening import Listening, listening, running_order
 from edge_reclass_learn.hearing.memory import fitted_sounds, recall, short
 from edge_reclass_learn.progress import Say
 
@@ -90,7 +90,17 @@ def hear_bundles(paths: Sequence[Path], data: Path, options: Options, say: Say) 
         UsageError: the data cannot be used, or nothing can be heard; or a bundle lacks the policy.
         BundleError, EngineError, DeviceError: a bundle cannot be used.
     """
-    found = _in_groups([_hear(name, bundle, data, options, say) for name, bundle in _named(paths)])
+    bundles = _named(paths)
+    for _, bundle in bundles:
+        if options.policy is not None and options.policy not in (known := bundle.manifest.policies):
+            raise UsageError(f"{bundle.root}: no policy {options.policy!r}; it has {', '.join(known)}")
+    if is_state(data):
+        reads = [from_state(data, bundle, running_order(bundle.manifest)) for _, bundle in bundles]
+    else:
+        reads = [read_data(data)] * len(bundles)
+    for note in dict.fromkeys(note for read in reads for note in read.notes):
+        say(note)
+    found = _in_groups([_hear(*bundle, read.tracks, options, say) for bundle, read in zip(bundles, reads, strict=True)])
     if not found[0].examples:
         lost = [f"{printable(str(path))}: {why}" for one in found for path, why in one.lost]
         raise UsageError(f"{data}: no track can be heard by every stage of every bundle; {'; '.join(lost[:3])}")
@@ -109,16 +119,11 @@ def _named(paths: Sequence[Path]) -> list[tuple[str, Bundle]]:
     return found
 
 
-def _hear(name: str, bundle: Bundle, data: Path, options: Options, say: Say) -> HeardBundle:
+def _hear(name: str, bundle: Bundle, tracks: Sequence[Labelled], options: Options, say: Say) -> HeardBundle:
     heard = listening(bundle)
-    if options.policy is not None and options.policy not in heard.policies:
-        raise UsageError(f"{bundle.root}: no policy {options.policy!r}; it has {', '.join(heard.policies)}")
-    policy = next(iter(heard.policies.values())) if options.policy is None else heard.policies[options.policy]
-    read = from_state(data, bundle, list(heard.inputs)) if is_state(data) else read_data(data)
-    for note in read.notes:
-        say(note)
+    policy = heard.policies[options.policy or bundle.manifest.default_policy]
     memory = recall(bundle, heard)
-    found = gather(bundle, heard, read.tracks, memory, options.cache, options.threads, say, mixed=True)
+    found = gather(bundle, heard, tracks, memory, options.cache, options.threads, say, mixed=True)
     given = [example for example in found.examples if not example.remembered]
     sounds, told = fitted_sounds(bundle), fit_facts(bundle)
     same_data = told.get("data_sha256") == found.digest
@@ -135,7 +140,7 @@ def _hear(name: str, bundle: Bundle, data: Path, options: Options, say: Say) -> 
         examples={one.name: one for one in given},
         remembered=remembered,
         known=frozenset(known),
-        given=len(read.tracks),
+        given=len(tracks),
         lost=[(one.track.path, one.why) for one in found.left_out],
         digest=found.digest,
     )

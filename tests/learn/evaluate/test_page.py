@@ -253,23 +253,6 @@ def text() -> str:
     return page(made(plain_record()))
 
 
-def test_every_number_on_the_page_is_in_the_record(text: str) -> None:
-    found = Reader(text)
-    assert len(found.numbers()) > 300
-    assert found.strangers(plain_record()) == []
-
-
-def test_a_number_that_is_altered_is_noticed(text: str) -> None:
-    """The test above fails on a page that shows another accuracy, in a sentence, a table or a picture."""
-    record = plain_record()
-    value = percent(record["bundles"][0]["genres"][0]["recall"]["value"])
-    wrong = percent(0.99 - record["bundles"][0]["genres"][0]["recall"]["value"] / 10)
-    assert text.count(value) >= 3
-    for place in [match.start() for match in re.finditer(re.escape(value), text)]:
-        altered = f"{text[:place]}{wrong}{text[place + len(value) :]}"
-        assert Reader(altered).strangers(record) == [wrong.split("\xa0")[0]]
-
-
 def changed(values: Any) -> Any:
     """The record with every number another one, in the same order."""
     if isinstance(values, dict):
@@ -282,10 +265,11 @@ def changed(values: Any) -> Any:
 
 
 def test_where_all_numbers_of_the_record_change_all_on_the_page_do(text: str) -> None:
-    """None is made up, and none is of something else."""
+    """Every number is one of the record: none is made up, and none is of something else."""
     other = changed(plain_record())
     before, after = Reader(text), Reader(page(made(other)))
-    assert after.strangers(other) == []
+    assert len(before.numbers()) > 300
+    assert before.strangers(plain_record()) == [] == after.strangers(other)
     assert [one for one, two in zip(before.numbers(), after.numbers(), strict=True) if one == two] == []
 
 

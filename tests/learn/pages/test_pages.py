@@ -12,7 +12,7 @@ import pytest
 
 from edge_reclass_learn.pages import skeleton
 from edge_reclass_learn.pages.skeleton import COLOURS, Figure, document, embedded, figure, section, warned
-from edge_reclass_learn.pages.table import Table, html
+from edge_reclass_learn.pages.table import Table, html, markdown
 from edge_reclass_learn.pages.text import count, number, percent, readable, short
 
 HOSTILE = '</script><img src=x onerror="alert(1)">\u202e\udcff\x1b[31m'
@@ -70,6 +70,11 @@ def test_what_is_empty_is_absent() -> None:
     assert warned("Warnings", []) == "" == section("Title", "", "")
 
 
+def test_markdown_of_a_table() -> None:
+    table = Table("t", ("name", ">n"), (("a|b", "1"), ("c", "–")), "note")
+    assert markdown(table).splitlines() == ["| name | n |", "|---|---:|", r"| a\|b | 1 |", "| c | – |", "", "note"]
+
+
 def light(colour: str) -> float:
     """Relative luminance, https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
     if colour.startswith("#"):
@@ -112,7 +117,8 @@ def test_a_drawing_takes_the_pages_colours_whatever_its_names() -> None:
     found = tags(figure(drawn))
     assert "script" not in found.seen and "metadata" not in found.seen
     assert "var(--blue, #1d5fbf)" in drawn.svg and "currentColor" in drawn.svg and "日本語" in drawn.svg
-    assert "aria-label=" in drawn.svg and not re.search(r"<g id=", drawn.svg)
+    assert "aria-label=" in drawn.svg and not re.search(r"<g id=|^<svg[^>]* (width|height)=", drawn.svg)
+    assert "$\\x$" in drawn.svg
     drawn.svg.encode("utf-8")
 
 

@@ -29,8 +29,8 @@ def encoders(trial: Trial, bundles: Sequence[HeardBundle], say: Say) -> list[Enc
     """One row for each stage of each bundle: its embedding over all windows that a policy asks for.
 
     The probe is the recipe of a stage's head, on this one embedding: multinomial logistic regression whose strength is
-    chosen in inner folds. Times are medians of CPU time, of tracks that are heard anew on one thread,
-    resampling included, decoding not.
+    chosen in inner folds. Times are medians of CPU time, of tracks that are heard anew on one thread, with resampling
+    and without decoding.
 
     Raises:
         ValueError: the examples of a bundle are not those of the trial.

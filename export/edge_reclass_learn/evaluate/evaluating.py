@@ -118,7 +118,6 @@ def _answered(one: HeardBundle, trial: Trial, data: Path, options: Options, say:
     if new_heads:
         genres = [genre for genre in names if any(e.genre == genre for e in [*examples, *one.remembered])]
         task = _task(one, examples, genres, data, options, say)
-        own = np.array([not example.remembered for example in task.examples])
         verdicts = cross_validated(
             task,
             one.policy,
@@ -128,7 +127,7 @@ def _answered(one: HeardBundle, trial: Trial, data: Path, options: Options, say:
             seed=options.seed,
             say=lambda text: say(f"{one.name}: {text}"),
         )
-        verdicts = some_of(spread(verdicts, genres, names), own)
+        verdicts = some_of(spread(verdicts, genres, names), np.arange(len(examples)))
         how = _how_cross_validated(one, known, len(examples), genres, options)
     else:
         verdicts = as_it_is(bundle, one.heard, examples, one.policy)

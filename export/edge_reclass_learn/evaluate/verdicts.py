@@ -143,6 +143,6 @@ def spread(verdicts: Verdicts, genres: Sequence[str], names: Sequence[str]) -> V
     return replace(verdicts, genre=place[verdicts.genre], given=place[verdicts.given], scores=scores)
 
 
-def some_of(verdicts: Verdicts, rows: Numbers | Flags) -> Verdicts:
+def some_of(verdicts: Verdicts, rows: Numbers) -> Verdicts:
     """The verdicts on some of the tracks."""
     return Verdicts(**{name: getattr(verdicts, name)[rows] for name in _FIELDS})

@@ -14,6 +14,7 @@ from msgspec.structs import replace as changed
 from edge_reclass import Bundle, __version__
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
+from edge_reclass_learn.evaluate.baselines.sources import sources
 from edge_reclass_learn.evaluate.baselines.table import baselines
 from edge_reclass_learn.evaluate.comparing import compare
 from edge_reclass_learn.evaluate.encoders import encoders
@@ -58,9 +59,11 @@ def evaluate(paths: Sequence[Path], data: Path, options: Options, say: Say) -> E
         data: folder of genres, CSV, or state file with corrections
 
     Raises:
-        UsageError: the data cannot be used, or a bundle knows none of its genres, or lacks the policy.
+        UsageError: the data or the tags cannot be used, or a bundle knows none of its genres, or lacks the policy.
         BundleError, EngineError, DeviceError: a bundle cannot be used.
     """
+    if options.tags is not None:  # what cannot be used is better refused before all is heard than after
+        sources(options.tags)["tags"].opened()
     heard = hear_bundles(paths, data, options, say)
     first = heard[0]
     examples = list(first.examples.values())

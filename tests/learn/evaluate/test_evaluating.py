@@ -365,7 +365,7 @@ def test_names_that_are_not_utf8(place: Path, tmp_path: Path) -> None:
     assert (output / "page.html").stat().st_size and listed.read_bytes().count(b"m\xfcsic") == 24
 
 
-def test_what_cannot_be_written_is_refused_before_anything_is_heard(place: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_written_or_read_is_refused_before_anything_is_heard(place: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     (tmp_path / "taken" / "page.html").mkdir(parents=True)
     cache = tmp_path / "cache"
@@ -374,6 +374,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_heard(place: Path,
         (["-o", tmp_path / "new" / "out", "--predictions", tmp_path], "expected a file, got a folder"),
         (["-o", tmp_path / "file" / "out"], "cannot be made"),
         (["-o", tmp_path / "taken"], "page.html: expected a file, got a folder"),
+        (["-o", tmp_path / "new" / "out", "--baselines", "--tags", tmp_path / "file"], "file: ONNX Runtime"),
     ):
         done = run("evaluate", place / "new", "--data", place / "other", *given, "--cache", cache, "--threads", 1)
         assert done.returncode == 2 and why in done.stderr, done.stderr

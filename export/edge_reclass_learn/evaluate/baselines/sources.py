@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edge_reclass import __version__
 from edge_reclass.cascade import fill_window, windows
-from edge_reclass.errors import UsageError
+from edge_reclass.errors import EngineError, UsageError
 from edge_reclass.features import Fma518
 
 Vector = NDArray[np.float32]
@@ -46,7 +46,7 @@ class Source:
     package: distribution that it rests on, by which its version is known
     settings: all else that its features depend on
     note: what is not taken, or done otherwise than its authors do
-    opened: a function that extracts; raises ``Missing``
+    opened: a function that extracts; raises ``Missing``, or ``UsageError`` for a file that is no graph
     """
 
     name: str
@@ -100,7 +100,7 @@ def sources(tags: Path | None) -> Mapping[str, Source]:
             _TAGS_RATE,
             hashlib.sha256(graph or b"").hexdigest(),
             "mean over the windows of the 50 tags",
-            lambda: _tags(graph),
+            lambda: _tags(tags, graph),
         ),
     }
 
@@ -152,7 +152,7 @@ def _essentia() -> Extract:
     return extract
 
 
-def _tags(graph: bytes | None) -> Extract:
+def _tags(path: Path | None, graph: bytes | None) -> Extract:
     if graph is None:
         raise Missing(
             "give the graph: pip download --no-deps musicnn==0.1.0;"
@@ -160,7 +160,10 @@ def _tags(graph: bytes | None) -> Extract:
         )
     from edge_reclass_export.parity import open_graph
 
-    run = open_graph(graph)
+    try:
+        run = open_graph(graph)
+    except EngineError as error:
+        raise UsageError(f"{path}: {error}") from error
 
     def extract(samples: Vector) -> Vector:
         starts = windows(len(samples), _WINDOW, _HOP)

@@ -279,7 +279,7 @@ def baselines(record: Record) -> Table:
     return Table(
         "Other approaches on the same folds",
         ("approach", *_MEASURED, "version", "note"),
-        tuple((name(one.name), *_measured(one), name(one.version), one.note) for one in record.baselines),
+        tuple((name(one.name), *_measured(one), short(one.version, _LENGTH), one.note) for one in record.baselines),
         "Every row is of the tracks whose genre all bundles know, also that of a bundle. Milliseconds are CPU time to"
         " extract the features of a track.",
     )

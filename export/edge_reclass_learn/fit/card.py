@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from edge_reclass.run import printable
 from edge_reclass_export.engine.report import table as columns
-from edge_reclass_learn.fit.gain import Gain
+from edge_reclass_learn.fit.gain import SURE, Gain
 from edge_reclass_learn.fit.outcome import Outcome
 
 SHOWN = 10
@@ -106,7 +106,7 @@ def _said_of(gain: Gain | None, base: str, policy: str, min_gain: float) -> str:
         f" out of fold ({gain.points:+.1f} points; only one of the two is right: {gain.only_base} and {gain.only_new};"
         f" McNemar p = {gain.p:.2g}; policy {policy})"
     )
-    if gain.points < min_gain or gain.p >= 0.05:
+    if gain.points < min_gain or gain.p >= SURE:
         return f"{told}\nwarning: a gain of {max(min_gain, 0.0):g} points over {base} is not shown"
     return told
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from edge_reclass import Bundle
 from edge_reclass.bundle import load, starter_path
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
+from edge_reclass_export.own_genres import same_genres
 from edge_reclass_learn.data.corrections import from_state, is_state
 from edge_reclass_learn.data.features import is_vectors, read_vectors
 from edge_reclass_learn.data.labelled import Data, read_data
@@ -21,7 +22,6 @@ from edge_reclass_learn.fit.alone import alone
 from edge_reclass_learn.fit.bundle import New, check_place, write_bundle
 from edge_reclass_learn.fit.card import card
 from edge_reclass_learn.fit.contest import Contest, contests, with_winners
-from edge_reclass_learn.fit.gain import range_given, same_genres
 from edge_reclass_learn.fit.held_back import hold_back, new_genres
 from edge_reclass_learn.fit.judging import Judged, RangeInputs, Task, fit, judge
 from edge_reclass_learn.fit.outcome import Outcome, outcome
@@ -30,12 +30,11 @@ from edge_reclass_learn.hearing.gather import Gathered, gather, gather_vectors
 from edge_reclass_learn.hearing.hear import hear_nonsense
 from edge_reclass_learn.hearing.listening import Listening, listening
 from edge_reclass_learn.hearing.memory import fitted_sounds, recall, remember, unknown_sounds
+from edge_reclass_learn.progress import Say
 
 MIN_TRACKS: Final = 5
 MIN_GROUPS: Final = 2
 """Of each genre."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ def range_inputs(base: Bundle, fitted: Bundle, heard: Listening, options: Option
         test = fitted.manifest.stage(stage).head.range
         if test is not None:
             nonsense = hear_nonsense(base, listening(base), test.inputs, options.cache, options.threads, say)
-            found[stage] = RangeInputs(range_given(heard, stage, test.inputs), nonsense)
+            found[stage] = RangeInputs(tuple((name, heard.usual[name]) for name in test.inputs), nonsense)
     return found
 
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from edge_reclass import Bundle
 from edge_reclass.cascade import Policy
+from edge_reclass_export.own_genres import same_genres
 from edge_reclass_learn.fit.contest import Contest
 from edge_reclass_learn.fit.doubts import Baseline, WrongLabel, baselines, source_warnings, wrong_labels
-from edge_reclass_learn.fit.gain import Gain, base_answers, gain, same_genres
+from edge_reclass_learn.fit.gain import Gain, base_answers, gain
 from edge_reclass_learn.fit.judging import Fitted, Judged, Task
 from edge_reclass_learn.fit.policies import Answers, judged_anew, patient
 from edge_reclass_learn.hearing.gather import Gathered

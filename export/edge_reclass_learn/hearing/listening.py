@@ -35,6 +35,13 @@ class Listening:
         """What the head of the stage of the policy's step ``number`` is given there."""
         return _given(policy, number, self.inputs[policy.steps[number].after])
 
+    @property
+    def usual(self) -> dict[str, int | None]:
+        """By stage, after how many windows the default policy asks it last; as in ``fullest`` where it does not."""
+        policy = next(iter(self.policies.values()))
+        asked = {stage: policy.step(stage).windows for stage in policy.stages}
+        return {stage: dict(self.fullest(stage))[stage] for stage in self.inputs} | asked
+
     def fullest(self, stage: str) -> Given:
         """What the stage's head is given where nothing stops early."""
         return self.givens[stage][-1]

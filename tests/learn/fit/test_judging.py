@@ -16,9 +16,10 @@ import labelled_music as made
 from edge_reclass.bundle import load
 from edge_reclass.cascade import Policy, Step
 from edge_reclass.errors import BundleError
+from edge_reclass_export.own_genres import same_genres
 from edge_reclass_learn.fit import judging
 from edge_reclass_learn.fit.doubts import baselines, source_warnings, wrong_labels
-from edge_reclass_learn.fit.gain import gain, same_genres
+from edge_reclass_learn.fit.gain import gain
 from edge_reclass_learn.fit.heads import add_genres, fit_head
 from edge_reclass_learn.fit.held_back import TAKEN, new_genres
 from edge_reclass_learn.fit.judging import Said, Task, judge
@@ -61,7 +62,7 @@ def test_folds_that_are_dealt_already_stay() -> None:
     assert judged.folds[:12].tolist() == fixed[:12].tolist() and set(judged.folds[12:].tolist()) == {0, 1, 2}
     # What is said of a fold is what heads that were fitted on the others say.
     inside = np.flatnonzero(judged.folds == 1)
-    alone = judging.say(task, judging.fit(task, np.flatnonzero(judged.folds != 1)), inside)
+    alone = judging.ask(task, judging.fit(task, np.flatnonzero(judged.folds != 1)), inside)
     given = SIMPLE.fullest("a")
     np.testing.assert_allclose(judged.said.logits["a"][given][inside], alone.logits["a"][given])
 

@@ -54,8 +54,11 @@ class Vectors:
 
 def is_vectors(path: Path) -> bool:
     """Whether DATA is vectors: a folder with FMA's two tables, its features.csv, an .npy or an .npz."""
-    if path.is_dir():
-        return all((path / name).is_file() for name in _TABLES)
+    try:
+        if path.is_dir():
+            return all((path / name).is_file() for name in _TABLES)
+    except OSError:  # a folder that may not be searched
+        return False
     return path.name == _TABLES[0] or path.suffix in (".npy", ".npz")
 
 

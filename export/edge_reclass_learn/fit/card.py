@@ -43,7 +43,7 @@ def card(found: Outcome) -> str:
             "",
             f"Beside these tracks it was fitted on {old} that the base remembers, of which {right} are found.",
         ]
-    lines += ["", *(warning for warning in found.warnings)] if found.warnings else []
+    lines += ["", *(f"- {warning}" for warning in found.warnings)] if found.warnings else []
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -52,7 +52,7 @@ def screen(found: Outcome, min_gain: float) -> Iterator[str]:
     default = next(iter(found.policies.values()))
     yield columns(("genre", "tracks", "groups", "found"), [list(map(str, row)) for row in _genre_rows(found)])
     yield ""
-    rows = [*_accuracy_rows(found), *_rule_rows(found)]
+    rows = [*_accuracy_rows(found), *((f"without listening: {name}", share) for name, share in _rule_rows(found))]
     yield columns(("out of fold, every track gets a genre", "accuracy"), [list(map(str, row)) for row in rows])
     for one in found.contests:
         won = f"{one.kind} is the head" if one.taken else "the head is logistic"
@@ -129,7 +129,7 @@ def _accuracy_rows(found: Outcome) -> Iterator[tuple[str, str]]:
 
 def _rule_rows(found: Outcome) -> Iterator[tuple[str, str]]:
     for rule in found.baselines:
-        yield f"without listening: {rule.name}", f"{rule.accuracy:.1%}"
+        yield rule.name, f"{rule.accuracy:.1%}"
 
 
 def _markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:

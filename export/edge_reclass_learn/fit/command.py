@@ -83,8 +83,10 @@ def fit(
     from edge_reclass_learn.fit.fitting import Options, fit_bundle
     from edge_reclass_learn.hearing.cache import cache_of
 
-    if not data.exists():
-        raise UsageError(f"{data}: there is no such folder or file")
+    try:
+        data.stat()
+    except OSError as error:
+        raise UsageError(f"{data}: cannot be read ({error.strerror or error})") from error
     place = cache_of(output) if cache is None else cache
     progress = Progress()
     options = Options(place, bundle, keep_genres, folds, seed, threads, augment, head, stage)

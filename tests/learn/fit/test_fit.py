@@ -272,7 +272,7 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
         return done.stderr
 
     out = ("-o", tmp_path / "out", "--bundle", place / "base")
-    assert "there is no such folder" in refused(tmp_path / "nowhere", *out)
+    assert "cannot be read (No such file" in refused(tmp_path / "nowhere", *out)
     few = shutil.copytree(place / "music", tmp_path / "few")
     for folder in sorted((few / "Loop").iterdir())[2:]:
         shutil.rmtree(folder)

@@ -21,7 +21,7 @@ from edge_reclass.bundle import load
 from edge_reclass.errors import UsageError
 from edge_reclass.features import FEATURE_NAMES
 from edge_reclass_export.recipes.fma_mlp_model import RMSE_COLUMNS, RMSE_RATIO
-from edge_reclass_learn.data.features import read_vectors
+from edge_reclass_learn.data.features import is_vectors, read_vectors
 from edge_reclass_learn.fit import judging
 from edge_reclass_learn.hearing.memory import fitted_sounds
 
@@ -145,6 +145,14 @@ def test_tables_that_are_not_fmas_are_refused(tmp_path: Path, change: Callable[[
 def test_features_on_our_scale_in_fmas_layout_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="computed it anew"):
         read_vectors(tables(tmp_path / "fma", features(), scale=1.0))
+
+
+def test_a_folder_that_may_not_be_searched_has_no_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", locked)
+    assert not is_vectors(tmp_path)
 
 
 def vectors(count: int = 24) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

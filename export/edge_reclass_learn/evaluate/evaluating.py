@@ -25,8 +25,7 @@ from edge_reclass_learn.evaluate.record import Baseline, Comparison, DataFacts, 
 from edge_reclass_learn.evaluate.running import Ran, run
 from edge_reclass_learn.evaluate.trial import Trial
 from edge_reclass_learn.evaluate.verdicts import as_it_is, cross_validated, some_of, spread
-from edge_reclass_learn.fit.doubts import baselines as without_listening
-from edge_reclass_learn.fit.doubts import source_warnings
+from edge_reclass_learn.fit.doubts import source_warnings, without_listening
 from edge_reclass_learn.fit.fitting import MIN_GROUPS, MIN_TRACKS, range_inputs
 from edge_reclass_learn.fit.fitting import Options as FitOptions
 from edge_reclass_learn.fit.judging import KINDS, Task

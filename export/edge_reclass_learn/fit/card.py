@@ -36,7 +36,7 @@ def card(found: Outcome) -> str:
         " The thresholds and temperatures were chosen on the same answers. Music from other sources than these"
         f" tracks will fare worse than {accuracy:.1%}.",
         "",
-        *(_markdown(("without listening", "accuracy"), _rule_rows(found)) if found.baselines else ()),
+        *(_markdown(("without listening", "accuracy"), _rule_rows(found)) if found.without_listening else ()),
     ]
     if old:
         lines += [
@@ -128,7 +128,7 @@ def _accuracy_rows(found: Outcome) -> Iterator[tuple[str, str]]:
 
 
 def _rule_rows(found: Outcome) -> Iterator[tuple[str, str]]:
-    for rule in found.baselines:
+    for rule in found.without_listening:
         yield rule.name, f"{rule.accuracy:.1%}"
 
 

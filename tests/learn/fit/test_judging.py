@@ -14,7 +14,7 @@ from scipy.special import softmax
 from edge_reclass.cascade import Policy, Step
 from edge_reclass_export.own_genres import same_genres
 from edge_reclass_learn.fit import judging
-from edge_reclass_learn.fit.doubts import baselines, source_warnings, wrong_labels
+from edge_reclass_learn.fit.doubts import source_warnings, without_listening, wrong_labels
 from edge_reclass_learn.fit.gain import gain
 from edge_reclass_learn.fit.heads import add_genres, fit_head
 from edge_reclass_learn.fit.held_back import TAKEN, new_genres
@@ -197,10 +197,10 @@ def test_a_source_that_gives_the_genre_away_is_warned_of() -> None:
         facts = Facts(14.0 + i % 2 + random.normal(0, 0.05), 44_100, random.normal(-15, 3), random.normal(200, 30))
         tracks.append(Example(str(i), genre, str(i), {}, {}, facts, ("tape", "radio")[i % 2]))
     labels, folds = numbers(tracks, ["Jazz", "Rock"]), np.arange(60) // 2 % 5
-    found = {one.name: one.accuracy for one in baselines(tracks, labels, folds, 2)}
+    found = {one.name: one.accuracy for one in without_listening(tracks, labels, folds, 2)}
     assert found["length"] == found["source"] == found["these four together"] == 1.0
     assert found["level"] < 0.8 and found["most frequent genre"] == 0.5
-    said = source_warnings(tracks, baselines(tracks, labels, folds, 2), 0.95)
+    said = source_warnings(tracks, without_listening(tracks, labels, folds, 2), 0.95)
     assert any("Jazz, Rock come from one source each" in one for one in said)
     assert any(one.startswith("warning: length alone finds 100.0%") for one in said)
     assert not any("level alone" in one for one in said)

@@ -29,9 +29,9 @@ MOST: Final = 40
 _LARGEST: Final = float(np.finfo(np.float16).max)
 
 
-def chosen(genres: Sequence[str], groups: Sequence[str], most: int = MOST, seed: int = 0) -> list[int]:
-    """Numbers of the tracks to keep: ``most`` of each genre, from as many groups as there are."""
-    random = np.random.default_rng(seed)
+def chosen(genres: Sequence[str], groups: Sequence[str]) -> list[int]:
+    """Numbers of the tracks to keep: MOST of each genre, from as many groups as there are."""
+    random = np.random.default_rng(0)
     found = []
     for genre in sorted(set(genres)):
         own = [i for i, one in enumerate(genres) if one == genre]
@@ -40,7 +40,7 @@ def chosen(genres: Sequence[str], groups: Sequence[str], most: int = MOST, seed:
         for i in random.permutation(own).tolist():
             turn[groups[i]] = turn.get(groups[i], 0) + 1
             ranked.append((turn[groups[i]], i))
-        found += [i for _, i in sorted(ranked, key=lambda one: one[0])[:most]]
+        found += [i for _, i in sorted(ranked, key=lambda one: one[0])[:MOST]]
     return sorted(found)
 
 

@@ -56,7 +56,8 @@ def gather(
 
     Args:
         known: what the bundle remembers (``memory.recall``)
-        mixed: ``known`` are examples, too, and what seems to be the same recording as one of them is in its group
+        mixed: ``known`` are examples, too, and groups reach through them; but for what seems to be the same recording
+            as a track of another genre: that was corrected
         copies: changed copies of each track that heads are fitted on, too
 
     Raises:
@@ -90,11 +91,13 @@ def _gathered(
     own = [pair for pair in pairs if pair.second < len(clips)]
     found = group(belongs, [(pair.first, pair.second) for pair in (pairs if mixed else own)])
     examples = [replace(example, group=name) for example, name in zip(loose, found, strict=True)]
+    doubles = [(pair.first, pair.second) for pair in pairs if pair.first < len(clips) <= pair.second]
+    corrected = {old for given, old in doubles if examples[given].genre != examples[old].genre}
     return Gathered(
-        examples if mixed else examples[: len(clips)],
+        [one for i, one in enumerate(examples) if i < len(clips) or (mixed and i not in corrected)],
         left_out,
         [(examples[pair.first], examples[pair.second], pair) for pair in own],
-        sorted({pair.first for pair in pairs if pair.first < len(clips) <= pair.second}),
+        sorted({given for given, _ in doubles}),
         _digest(clips),
     )
 

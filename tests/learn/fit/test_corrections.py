@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,12 @@ from edge_reclass import Cascade
 from edge_reclass.bundle import load
 from edge_reclass.library import State, Wanted
 from edge_reclass_learn.data.corrections import from_state
+from edge_reclass_learn.data.labelled import read_data
 from edge_reclass_learn.fit.fitting import Options, fit_bundle
 from edge_reclass_learn.hearing import hear
 from edge_reclass_learn.hearing.gather import gather
 from edge_reclass_learn.hearing.listening import listening
+from edge_reclass_learn.hearing.memory import recall
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -119,6 +122,16 @@ def test_kept_embeddings_that_float16_could_not_hold(place: Path, corrected: Pat
         assert track.kept is not None
         assert np.frombuffer(track.kept["low"], "<f2")[:4].tolist() == [65504.0, -65504.0, 0.0, 0.0]
         assert np.frombuffer(track.kept["high"], "<f2").any()
+
+
+def test_a_track_that_was_corrected_is_not_remembered_as_what_it_was(place: Path, tmp_path: Path) -> None:
+    bundle = load(place / "new")
+    heard = listening(bundle)
+    read = read_data(place / "music").tracks
+    tracks = [*(replace(one, genre="Siren") for one in read[:6]), *read[6:9]]
+    cache = Path(shutil.copy(place / "new.cache", tmp_path / "cache"))
+    found = gather(bundle, heard, tracks, recall(bundle, heard), cache, 1, lambda _: None, mixed=True)
+    assert len(found.in_base) == 9 and sum(one.remembered for one in found.examples) == 24 - 6
 
 
 def test_the_genres_of_the_base_can_be_kept(place: Path, tmp_path: Path) -> None:

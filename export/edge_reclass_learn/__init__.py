@@ -1,8 +1,10 @@
-"""What is learned from a bundle's answers: order, windows and thresholds of a policy. numpy and the core are enough.
+"""What is learned from music and from a bundle's answers to it.
 
-``Answers`` is the record of what every stage says of every track and of what that takes (``answers.save``, ``load``);
-``propose`` finds the policy of least expected cost and judges it by cross-validation; ``replay`` says what a policy
-would have said and cost.
+In the order in which one reads: ``data``, ``hearing``, ``fit``; then ``evaluate``, ``calibrate``, ``cluster``, with
+``pages`` for what they show. What stands here looks for order, windows and thresholds of a policy, and needs numpy and
+the core alone: ``Answers`` is the record of what every stage says of every track and of what that takes
+(``answers.save``, ``load``); ``propose`` finds the policy of least expected cost and judges it by cross-validation;
+``replay`` says what a policy would have said and cost.
 """
 
 from __future__ import annotations

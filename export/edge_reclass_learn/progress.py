@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from typing import TypeAlias
 
-Say = Callable[[str], None]
-"""Takes a line that says what is being done, or a warning; see :class:`Progress`."""
+Say: TypeAlias = Callable[[str], None]
+"""Is told what is being done, or a warning; see :class:`Progress`."""
 
 
 class Progress:

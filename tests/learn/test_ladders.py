@@ -88,8 +88,8 @@ def test_a_stage_that_abstains_ends_nothing_that_the_stages_before_it_did_not(vo
             for name, stage in one.stages.items()
         }
         tracks.append(msgspec.structs.replace(one, stages=stages))
-    found, _ = all_ladders(record(answers.stages, tracks, genres=answers.genres), full_policy("abc", vote))
     answers = record(answers.stages, tracks, genres=answers.genres)
+    found, _ = all_ladders(answers, full_policy("abc", vote))
     for one in found:
         for _ in range(5):
             choice = random.integers(0, len(GRID) + 1, len(one.steps) - 1)

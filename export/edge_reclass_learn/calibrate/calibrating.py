@@ -15,6 +15,7 @@ from edge_reclass.cascade import Policy, choose_policy
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
 from edge_reclass_export.bundle_files import bundle_name
+from edge_reclass_export.own_genres import same_genres
 from edge_reclass_learn.answers import Answers
 from edge_reclass_learn.calibrate import certify
 from edge_reclass_learn.calibrate.certify import Goal, Tested
@@ -23,7 +24,6 @@ from edge_reclass_learn.calibrate.paths import LEVELS, Bools, Ints, from_level
 from edge_reclass_learn.calibrate.tracks import Drawn, choosing, drawn, kept, read
 from edge_reclass_learn.calibrate.writing import check_place, policy_entry, write_bundle
 from edge_reclass_learn.data.labelled import Labelled
-from edge_reclass_learn.fit.gain import same_genres
 from edge_reclass_learn.fit.policies import patient
 from edge_reclass_learn.hearing.hear import sound_digest
 from edge_reclass_learn.hearing.memory import unknown_sounds

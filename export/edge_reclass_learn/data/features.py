@@ -54,8 +54,11 @@ class Vectors:
 
 def is_vectors(path: Path) -> bool:
     """Whether DATA is vectors: a folder with FMA's two tables, its features.csv, an .npy or an .npz."""
-    if path.is_dir():
-        return all((path / name).is_file() for name in _TABLES)
+    try:
+        if path.is_dir():
+            return all((path / name).is_file() for name in _TABLES)
+    except OSError:  # a folder that may not be searched
+        return False
     return path.name == _TABLES[0] or path.suffix in (".npy", ".npz")
 
 
@@ -81,7 +84,7 @@ def _fma(features: Path, tracks: Path) -> Vectors:
     rows: list[NDArray[np.float32]] = []
     seen: set[str] = set()
     unknown = 0
-    with _table(features) as lines:
+    with _table(features) as lines, np.errstate(over="ignore"):  # what float32 cannot hold is refused below
         columns = ["/".join(names) for names in _header(lines, 3)[1:]]
         order = _order(columns, features)
         for number, line in enumerate(lines, start=4):
@@ -189,28 +192,31 @@ def _arrays(path: Path) -> Vectors:
 
     The .npz may also have ``group``, ``artist``, ``album``, ``name`` [n], ``columns`` [k] and ``stage``.
     """
+    archive = path.suffix == ".npz"
     try:
         # From memory: numpy leaves the file open where it is no archive. No pickle: an array may not bring code.
         with io.BytesIO(path.read_bytes()) as content:
             loaded: Any = np.load(content, allow_pickle=False)
-            read = {name: np.asarray(loaded[name]) for name in loaded.files} if path.suffix == ".npz" else {}
-            rows = read["embeddings"] if path.suffix == ".npz" else np.asarray(loaded)
+            read = {name: np.asarray(loaded[name]) for name in loaded.files} if archive else {}
+            rows = read["embeddings"] if archive else np.asarray(loaded)
     except KeyError as error:
         raise UsageError(f"{path}: expected the arrays embeddings [n, k] and genre [n], there is no {error}") from error
     except _UNREADABLE as error:
         raise UsageError(f"{path}: cannot be read as arrays without pickled objects ({error})") from error
-    said = read if path.suffix == ".npz" else _beside(path.with_suffix(".csv"))
+    said = read if archive else _beside(path.with_suffix(".csv"))
     if rows.ndim != 2 or rows.dtype.kind not in "fiu" or not rows.size:
         raise UsageError(f"{path}: expected numbers [tracks, width], got {rows.dtype} {list(rows.shape)}")
     texts = {name: _texts(said[name], len(rows), name, path) for name in _TEXTS if name in said}
     if "genre" not in texts:
         raise UsageError(f"{path}: expected a genre of each track, there is none")
-    values = rows.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+        values = rows.astype(np.float32)
     names = texts.get("name") or [f"row {i}" for i in range(len(rows))]
-    if "columns" in said:
-        columns = _texts(said["columns"], rows.shape[1], "columns", path)
-        values = values[:, _order(columns, path)]
-    _require_finite(values, path, names, [f"column {i}" for i in range(values.shape[1])])
+    columns = [f"column {i}" for i in range(rows.shape[1])]
+    if "columns" in read:
+        values = values[:, _order(_texts(read["columns"], rows.shape[1], "columns", path), path)]
+        columns = list(FEATURE_NAMES)
+    _require_finite(values, path, names, columns)
     tracks = [
         Labelled(
             Path(name), genre, belonging({key: texts[key][i] for key in ("group", "artist", "album") if key in texts})
@@ -219,7 +225,7 @@ def _arrays(path: Path) -> Vectors:
     ]
     if empty := [track for track in tracks if not track.genre]:
         raise UsageError(f"{path}: expected a genre of each track, {printable(str(empty[0].path))} has none")
-    stage = str(said["stage"]) if "stage" in said and np.ndim(said["stage"]) == 0 else None
+    stage = str(read["stage"]) if "stage" in read and np.ndim(read["stage"]) == 0 else None
     return Vectors(tracks, values, stage, False, ())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,10 +80,14 @@ def _cut(text: str) -> str:
 def from_folders(root: Path) -> Data:
     """Each folder in ``root`` is a genre and has its tracks, however deep they lie.
 
-    A folder between the genre's and the track is the artist's. What the tags of the files say of artist and album
-    counts too, if mutagen is installed. Raises ``UsageError`` where there are fewer than 2 such folders.
+    A folder between the genre's and the track is the artist's. Where there is none, artist and album in the tags of the
+    file count, if mutagen is installed. Raises ``UsageError`` where ``root`` cannot be read, or there are fewer than 2
+    such folders.
     """
-    genres = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    try:
+        genres = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"{root}: cannot be read ({error.strerror or error})") from error
     tracks, notes = [], []
     for folder in genres:
         search = TrackSearch([folder])
@@ -178,11 +181,6 @@ def belonging(said: Mapping[str, str]) -> tuple[Belonging, ...]:
     """What a track has in common with others, of what is ``said`` of its group, artist and album."""
     plain = ((key, _same(value)) for key, value in said.items())
     return tuple((key, value) for key, value in plain if value and not (key == "artist" and _nobody(value)))
-
-
-def count_by_genre(tracks: Sequence[Labelled]) -> Counter[str]:
-    """How many tracks each genre has."""
-    return Counter(track.genre for track in tracks)
 
 
 def _same(text: str) -> str:

@@ -43,8 +43,6 @@ def encoders(trial: Trial, bundles: Sequence[HeardBundle], say: Say) -> list[Enc
         say(f"{one.name}: timing its stages")
         took = _milliseconds(one)
         for stage, counts in one.heard.counts.items():
-            if not counts:  # no head takes its embedding
-                continue
             say(f"{one.name}: linear probe on {stage}")
             found.append(_row(trial, one, stage, counts[-1], took.get(stage)))
     return found
@@ -81,7 +79,7 @@ def _row(trial: Trial, one: HeardBundle, stage: str, count: int | None, took: fl
 
 def _milliseconds(one: HeardBundle) -> Mapping[str, float]:
     """Median time of each stage over the windows that are probed, of some tracks; the first one only warms up."""
-    stages = {name: counts[-1] for name, counts in one.heard.counts.items() if counts}
+    stages = {name: counts[-1] for name, counts in one.heard.counts.items()}
     last = list(stages)[-1]
     steps = [Step(name, {name: 1.0}, 1.0 if name != last else None, count) for name, count in stages.items()]
     names = list(one.examples)

@@ -14,6 +14,7 @@ from msgspec.structs import replace as changed
 from edge_reclass import Bundle, __version__
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
+from edge_reclass_export.own_genres import same_genres
 from edge_reclass_learn.evaluate.baselines.sources import sources
 from edge_reclass_learn.evaluate.baselines.table import baselines
 from edge_reclass_learn.evaluate.comparing import compare
@@ -26,11 +27,9 @@ from edge_reclass_learn.evaluate.record import Baseline, Comparison, DataFacts, 
 from edge_reclass_learn.evaluate.running import Ran, run
 from edge_reclass_learn.evaluate.trial import Trial
 from edge_reclass_learn.evaluate.verdicts import as_it_is, cross_validated, some_of, spread
-from edge_reclass_learn.fit.doubts import baselines as without_listening
-from edge_reclass_learn.fit.doubts import source_warnings
+from edge_reclass_learn.fit.doubts import source_warnings, without_listening
 from edge_reclass_learn.fit.fitting import MIN_GROUPS, MIN_TRACKS, range_inputs
 from edge_reclass_learn.fit.fitting import Options as FitOptions
-from edge_reclass_learn.fit.gain import same_genres
 from edge_reclass_learn.fit.judging import KINDS, Task
 from edge_reclass_learn.fit.policies import ENOUGH
 from edge_reclass_learn.hearing.examples import Example, numbers

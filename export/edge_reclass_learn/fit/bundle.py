@@ -82,7 +82,7 @@ def write_bundle(output: Path, there: Sequence[str], base: Bundle, new: New) -> 
     manifest = base.manifest
     kept = _encoder_files(base)
     with assembled(output, there) as root:
-        shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)  # nothing of the earlier fit stays
         contents = {CARD: new.card.encode(), MEMORY: new.memory}
         for file in kept:
             contents[file] = base.file(file).read()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from edge_reclass.run import printable
 from edge_reclass_export.engine.report import table as columns
-from edge_reclass_learn.fit.gain import Gain
+from edge_reclass_learn.fit.gain import SURE, Gain
 from edge_reclass_learn.fit.outcome import Outcome
 
 SHOWN = 10
@@ -36,14 +36,14 @@ def card(found: Outcome) -> str:
         " The thresholds and temperatures were chosen on the same answers. Music from other sources than these"
         f" tracks will fare worse than {accuracy:.1%}.",
         "",
-        *(_markdown(("without listening", "accuracy"), _rule_rows(found)) if found.baselines else ()),
+        *(_markdown(("without listening", "accuracy"), _rule_rows(found)) if found.without_listening else ()),
     ]
     if old:
         lines += [
             "",
             f"Beside these tracks it was fitted on {old} that the base remembers, of which {right} are found.",
         ]
-    lines += ["", *(warning for warning in found.warnings)] if found.warnings else []
+    lines += ["", *(f"- {warning}" for warning in found.warnings)] if found.warnings else []
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -52,7 +52,7 @@ def screen(found: Outcome, min_gain: float) -> Iterator[str]:
     default = next(iter(found.policies.values()))
     yield columns(("genre", "tracks", "groups", "found"), [list(map(str, row)) for row in _genre_rows(found)])
     yield ""
-    rows = [*_accuracy_rows(found), *_rule_rows(found)]
+    rows = [*_accuracy_rows(found), *((f"without listening: {name}", share) for name, share in _rule_rows(found))]
     yield columns(("out of fold, every track gets a genre", "accuracy"), [list(map(str, row)) for row in rows])
     for one in found.contests:
         won = f"{one.kind} is the head" if one.taken else "the head is logistic"
@@ -106,7 +106,7 @@ def _said_of(gain: Gain | None, base: str, policy: str, min_gain: float) -> str:
         f" out of fold ({gain.points:+.1f} points; only one of the two is right: {gain.only_base} and {gain.only_new};"
         f" McNemar p = {gain.p:.2g}; policy {policy})"
     )
-    if gain.points < min_gain or gain.p >= 0.05:
+    if gain.points < min_gain or gain.p >= SURE:
         return f"{told}\nwarning: a gain of {max(min_gain, 0.0):g} points over {base} is not shown"
     return told
 
@@ -128,8 +128,8 @@ def _accuracy_rows(found: Outcome) -> Iterator[tuple[str, str]]:
 
 
 def _rule_rows(found: Outcome) -> Iterator[tuple[str, str]]:
-    for rule in found.baselines:
-        yield f"without listening: {rule.name}", f"{rule.accuracy:.1%}"
+    for rule in found.without_listening:
+        yield rule.name, f"{rule.accuracy:.1%}"
 
 
 def _markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:

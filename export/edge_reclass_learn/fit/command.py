@@ -54,7 +54,7 @@ def fit(
         ),
     ] = "logistic",
     stage: Annotated[
-        str | None, typer.Option(help="Of which vectors are, where the data do not say it.", metavar="NAME")
+        str | None, typer.Option(help="Stage that made the vectors, where DATA does not say it.", metavar="NAME")
     ] = None,
     augment: Annotated[
         int,
@@ -70,8 +70,8 @@ def fit(
     """Fit a bundle to your own genres.
 
     The encoders of a bundle stay; its heads, range tests, temperatures and thresholds are made anew, from music that
-    you have labelled. Every figure is of tracks of artists that the heads have not heard. A fit that was interrupted
-    goes on where it was. Needs the extra fit.
+    you have labelled. The figures are out of fold: of artists, as far as they are known, that the heads have not
+    heard. A fit that was interrupted goes on where it was. Needs the extra fit.
 
     Exit codes: 0 good, 2 the data or a path cannot be used, 4 the base bundle is invalid, 5 ONNX Runtime is missing.
     """
@@ -83,8 +83,10 @@ def fit(
     from edge_reclass_learn.fit.fitting import Options, fit_bundle
     from edge_reclass_learn.hearing.cache import cache_of
 
-    if not data.exists():
-        raise UsageError(f"{data}: there is no such folder or file")
+    try:
+        data.stat()
+    except OSError as error:
+        raise UsageError(f"{data}: cannot be read ({error.strerror or error})") from error
     place = cache_of(output) if cache is None else cache
     progress = Progress()
     options = Options(place, bundle, keep_genres, folds, seed, threads, augment, head, stage)

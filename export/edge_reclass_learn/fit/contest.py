@@ -8,11 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from edge_reclass_learn.fit.gain import Gain, gain
+from edge_reclass_learn.fit.gain import SURE, Gain, gain
 from edge_reclass_learn.fit.judging import Judged, Task
-
-SURE = 0.05
-"""Trees become the head of a stage only where McNemar's p is below it."""
 
 Found = TypeVar("Found")
 
@@ -55,6 +52,5 @@ def with_winners(task: Task, logistic: Judged, other: Judged, found: list[Contes
         logistic,
         said=replace(logistic.said, logits=mixed(logistic.said.logits, other.said.logits)),
         temperatures=mixed(logistic.temperatures, other.temperatures),
-        held_back=mixed(logistic.held_back, other.held_back),
     )
     return replace(task, kinds=taken), judged

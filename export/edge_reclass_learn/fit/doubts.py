@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from edge_reclass_learn.hearing.examples import Example
 
 _GIVEN_AWAY: Final = 0.5
-"""A warning where a baseline comes this far from knowing nothing to the heads' accuracy."""
+"""A warning where a rule comes this far from knowing nothing to the heads' accuracy."""
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """How many of the tracks a rule finds that does not listen: from one property, on the same folds."""
+class Rule:
+    """Share of the tracks that a rule finds which does not listen: from one property, on the same folds."""
 
     name: str
     accuracy: float
@@ -34,9 +34,9 @@ class WrongLabel:
     loss: float
 
 
-def baselines(
+def without_listening(
     examples: Sequence[Example], labels: NDArray[np.intp], folds: NDArray[np.intp], genres: int
-) -> list[Baseline]:
+) -> list[Rule]:
     """Accuracy of the most frequent genre, and of the source, length, level, rate and bit rate of files alone.
 
     ``folds``: of each example. Each property is given to a small decision tree, fitted on the other folds with the
@@ -57,12 +57,12 @@ def baselines(
             right += int((tree.fit(columns[others], labels[others]).predict(columns[inside]) == labels[inside]).sum())
         return right / len(labels)
 
-    found = [Baseline("most frequent genre", accuracy(None))]
+    found = [Rule("most frequent genre", accuracy(None))]
     if all(example.source for example in examples):
         names = sorted({example.source or "" for example in examples})
         if len(names) > 1:
             columns = np.array([[example.source == name for name in names] for example in examples], np.float64)
-            found.append(Baseline("source", accuracy(columns)))
+            found.append(Rule("source", accuracy(columns)))
     facts = [example.facts for example in examples if example.facts is not None]
     if len(facts) == len(examples):
         for name, values in (
@@ -71,13 +71,13 @@ def baselines(
             ("sampling rate", [float(one.rate) for one in facts]),
             ("bit rate", [one.kilobits for one in facts]),
         ):
-            found.append(Baseline(name, accuracy(np.array(values, np.float64)[:, None])))
+            found.append(Rule(name, accuracy(np.array(values, np.float64)[:, None])))
         together = np.array([[f.seconds, f.level, float(f.rate), f.kilobits] for f in facts], np.float64)
-        found.append(Baseline("these four together", accuracy(together)))
+        found.append(Rule("these four together", accuracy(together)))
     return found
 
 
-def source_warnings(examples: Sequence[Example], found: Sequence[Baseline], accuracy: float) -> list[str]:
+def source_warnings(examples: Sequence[Example], found: Sequence[Rule], accuracy: float) -> list[str]:
     """Warnings where the source of the files may be learnt in place of the genre."""
     said = []
     sources = {example.source for example in examples}
@@ -91,11 +91,11 @@ def source_warnings(examples: Sequence[Example], found: Sequence[Baseline], accu
                 f"warning: all tracks of {', '.join(alone)} come from one source each: what is learnt may be the"
                 " source; add tracks of these genres from another one"
             )
-    for baseline in found[1:]:
+    for rule in found[1:]:
         nothing = found[0].accuracy
-        if accuracy > nothing and baseline.accuracy - nothing > _GIVEN_AWAY * (accuracy - nothing):
+        if accuracy > nothing and rule.accuracy - nothing > _GIVEN_AWAY * (accuracy - nothing):
             said.append(
-                f"warning: {baseline.name} alone finds {baseline.accuracy:.1%} of the genres: the figures above are too"
+                f"warning: {rule.name} alone finds {rule.accuracy:.1%} of the genres: the figures above are too"
                 " high for music from elsewhere"
             )
     return said

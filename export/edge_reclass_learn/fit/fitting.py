@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from edge_reclass import Bundle
 from edge_reclass.bundle import load, starter_path
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
+from edge_reclass_export.own_genres import same_genres
 from edge_reclass_learn.data.corrections import from_state, is_state
 from edge_reclass_learn.data.features import is_vectors, read_vectors
 from edge_reclass_learn.data.labelled import Data, read_data
@@ -21,21 +22,18 @@ from edge_reclass_learn.fit.alone import alone
 from edge_reclass_learn.fit.bundle import New, check_place, write_bundle
 from edge_reclass_learn.fit.card import card
 from edge_reclass_learn.fit.contest import Contest, contests, with_winners
-from edge_reclass_learn.fit.gain import range_given, same_genres
 from edge_reclass_learn.fit.held_back import hold_back, new_genres
 from edge_reclass_learn.fit.judging import Judged, RangeInputs, Task, fit, judge
 from edge_reclass_learn.fit.outcome import Outcome, outcome
-from edge_reclass_learn.hearing.examples import Example
 from edge_reclass_learn.hearing.gather import Gathered, gather, gather_vectors
 from edge_reclass_learn.hearing.hear import hear_nonsense
 from edge_reclass_learn.hearing.listening import Listening, listening
 from edge_reclass_learn.hearing.memory import fitted_sounds, recall, remember, unknown_sounds
+from edge_reclass_learn.progress import Say
 
 MIN_TRACKS: Final = 5
 MIN_GROUPS: Final = 2
 """Of each genre."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Options:
     base: bundle whose encoders are used; None: the starter
     cache: file that keeps what was heard
     keep_genres: also the genres of the base, from what it remembers
-    folds: from which the figures come
+    folds, seed: the figures come from so many, and how the tracks are dealt into them
     threads: of the encoders; None: all CPUs
     copies: changed copies of each track that heads are fitted on, too
     head: kind of the heads, see judging.KINDS
@@ -92,18 +90,20 @@ def fit_bundle(data: Path, output: Path, options: Options, say: Say) -> Outcome:
             " stages, so that its genres would be forgotten; give another --bundle (the starter, or one that"
             " edge-reclass fit made), or folders with tracks of all genres"
         )
-    read = _spelled(read, base.manifest.genres if remembered else [])
+    old = base.manifest.genres if remembered else []
+    read = _spelled(read, old)
     _require(Counter([t.genre for t in read.tracks] + [e.genre for e in remembered]), {}, "")
+    kind = options.head
+    if remembered and kind != "logistic" and {t.genre for t in read.tracks} - {e.genre for e in remembered}:
+        raise UsageError(
+            f"--head {kind}: genres that the base does not remember are added beside the old ones by logistic heads;"
+            " leave --head out, or give folders or a CSV with tracks of all genres"
+        )
     mixed = bool(remembered)
     gathered = gather(
         base, heard, read.tracks, known, options.cache, options.threads, say, mixed=mixed, copies=options.copies
     )
-    examples, left_out = list(gathered.examples), gathered.left_out
-    genres = _genres(examples, base.manifest.genres if remembered else [])
-    groups = {genre: len({e.group for e in examples if e.genre == genre}) for genre in genres}
-    why = f"; {len(left_out)} tracks could not be heard" if left_out else ""
-    _require(Counter(example.genre for example in examples), groups, why)
-    task = Task(examples, genres, heard, range_inputs(base, base, heard, options, say))
+    task = Task(gathered.examples, _genres(gathered, old), heard, range_inputs(base, base, heard, options, say))
     found = _fitted(task, base, gathered, options, say)
     say("writing the bundle")
     write_bundle(output, there, base, _new(found))
@@ -121,17 +121,13 @@ def _fit_vectors(data: Path, output: Path, there: list[str], base: Bundle, optio
         say(note)
     heard = listening(lone)
     gathered = gather_vectors(vectors, heard)
-    examples = list(gathered.examples)
-    genres = _genres(examples, [])
-    groups = {genre: len({e.group for e in examples if e.genre == genre}) for genre in genres}
-    _require(Counter(example.genre for example in examples), groups, "")
-    task = Task(examples, genres, heard, range_inputs(base, lone, heard, options, say))
+    task = Task(gathered.examples, _genres(gathered, []), heard, range_inputs(base, lone, heard, options, say))
     (name,) = heard.inputs
     takes_the_same = not vectors.published and base.manifest.stage(name).head.inputs == [name]
     found = _fitted(task, lone, gathered, options, say, comparable=takes_the_same)
     say("writing the bundle")
     new = _new(found)
-    made = {"vectors_of": name, "published_by_fma": vectors.published}
+    made = {"vectors_of": name, "published_by_fma": vectors.published, "policies": "one step, after all windows"}
     write_bundle(output, there, lone, replace(new, provenance={**new.provenance, **made}))
     return found
 
@@ -152,19 +148,13 @@ def _fitted(
 
 def _judged(task: Task, options: Options, say: Say) -> tuple[Task, Judged, list[Contest]]:
     """The task with the kinds of head that are taken, what they say out of fold, and how they were chosen."""
-    kind = options.head
-    if kind != "logistic" and new_genres(task.examples, task.genres).any():
-        raise UsageError(
-            f"--head {kind}: genres that the base does not remember are added beside the old ones by logistic heads;"
-            " leave --head out, or give folders or a CSV with tracks of all genres"
-        )
     judged = judge(task, options.folds, options.seed, say)
-    if kind == "logistic":
+    if options.head == "logistic":
         return task, judged, []
-    say(f"judging heads of the kind {kind}")
-    others = replace(task, kinds=dict.fromkeys(task.heard.inputs, kind))
+    say(f"judging heads of the kind {options.head}")
+    others = replace(task, kinds=dict.fromkeys(task.heard.inputs, options.head))
     other = judge(others, options.folds, options.seed, say)
-    compared = contests(task, kind, judged, other)
+    compared = contests(task, options.head, judged, other)
     return *with_winners(task, judged, other, compared), compared
 
 
@@ -189,9 +179,14 @@ def _require(tracks: Counter[str], groups: Mapping[str, int], why: str) -> None:
         raise UsageError(f"expected at least 2 genres, got {', '.join(map(printable, tracks)) or 'none'}{why}")
 
 
-def _genres(examples: Sequence[Example], base: Sequence[str]) -> list[str]:
-    """The base's genres in their order, then the new ones by name."""
-    return [*base, *sorted({example.genre for example in examples} - set(base))]
+def _genres(gathered: Gathered, base: Sequence[str]) -> list[str]:
+    """The base's genres in their order, then the new ones by name; refuses what is too little."""
+    examples = gathered.examples
+    genres = [*base, *sorted({example.genre for example in examples} - set(base))]
+    groups = {genre: len({e.group for e in examples if e.genre == genre}) for genre in genres}
+    why = f"; {len(gathered.left_out)} tracks could not be heard" if gathered.left_out else ""
+    _require(Counter(example.genre for example in examples), groups, why)
+    return genres
 
 
 def range_inputs(base: Bundle, fitted: Bundle, heard: Listening, options: Options, say: Say) -> dict[str, RangeInputs]:
@@ -201,7 +196,7 @@ def range_inputs(base: Bundle, fitted: Bundle, heard: Listening, options: Option
         test = fitted.manifest.stage(stage).head.range
         if test is not None:
             nonsense = hear_nonsense(base, listening(base), test.inputs, options.cache, options.threads, say)
-            found[stage] = RangeInputs(range_given(heard, stage, test.inputs), nonsense)
+            found[stage] = RangeInputs(tuple((name, heard.usual[name]) for name in test.inputs), nonsense)
     return found
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from edge_reclass import Bundle
 from edge_reclass.cascade import genre_map
-from edge_reclass_export.own_genres import same_genres
 from edge_reclass_export.parity import run_graph
 from edge_reclass_learn.fit.judging import Said
 from edge_reclass_learn.fit.policies import Answers
 from edge_reclass_learn.hearing.examples import Example, rows
 from edge_reclass_learn.hearing.listening import Listening
 
-__all__ = ["Gain", "base_answers", "gain", "range_given", "same_genres"]
+SURE: Final = 0.05
+"""McNemar's p below which a difference is taken for no chance."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,9 @@ def base_answers(bundle: Bundle, heard: Listening, examples: Sequence[Example]) 
         if (own := genre_map(head, bundle.manifest.genres)) is not None:
             maps[stage] = own
         if head.range is not None:
-            given = range_given(heard, stage, head.range.inputs)
+            given = tuple((name, heard.usual[name]) for name in head.range.inputs)
             test = bundle.path(head.range.file).read_bytes()
             distances[stage] = run_graph(test, rows(examples, given))[0][:, 0].astype(float)
             limits[stage] = head.range.limit
     said = Said(logits, distances)
     return Answers(heard, examples, said, temperatures, limits, bundle.manifest.min_confidence, maps)
-
-
-def range_given(heard: Listening, stage: str, inputs: Sequence[str]) -> tuple[tuple[str, int | None], ...]:
-    """What the range test of a stage is given where the default policy asks the stage last."""
-    policy = next(iter(heard.policies.values()))
-    number = max((i for i, step in enumerate(policy.steps) if step.after == stage), default=None)
-    found = dict(heard.fullest(stage) if number is None else heard.given(policy, number))
-    return tuple((name, found[name]) for name in inputs)

@@ -23,7 +23,7 @@ from edge_reclass_export.onnx_writer import GraphInterface
 CLIP: Final = 5.0
 """Standardised features are limited to ± this many standard deviations."""
 
-NEVER: Final = -30.0
+ABSENT: Final = -30.0
 """Bias of a genre that the rows hold no clip of."""
 
 Array = NDArray[np.float64]
@@ -88,7 +88,7 @@ def fit_head(
     scaler = fit_scaler(features, weights)
     model = LogisticRegression(C=strength, max_iter=1000)
     share = _share(widths or (features.shape[1],))
-    kernel, bias = np.zeros((features.shape[1], classes)), np.full(classes, NEVER)
+    kernel, bias = np.zeros((features.shape[1], classes)), np.full(classes, ABSENT)
     known = np.unique(labels)
     bias[known] = 0.0
     if len(known) > 1:

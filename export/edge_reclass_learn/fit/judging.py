@@ -8,7 +8,7 @@ held back, come from these answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +23,7 @@ from edge_reclass_learn.fit.held_back import AnyHead, held_back, new_genres
 from edge_reclass_learn.fit.ranges import RangeTest, fit_range
 from edge_reclass_learn.hearing.examples import Example, numbers, rows
 from edge_reclass_learn.hearing.listening import Given, Listening
+from edge_reclass_learn.progress import Say
 
 STRENGTHS: Final = (0.001, 0.003, 0.01, 0.03, 0.1)
 """scikit-learn's C for weights of mean 1; small ones hold the weights back more."""
@@ -119,8 +120,7 @@ def fit(task: Task, train: Rows) -> Fitted:
 def fit_stage(task: Task, stage: str, train: Rows, strength: float, givens: Sequence[Given] | None = None) -> AnyHead:
     """The head of a stage, on all that it may be given of the examples ``train``.
 
-    Where the base remembers tracks, its genres come first, and new ones are added beside them; so only a logistic head
-    is fitted then.
+    Genres that no remembered track has are added beside the others, which logistic heads alone can do.
     """
     asked = task.heard.givens[stage] if givens is None else givens
     own = [task.examples[i] for i in train]
@@ -169,7 +169,7 @@ def choose_strength(task: Task, stage: str, train: Rows) -> float:
     return tried[int(losses.argmin())]
 
 
-def say(task: Task, fitted: Fitted, some: Rows) -> Said:
+def ask(task: Task, fitted: Fitted, some: Rows) -> Said:
     """What ``fitted`` says of the examples ``some``."""
     own = [task.examples[i] for i in some]
     return Said(
@@ -181,7 +181,7 @@ def say(task: Task, fitted: Fitted, some: Rows) -> Said:
     )
 
 
-def judge(task: Task, folds: int, seed: int, progress: Callable[[str], None], fixed: Rows | None = None) -> Judged:
+def judge(task: Task, folds: int, seed: int, say: Say, fixed: Rows | None = None) -> Judged:
     """What is said of every example by heads that have not heard its group; temperatures and limits from that.
 
     ``fixed``: folds of examples that are dealt already, see ``deal``.
@@ -194,11 +194,11 @@ def judge(task: Task, folds: int, seed: int, progress: Callable[[str], None], fi
         {stage: np.zeros(len(every)) for stage in task.ranges},
     )
     for fold in range(folds):
-        progress(f"fold {fold + 1} of {folds}")
+        say(f"fold {fold + 1} of {folds}")
         inside = np.flatnonzero(dealt == fold)
         if not len(inside):
             continue
-        part = say(task, fit(task, np.flatnonzero(dealt != fold)), inside)
+        part = ask(task, fit(task, np.flatnonzero(dealt != fold)), inside)
         for stage, by_given in part.logits.items():
             for given, logits in by_given.items():
                 said.logits[stage][given][inside] = logits
@@ -225,4 +225,5 @@ def learnt_elsewhere(labels: Rows, dealt: Rows) -> NDArray[np.bool_]:
 
     Where all of a genre lies in one fold, its heads have not heard the genre: that is nothing to calibrate with.
     """
-    return np.array([((labels == one) & (dealt != fold)).any() for one, fold in zip(labels, dealt, strict=True)])
+    several = [len(np.unique(dealt[labels == one])) > 1 for one in range(int(labels.max()) + 1)]
+    return np.array(several, np.bool_)[labels]

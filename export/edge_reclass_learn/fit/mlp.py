@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_reclass_export.heads import RANDOM_WIDTHS, LinearLayer, linear_layers, two_classes
-from edge_reclass_learn.fit.heads import NEVER, Array, Head, fit_scaler, standardised
+from edge_reclass_learn.fit.heads import ABSENT, Array, Head, fit_scaler, standardised
 
 STRENGTHS: Final = (0.01, 0.1, 1.0)
 """1 / alpha of scikit-learn's MLPClassifier: small ones hold the weights back more."""
@@ -34,7 +34,7 @@ def fit_mlp(
 
     scaler = fit_scaler(features, weights)
     known = np.unique(labels)
-    bias = np.full(classes, NEVER)
+    bias = np.full(classes, ABSENT)
     if len(known) < 2:
         bias[known] = 0.0
         return Head(scaler, LinearLayer(np.zeros((features.shape[1], classes)), bias))

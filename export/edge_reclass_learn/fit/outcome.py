@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from edge_reclass import Bundle
 from edge_reclass.cascade import Policy
+from edge_reclass_export.own_genres import same_genres
 from edge_reclass_learn.fit.contest import Contest
-from edge_reclass_learn.fit.doubts import Baseline, WrongLabel, baselines, source_warnings, wrong_labels
-from edge_reclass_learn.fit.gain import Gain, base_answers, gain, same_genres
+from edge_reclass_learn.fit.doubts import Rule, WrongLabel, source_warnings, without_listening, wrong_labels
+from edge_reclass_learn.fit.gain import Gain, base_answers, gain
 from edge_reclass_learn.fit.judging import Fitted, Judged, Task
 from edge_reclass_learn.fit.policies import Answers, judged_anew, patient
 from edge_reclass_learn.hearing.gather import Gathered
@@ -31,7 +32,7 @@ class Outcome:
     exits: how many tracks stop after which stage under the default policy
     unsure: how many tracks get no genre under the default policy
     old: tracks that the base remembers, and how many of them are found
-    baselines: what finds genres without listening; nothing where the tracks have one genre
+    without_listening: what finds genres without listening; nothing where the tracks have one genre
     gain: against the base; None where they have no genre in common
     contests: how another kind of head did against logistic ones; none where none was asked for
     """
@@ -49,7 +50,7 @@ class Outcome:
     exits: Mapping[str, int]
     unsure: int
     old: tuple[int, int]
-    baselines: Sequence[Baseline]
+    without_listening: Sequence[Rule]
     warnings: Sequence[str]
     doubts: Sequence[WrongLabel]
     gain: Gain | None
@@ -95,7 +96,7 @@ def outcome(
     stages = {s: float((answers.probabilities(s).argmax(axis=1) == labels)[own].mean()) for s in heard.inputs}
     decided = [one for one, mine in zip(answers.decide(default, sure=True), own, strict=True) if mine]
     several = len({example.genre for example in chosen}) > 1
-    rules = baselines(chosen, labels[own], judged.folds[own], len(task.genres)) if several else []
+    rules = without_listening(chosen, labels[own], judged.folds[own], len(task.genres)) if several else []
     weights = default.steps[-1].weights
     probabilities = np.average([answers.probabilities(s) for s in weights], axis=0, weights=list(weights.values()))
     return Outcome(
@@ -112,7 +113,7 @@ def outcome(
         exits=Counter(default.steps[number].after for _, number in decided),
         unsure=sum(decision.unsure for decision, _ in decided),
         old=(int((~own).sum()), int(found[~own].sum())),
-        baselines=rules,
+        without_listening=rules,
         warnings=source_warnings(chosen, rules, accuracies[default.name][0]),
         doubts=wrong_labels(chosen, labels[own], probabilities[own], task.genres),
         gain=_gain(task, base, default, found) if comparable else None,

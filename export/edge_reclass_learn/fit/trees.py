@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edge_reclass_export.graph import GraphBuilder
 from edge_reclass_export.onnx_writer import BATCH, GraphInterface
-from edge_reclass_learn.fit.heads import NEVER, Array
+from edge_reclass_learn.fit.heads import ABSENT, Array
 
 STRENGTHS: Final = (0.05, 0.15)
 """Learning rates that are tried."""
@@ -101,7 +101,7 @@ def fit_trees(
 
     rows = np.asarray(features, np.float32)
     known = np.unique(labels)
-    bias = np.full(classes, NEVER)
+    bias = np.full(classes, ABSENT)
     bias[known] = 0.0
     if len(known) < 2:
         nothing = np.zeros((1, 2**DEPTH))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +14,9 @@ from edge_reclass_learn.data.features import Vectors
 from edge_reclass_learn.data.groups import Pair, group, near_duplicates
 from edge_reclass_learn.data.labelled import Labelled
 from edge_reclass_learn.hearing.examples import Example
-from edge_reclass_learn.hearing.hear import Clip, LeftOut, hear, spread
+from edge_reclass_learn.hearing.hear import Clip, LeftOut, at_every_count, hear
 from edge_reclass_learn.hearing.listening import Listening
-
-Say = Callable[[str], None]
+from edge_reclass_learn.progress import Say
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,8 @@ def gather(
 
     Args:
         known: what the bundle remembers (``memory.recall``)
-        mixed: ``known`` are examples, too
+        mixed: ``known`` are examples, too, and groups reach through them; but for what seems to be the same recording
+            as a track of another genre: that was corrected
         copies: changed copies of each track that heads are fitted on, too
 
     Raises:
@@ -74,7 +74,7 @@ def gather_vectors(vectors: Vectors, heard: Listening) -> Gathered:
     clips = []
     for track, row in zip(vectors.tracks, vectors.rows, strict=True):
         sound = hashlib.blake2b(row.astype("<f4").tobytes(), digest_size=24).digest()
-        clips.append(Clip(track, sound, spread({stage: row}, heard), {}, None, audio=False))
+        clips.append(Clip(track, sound, at_every_count({stage: row}, heard), {}, None, audio=False))
     return _gathered(clips, [], heard, [], mixed=False)
 
 
@@ -88,13 +88,16 @@ def _gathered(
     fullest = {name: counts[-1] for name, counts in heard.counts.items()}
     vectors = [np.stack([one.embeddings[asked] for one in loose]) for asked in fullest.items()] if loose else []
     pairs = near_duplicates(vectors, len(known)) if loose else []
-    found = group(belongs, [(pair.first, pair.second) for pair in pairs])
+    own = [pair for pair in pairs if pair.second < len(clips)]
+    found = group(belongs, [(pair.first, pair.second) for pair in (pairs if mixed else own)])
     examples = [replace(example, group=name) for example, name in zip(loose, found, strict=True)]
+    doubles = [(pair.first, pair.second) for pair in pairs if pair.first < len(clips) <= pair.second]
+    corrected = {old for given, old in doubles if examples[given].genre != examples[old].genre}
     return Gathered(
-        examples if mixed else examples[: len(clips)],
+        [one for i, one in enumerate(examples) if i < len(clips) or (mixed and i not in corrected)],
         left_out,
-        [(examples[pair.first], examples[pair.second], pair) for pair in pairs if pair.second < len(clips)],
-        sorted({pair.first for pair in pairs if pair.first < len(clips) <= pair.second}),
+        [(examples[pair.first], examples[pair.second], pair) for pair in own],
+        sorted({given for given, _ in doubles}),
         _digest(clips),
     )
 

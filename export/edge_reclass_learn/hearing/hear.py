@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from edge_reclass_learn.hearing.copies import changed_copy, copy_key
 from edge_reclass_learn.hearing.examples import Facts, Vector
 from edge_reclass_learn.hearing.listening import Asked, Listening
 from edge_reclass_learn.hearing.nonsense import FITTED, recordings
+from edge_reclass_learn.progress import Say
 
 _FACTS_SECONDS: Final = 10.0
 """Of the middle, whose level is measured."""
@@ -30,8 +31,6 @@ _COPIED_SECONDS: Final = 30.0
 """Of the middle, of which copies are made."""
 _MAX_RATE: Final = 48_000
 _SILENT: Final = HeardTrack({}, (0.0, 0, 0.0, 0.0))
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -257,7 +256,7 @@ def _from_state(track: Labelled, heard: Listening) -> Clip:
     known = sound is not None
     if sound is None:
         sound = hashlib.blake2b(b"".join(vectors[name].tobytes() for name in heard.inputs), digest_size=24).digest()
-    return Clip(track, sound, spread(vectors, heard), {}, None, audio=known)
+    return Clip(track, sound, at_every_count(vectors, heard), {}, None, audio=known)
 
 
 def _digest_of_file(path: Path) -> bytes | None:
@@ -268,6 +267,6 @@ def _digest_of_file(path: Path) -> bytes | None:
         return None
 
 
-def spread(vectors: dict[str, Vector], heard: Listening) -> dict[Asked, Vector]:
+def at_every_count(vectors: dict[str, Vector], heard: Listening) -> dict[Asked, Vector]:
     """The only embedding of each stage, for each count of windows that a policy asks after."""
     return {(name, count): vectors[name] for name, counts in heard.counts.items() for count in counts}

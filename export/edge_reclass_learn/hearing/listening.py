@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edge_reclass.bundle import Bundle, Manifest
 from edge_reclass.cascade import Policy, Step, choose_policy
+from edge_reclass.errors import UsageError
 
 Asked = tuple[str, int | None]
 """A stage, and after how many of its windows; None: all."""
@@ -35,6 +36,13 @@ class Listening:
         """What the head of the stage of the policy's step ``number`` is given there."""
         return _given(policy, number, self.inputs[policy.steps[number].after])
 
+    @property
+    def usual(self) -> dict[str, int | None]:
+        """By stage, after how many windows the default policy asks it last; as in ``fullest`` where it does not."""
+        policy = next(iter(self.policies.values()))
+        asked = {stage: policy.step(stage).windows for stage in policy.stages}
+        return {stage: dict(self.fullest(stage))[stage] for stage in self.inputs} | asked
+
     def fullest(self, stage: str) -> Given:
         """What the stage's head is given where nothing stops early."""
         return self.givens[stage][-1]
@@ -45,6 +53,7 @@ def listening(bundle: Bundle) -> Listening:
 
     Raises:
         BundleError: a policy does not fit the stages.
+        UsageError: no head takes what one of the encoders makes.
     """
     manifest = bundle.manifest
     order = running_order(manifest)
@@ -65,6 +74,9 @@ def listening(bundle: Bundle) -> Listening:
         )
         for name in order
     }
+    if unused := [name for name in order if not counts[name]]:
+        raise UsageError(f"{bundle.root}: expected heads that take the embeddings of every stage; none takes those of"
+                         f" {', '.join(unused)}")  # fmt: skip
     steps = [Step(name, {name: 1.0}, 1.0, count) for name in order for count in counts[name]]
     steps[-1] = Step(steps[-1].after, steps[-1].weights, None, steps[-1].windows)
     return Listening(inputs, counts, sorted_givens, policies, Policy("fit", "soft", tuple(steps)))

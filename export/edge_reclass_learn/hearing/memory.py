@@ -20,7 +20,7 @@ from edge_reclass import Bundle
 from edge_reclass.bundle import read_arrays
 from edge_reclass.errors import BundleError
 from edge_reclass_learn.hearing.examples import Example
-from edge_reclass_learn.hearing.hear import spread
+from edge_reclass_learn.hearing.hear import at_every_count
 from edge_reclass_learn.hearing.listening import Listening
 
 FILE: Final = "memory/embeddings.npz"
@@ -29,9 +29,9 @@ MOST: Final = 40
 _LARGEST: Final = float(np.finfo(np.float16).max)
 
 
-def chosen(genres: Sequence[str], groups: Sequence[str], most: int = MOST, seed: int = 0) -> list[int]:
-    """Numbers of the tracks to keep: ``most`` of each genre, from as many groups as there are."""
-    random = np.random.default_rng(seed)
+def chosen(genres: Sequence[str], groups: Sequence[str]) -> list[int]:
+    """Numbers of the tracks to keep: MOST of each genre, from as many groups as there are."""
+    random = np.random.default_rng(0)
     found = []
     for genre in sorted(set(genres)):
         own = [i for i, one in enumerate(genres) if one == genre]
@@ -40,7 +40,7 @@ def chosen(genres: Sequence[str], groups: Sequence[str], most: int = MOST, seed:
         for i in random.permutation(own).tolist():
             turn[groups[i]] = turn.get(groups[i], 0) + 1
             ranked.append((turn[groups[i]], i))
-        found += [i for _, i in sorted(ranked, key=lambda one: one[0])[:most]]
+        found += [i for _, i in sorted(ranked, key=lambda one: one[0])[:MOST]]
     return sorted(found)
 
 
@@ -85,10 +85,7 @@ def remember(
     """
     sounds = {short(one.sound) for one in examples if one.sound} | set(before)
     some = [examples[i] for i in chosen([one.genre for one in examples], [one.group for one in examples])]
-    usual = {stage: dict(heard.fullest(stage))[stage] for stage in heard.inputs}
-    policy = next(iter(heard.policies.values()))
-    usual |= {stage: policy.step(stage).windows for stage in policy.stages}
-    vectors = {stage: np.stack([one.embeddings[stage, count] for one in some]) for stage, count in usual.items()}
+    vectors = {stage: np.stack([one.embeddings[stage, count] for one in some]) for stage, count in heard.usual.items()}
     return packed(vectors, [one.genre for one in some], [one.group for one in some], names, sounds)
 
 
@@ -126,7 +123,7 @@ def recall(bundle: Bundle, heard: Listening) -> list[Example]:
             f"remembered {i}",
             genres[int(genre[i])],
             f"remembered {int(group[i])}",
-            spread({stage: array[i].astype(np.float32) for stage, array in vectors.items()}, heard),
+            at_every_count({stage: array[i].astype(np.float32) for stage, array in vectors.items()}, heard),
             {},
             remembered=True,
         )

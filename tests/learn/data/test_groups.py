@@ -144,6 +144,15 @@ def test_bytes_are_no_table(tmp_path: Path) -> None:
         read_data(tmp_path)
 
 
+def test_a_folder_that_may_not_be_searched_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", locked)
+    with pytest.raises(UsageError, match="Permission denied"):
+        read_data(tmp_path)
+
+
 def test_one_stage_alone_has_to_be_surer() -> None:
     random = np.random.default_rng(0)
     rows = random.normal(0, 1, (120, 80))

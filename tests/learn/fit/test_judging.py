@@ -1,9 +1,8 @@
-"""Judging without hearing: folds that do not leak, thresholds, doubts, the comparison, the memory."""
+"""Judging without hearing: folds that do not leak, thresholds, doubts, the comparison."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,29 +11,23 @@ pytest.importorskip("sklearn", reason="fitting needs the extra [fit]")
 pytest.importorskip("onnx", reason="fitting needs the extra [fit]")
 from scipy.special import softmax
 
-import labelled_music as made
-from edge_reclass.bundle import load
 from edge_reclass.cascade import Policy, Step
-from edge_reclass.errors import BundleError
+from edge_reclass_export.own_genres import same_genres
 from edge_reclass_learn.fit import judging
-from edge_reclass_learn.fit.doubts import baselines, source_warnings, wrong_labels
-from edge_reclass_learn.fit.gain import gain, same_genres
+from edge_reclass_learn.fit.doubts import source_warnings, without_listening, wrong_labels
+from edge_reclass_learn.fit.gain import gain
 from edge_reclass_learn.fit.heads import add_genres, fit_head
 from edge_reclass_learn.fit.held_back import TAKEN, new_genres
 from edge_reclass_learn.fit.judging import Said, Task, judge
 from edge_reclass_learn.fit.policies import Answers, judged_anew, patient
-from edge_reclass_learn.hearing import memory
 from edge_reclass_learn.hearing.examples import Example, Facts, numbers
-from edge_reclass_learn.hearing.listening import Listening, listening
+from edge_reclass_learn.hearing.listening import Listening
 
 ONE = Policy("one", "soft", (Step("a", {"a": 1.0}),))
 SIMPLE = Listening({"a": ("a",)}, {"a": (None,)}, {"a": ((("a", None),),)}, {"one": ONE}, ONE)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two strengths to choose from in place of five."""
-    monkeypatch.setattr(judging, "STRENGTHS", (0.01, 0.1))
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def examples(vectors: np.ndarray, genres: list[str], groups: list[str]) -> list[Example]:
@@ -61,7 +54,7 @@ def test_folds_that_are_dealt_already_stay() -> None:
     assert judged.folds[:12].tolist() == fixed[:12].tolist() and set(judged.folds[12:].tolist()) == {0, 1, 2}
     # What is said of a fold is what heads that were fitted on the others say.
     inside = np.flatnonzero(judged.folds == 1)
-    alone = judging.say(task, judging.fit(task, np.flatnonzero(judged.folds != 1)), inside)
+    alone = judging.ask(task, judging.fit(task, np.flatnonzero(judged.folds != 1)), inside)
     given = SIMPLE.fullest("a")
     np.testing.assert_allclose(judged.said.logits["a"][given][inside], alone.logits["a"][given])
 
@@ -204,10 +197,10 @@ def test_a_source_that_gives_the_genre_away_is_warned_of() -> None:
         facts = Facts(14.0 + i % 2 + random.normal(0, 0.05), 44_100, random.normal(-15, 3), random.normal(200, 30))
         tracks.append(Example(str(i), genre, str(i), {}, {}, facts, ("tape", "radio")[i % 2]))
     labels, folds = numbers(tracks, ["Jazz", "Rock"]), np.arange(60) // 2 % 5
-    found = {one.name: one.accuracy for one in baselines(tracks, labels, folds, 2)}
+    found = {one.name: one.accuracy for one in without_listening(tracks, labels, folds, 2)}
     assert found["length"] == found["source"] == found["these four together"] == 1.0
     assert found["level"] < 0.8 and found["most frequent genre"] == 0.5
-    said = source_warnings(tracks, baselines(tracks, labels, folds, 2), 0.95)
+    said = source_warnings(tracks, without_listening(tracks, labels, folds, 2), 0.95)
     assert any("Jazz, Rock come from one source each" in one for one in said)
     assert any(one.startswith("warning: length alone finds 100.0%") for one in said)
     assert not any("level alone" in one for one in said)
@@ -228,51 +221,3 @@ def test_the_comparison_is_mcnemars() -> None:
     assert found.p == pytest.approx(2 * 4944 / 2**15) and found.points == pytest.approx(25.0)
     assert gain([True], [True]).p == 1.0
     assert same_genres(["hiphop", "Folk"], ["Hip-Hop", "Rock"]) == {"hiphop": "Hip-Hop"}
-
-
-def test_memory_comes_back_as_it_was(tmp_path: Path) -> None:
-    bundle = load(made.base(tmp_path / "base"))
-    heard = listening(bundle)
-    assert memory.recall(bundle, heard) == []
-    random = np.random.default_rng(0)
-    tracks = []
-    for i in range(120):
-        vectors = {stage: random.normal(0, 1e4, made.PARTS).astype(np.float32) for stage in heard.inputs}
-        vectors["low"][0] = 1e9  # what float16 does not hold
-        embeddings = {(stage, count): vectors[stage] for stage, counts in heard.counts.items() for count in counts}
-        tracks.append(Example(f"/home/me/{i}.mp3", bundle.manifest.genres[i % 2], f"artist {i // 6}", embeddings, {}))
-    content = memory.remember(tracks, heard, bundle.manifest.genres)
-    assert content == memory.remember(tracks, heard, bundle.manifest.genres)
-    assert b"/home/me" not in content and b"artist" not in content
-    found = remembered(tmp_path / "base", content)
-    assert len(found) == 2 * memory.MOST
-    assert len({one.group for one in found}) == 20, "of every artist"
-    kept = {tuple(track.embeddings["high", None].astype(np.float16).tolist()) for track in tracks}
-    for one in found:
-        assert tuple(one.embeddings["high", None].tolist()) in kept
-        assert one.embeddings["low", 1][0] == np.finfo(np.float16).max and one.remembered
-
-
-def remembered(root: Path, content: bytes) -> list[Example]:
-    (root / memory.FILE).parent.mkdir(exist_ok=True)
-    (root / memory.FILE).write_bytes(content)
-    import bundles
-
-    files = bundles.read_manifest(root)["files"]
-    bundles.edit_manifest(root, files=files | bundles.entries(root, [memory.FILE]))
-    bundle = load(root)
-    return memory.recall(bundle, listening(bundle))
-
-
-@pytest.mark.parametrize("damage", ["bytes", "genre", "nan", "width"])
-def test_a_damaged_memory_is_refused(tmp_path: Path, damage: str) -> None:
-    root = made.base(tmp_path / "base")
-    vectors = {stage: np.zeros((4, made.PARTS)) for stage in ("low", "high")}
-    if damage == "nan":
-        vectors["low"][0, 0] = np.nan
-    if damage == "width":
-        vectors["low"] = np.zeros((4, 3))
-    genres = ["Alpha", "Beta"] * 2
-    content = memory.packed(vectors, genres, genres, ["x"] * 9 + genres[:2] if damage == "genre" else ["Alpha", "Beta"])
-    with pytest.raises(BundleError, match=r"embeddings\.npz: "):
-        remembered(root, content[:-40] if damage == "bytes" else content)

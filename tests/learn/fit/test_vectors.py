@@ -21,7 +21,7 @@ from edge_reclass.bundle import load
 from edge_reclass.errors import UsageError
 from edge_reclass.features import FEATURE_NAMES
 from edge_reclass_export.recipes.fma_mlp_model import RMSE_COLUMNS, RMSE_RATIO
-from edge_reclass_learn.data.features import read_vectors
+from edge_reclass_learn.data.features import is_vectors, read_vectors
 from edge_reclass_learn.fit import judging
 from edge_reclass_learn.hearing.memory import fitted_sounds
 
@@ -123,7 +123,7 @@ def broken(name: str, change: Callable[[list[str]], list[str]]) -> Callable[[Pat
             "row 6: expected 519 cells, got 518",
         ),
         (broken("features.csv", lambda x: [*x[:5], x[5].rsplit(",", 1)[0] + ",loud"]), "row 6: expected numbers"),
-        (broken("features.csv", lambda x: [*x[:5], x[5].rsplit(",", 1)[0] + ",nan"]), "is not finite"),
+        (broken("features.csv", lambda x: [*x[:5], x[5].rsplit(",", 1)[0] + ",1e300"]), "is not finite"),
         (broken("features.csv", lambda x: [*x, x[-2]]), "stands there twice"),
         (broken("features.csv", lambda x: x[:4]), "none of its tracks has a genre_top"),
         (broken("features.csv", lambda x: x[:1]), "expected the 518 features by name"),
@@ -145,6 +145,14 @@ def test_tables_that_are_not_fmas_are_refused(tmp_path: Path, change: Callable[[
 def test_features_on_our_scale_in_fmas_layout_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="computed it anew"):
         read_vectors(tables(tmp_path / "fma", features(), scale=1.0))
+
+
+def test_a_folder_that_may_not_be_searched_has_no_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", locked)
+    assert not is_vectors(tmp_path)
 
 
 def vectors(count: int = 24) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -170,7 +178,8 @@ def test_arrays_make_a_bundle_with_that_stage_alone(tmp_path: Path) -> None:
     # The same as .npy, its labels beside it, and the stage said by the user.
     np.save(tmp_path / "some.npy", rows.astype(np.float64))
     with (tmp_path / "some.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["genre", "group"], *zip(genre, group, strict=True)])
+        # A column of which only an archive may have an array of that name does not matter.
+        csv.writer(file).writerows([["genre", "group", "columns"], *zip(genre, group, genre, strict=True)])
     again = run("fit", tmp_path / "some.npy", "-o", tmp_path / "two", "--bundle", tmp_path / "base", "--stage", "high")
     assert again.returncode == 0, again.stderr
     assert load(tmp_path / "two").manifest.files["heads/high.onnx"] == bundle.manifest.files["heads/high.onnx"]
@@ -197,8 +206,8 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     escaping = np.where(genre == WORDS[0], "Fo\x1blk", genre)
     assert "no control characters; rename it" in refused("--stage", "high", embeddings=rows, genre=escaping)
     assert "expected numbers [tracks, width]" in refused(embeddings=rows[0], genre=genre)
-    holed = rows.copy()
-    holed[3, 7] = np.nan
+    holed = rows.astype(np.float64)
+    holed[3, 7] = 1e300
     assert "row 3: column 7 is not finite" in refused(embeddings=holed, genre=genre)
     assert "--augment needs audio" in refused("--augment", 2, "--stage", "high", embeddings=rows, genre=genre)
     assert "--keep-genres needs audio" in refused("--keep-genres", "--stage", "high", embeddings=rows, genre=genre)

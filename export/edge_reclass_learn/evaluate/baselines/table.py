@@ -16,7 +16,7 @@ from edge_reclass_learn.evaluate.baselines.sources import Missing, installed, so
 from edge_reclass_learn.evaluate.intervals import share
 from edge_reclass_learn.evaluate.record import Baseline, Judgement
 from edge_reclass_learn.evaluate.trial import Trial
-from edge_reclass_learn.fit.doubts import baselines as without_listening
+from edge_reclass_learn.fit.doubts import without_listening
 from edge_reclass_learn.progress import Say
 
 

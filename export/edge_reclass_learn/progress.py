@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+
+Say = Callable[[str], None]
+"""Takes a line that says what is being done, or a warning; see :class:`Progress`."""
 
 
 class Progress:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_reclass import Bundle, __version__
 from edge_reclass.bundle import CertificateEntry, CountEntry, Manifest, digests, graph_digests, load
-from edge_reclass.cascade import Policy, choose_policy
+from edge_reclass.cascade import Policy, choose_policy, policy_entry
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
 from edge_reclass_export.bundle_files import bundle_name
@@ -22,7 +22,7 @@ from edge_reclass_learn.calibrate.certify import Goal, Tested
 from edge_reclass_learn.calibrate.hearing import Counted, hear
 from edge_reclass_learn.calibrate.paths import LEVELS, counts_at, from_level
 from edge_reclass_learn.calibrate.tracks import Drawn, choosing, drawn, kept, read
-from edge_reclass_learn.calibrate.writing import check_place, policy_entry, write_bundle
+from edge_reclass_learn.calibrate.writing import check_place, write_bundle
 from edge_reclass_learn.data.labelled import Labelled
 from edge_reclass_learn.fit.policies import patient
 from edge_reclass_learn.hearing.hear import sound_digest

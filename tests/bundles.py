@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_reclass.bundle import CertificateEntry, CountEntry, Manifest, digests, graph_digests
 from edge_reclass.bundle.loading import MANIFEST, file_entry
 from edge_reclass.bundle.strict_yaml import dump_yaml
 
@@ -148,6 +149,35 @@ def make_bundle(
     plain["files"] = plain.get("files") or entries(root, files)
     (root / MANIFEST).write_text(dump_yaml(plain), encoding="utf-8")
     return root
+
+
+def certificate(manifest: Manifest, ran: Mapping[str, str] | None = None) -> CertificateEntry:
+    """One of the default policy, as if 300 tracks had been counted on what ``ran`` says of the stages."""
+    now, ran = digests(manifest, manifest.default_policy), dict(ran or {})
+    count = CountEntry(
+        ran=ran,
+        graphs=graph_digests(manifest, ran),
+        tracks=300,
+        mistakes=7,
+        p_value=0.02,
+        tested=30,
+        data_sha256="0" * 64,
+        seed=0,
+        program="edge-reclass 0",
+        unsure=4,
+    )
+    return CertificateEntry(
+        policy=manifest.default_policy,
+        risk="disagreement",
+        epsilon=0.05,
+        delta=0.1,
+        policy_sha256=now.policy,
+        heads_sha256=now.heads,
+        encoders_sha256=now.encoders,
+        chosen_on="0123456789",
+        assumes=["exchangeable tracks"],
+        counts=[count],
+    )
 
 
 def edit_manifest(root: Path, **changes: Any) -> None:

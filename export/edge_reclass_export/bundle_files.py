@@ -6,10 +6,10 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from edge_reclass.bundle import MANIFEST
+from edge_reclass.bundle import MANIFEST, Manifest, load
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
 from edge_reclass_export.onnx_writer import write_bytes
@@ -76,6 +76,26 @@ def bundle_name(root: Path) -> str:
     except UnicodeEncodeError as error:
         raise UsageError(f"{printable(str(root))}: expected a name in UTF-8, as that of a bundle is") from error
     return name
+
+
+def replaceable(root: Path, made: Callable[[Manifest], bool], what: str) -> list[str]:
+    """Files of the bundle in the folder ``root``, which may be replaced; none where nothing is there yet.
+
+    Args:
+        made: whether a bundle is one that may be replaced
+        what: it is, for people
+
+    Raises:
+        UsageError: something else lies there.
+        BundleError: the bundle that lies there is not valid.
+    """
+    if (root / MANIFEST).is_file() and made(there := load(root).manifest):
+        return [MANIFEST, *there.files]
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UsageError(
+            f"{root}: expected no folder, an empty one or {what}; got something else; name a new folder with -o"
+        )
+    return []
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from edge_reclass_learn.replaying import Replay, everything, replay
 GRID = (0.99, 0.97, 0.95, 0.925, 0.9, 0.875, 0.85, 0.825, 0.8, 0.775, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.3)
 """Thresholds that are tried, beside never."""
 MARGINS = (0.0, 0.005, 0.01, 0.015, 0.02)
-_PRICES = np.geomspace(0.1, 1000.0, 14)
+PRICES = np.geomspace(0.1, 1000.0, 14)
 """Of a track that is answered wrongly, in mean costs of hearing everything."""
 _MOST_ORDERS = 400
 """All of five stages are 325."""
@@ -143,7 +143,7 @@ def propose(
     targets = np.minimum(1.0, goal.share + np.array(margins))
     # 1e-9: what is wanted may be reached exactly.
     budgets = np.floor((1 - targets)[None, :] * (train & known).sum(axis=1)[:, None] + 1e-9)
-    prices = _PRICES * max(float(np.mean(reference.cost)), 1e-12)
+    prices = PRICES * max(float(np.mean(reference.cost)), 1e-12)
 
     found = _Found.nothing(len(train), len(targets))
     said = Sayings(answers, full.vote)

@@ -25,7 +25,7 @@ from edge_reclass.bundle import (
     file_entry,
     manifest_text,
 )
-from edge_reclass.cascade import Policy, Step
+from edge_reclass.cascade import Policy, Step, policy_entry
 from edge_reclass.errors import UsageError
 from edge_reclass.features import FEATURE_COUNT
 from edge_reclass_export.cascade_writer import write_cascade_reference
@@ -48,7 +48,7 @@ from starter.heard import FEATURE_WINDOWS, STARTER, Fitted, Recipe, fit, usual
 from starter.judging import compare, judge, missed
 from starter.measure import costs, elsewhere, levels_kept, nonsense_answered
 from starter.plus import Source, build_plus
-from starter.policies import LISTENING, choose, entry, named
+from starter.policies import LISTENING, choose, named
 from starter.remembered import write_memory
 
 FEATURE_RATE: Final = 20_000
@@ -205,7 +205,7 @@ class _Bundle:
             excerpt=ExcerptEntry(start="center", seconds=30.0),
             min_confidence=MIN_CONFIDENCE,
             stages=[self._stage(stage, inputs, recipe) for stage, inputs in fitted.layout.items()],
-            policies={name: entry(policy) for name, policy in policies.items()},
+            policies={name: policy_entry(policy) for name, policy in policies.items()},
             default_policy=next(iter(policies)),
             files={path.relative_to(root).as_posix(): file_entry(path) for path in files},
             provenance={

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from edge_reclass import Cascade
 from edge_reclass.bundle import PolicyEntry, content_entry
-from edge_reclass.cascade import Policy
+from edge_reclass.cascade import Policy, policy_entry
 from edge_reclass_export.bundle_files import write_together
 from edge_reclass_export.exported import ExportedEncoder
 from edge_reclass_export.heads import head_interface, head_mlp
@@ -35,7 +35,7 @@ from starter.embeddings import ClipEmbeddings, NonsenseEmbedding
 from starter.heard import PLUS, STARTER, fit_one
 from starter.judging import judge
 from starter.measure import costs, elsewhere
-from starter.policies import choose, entry, named
+from starter.policies import choose, named
 
 _EFFICIENTAT: Final[Mapping[str, Any]] = {"embedding": "penultimate", "window_samples": 96_000}
 """Windows of 3 s: as good as those of 10 s that it was trained on, and the first few can be judged alone."""
@@ -144,4 +144,4 @@ def _extra(folder: Path, stage: str, source: Source, clips: Sequence[ClipEmbeddi
 
 
 def _entries(policies: Mapping[str, Policy]) -> dict[str, PolicyEntry]:
-    return {name: entry(policy) for name, policy in policies.items()}
+    return {name: policy_entry(policy) for name, policy in policies.items()}

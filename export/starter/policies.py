@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_reclass.bundle import PolicyEntry, StepEntry
 from edge_reclass.cascade import Policy, Step
 from edge_reclass_learn.fit.heads import Array
 from starter.embeddings import Asked
@@ -89,12 +88,6 @@ def stops_at(policy: Policy, stop: int) -> Policy:
     accepts = [None if i == len(policy.steps) - 1 else 0.0 if i == stop else 1.0 for i in range(len(policy.steps))]
     steps = tuple(replace(step, accept=accept) for step, accept in zip(policy.steps, accepts, strict=True))
     return replace(policy, steps=steps)
-
-
-def entry(policy: Policy) -> PolicyEntry:
-    """As it stands in a manifest."""
-    made = [StepEntry(step.after, dict(step.weights), step.accept, step.windows) for step in policy.steps]
-    return PolicyEntry(policy.vote, made)
 
 
 @dataclass(frozen=True)

@@ -105,11 +105,9 @@ class Engine:
                 if self._pool is None:
                     with self._fatal():
                         opened = self._open_pool()
-                    try:
-                        self._refuse_when_closed()
-                    except EngineError:  # closed meanwhile: nobody else would close the pool
+                    if self._closed:  # meanwhile: nobody else would close the pool
                         opened.close(0.0)
-                        raise
+                        self._refuse_when_closed()
                     self._pool = opened
                     self._lanes, self.device = len(self._pool.cascades), self._pool.device
                 pool = self._pool

@@ -13,11 +13,6 @@ import bundles
 from command import music, run
 from edge_reclass.bundle import (
     MANIFEST,
-    CertificateEntry,
-    CountEntry,
-    Manifest,
-    digests,
-    graph_digests,
     load,
     manifest_text,
     starter_path,
@@ -32,41 +27,12 @@ RAN = {"mert": "cpu fp32"}
 PROMISE = "on tracks like the 300 that it was counted on, at most 5 % of the verdicts differ"
 
 
-def certificate(manifest: Manifest, policy: str = "ladder", **other: object) -> CertificateEntry:
-    now = digests(manifest, policy)
-    count = CountEntry(
-        ran=RAN,
-        graphs=graph_digests(manifest, RAN),
-        tracks=300,
-        mistakes=7,
-        p_value=0.02,
-        tested=30,
-        data_sha256="0" * 64,
-        seed=0,
-        program="edge-reclass 0",
-        unsure=4,
-    )
-    plain = CertificateEntry(
-        policy=policy,
-        risk="disagreement",
-        epsilon=0.05,
-        delta=0.1,
-        policy_sha256=now.policy,
-        heads_sha256=now.heads,
-        encoders_sha256=now.encoders,
-        chosen_on="0123456789",
-        assumes=["exchangeable tracks"],
-        counts=[count],
-    )
-    return msgspec.structs.replace(plain, **other)
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A bundle with a certificate for its policy."""
     made = bundles.make_bundle(tmp_path / "bundle", [bundles.fma_stage(), bundles.waveform_stage("mert")])
     manifest = load(made).manifest
-    after = msgspec.structs.replace(manifest, certificates=[certificate(manifest)])
+    after = msgspec.structs.replace(manifest, certificates=[bundles.certificate(manifest, RAN)])
     (made / MANIFEST).write_text(manifest_text(after), encoding="utf-8")
     return made
 
@@ -78,7 +44,7 @@ def said(root: Path) -> str:
 
 def test_a_certificate_is_read_as_it_was_written(root: Path) -> None:
     manifest = load(root).manifest
-    assert manifest.certificates == [certificate(manifest)]
+    assert manifest.certificates == [bundles.certificate(manifest, RAN)]
     assert load(starter_path()).manifest.certificates == []
 
 

@@ -11,17 +11,15 @@ import numpy as np
 import pytest
 import yaml
 
+import bundles
 from edge_reclass import Cascade
 from edge_reclass.bundle import (
     MANIFEST,
-    CertificateEntry,
-    CountEntry,
     ExcerptEntry,
     Fma518Entry,
     HeadEntry,
     StageEntry,
     WaveformEntry,
-    digests,
     manifest_text,
 )
 from edge_reclass.bundle.loading import load
@@ -367,30 +365,7 @@ def test_a_fused_head_of_another_stage_has_to_fit_still(fused: Path, tmp_path: P
 
 def test_a_certificate_does_not_outlive_what_it_was_counted_with(fused: Path) -> None:
     manifest = load(fused).manifest
-    policy, now = manifest.default_policy, digests(manifest, manifest.default_policy)
-    count = CountEntry(
-        ran={},
-        graphs={},
-        tracks=50,
-        mistakes=0,
-        p_value=0.08,
-        tested=1,
-        data_sha256="0" * 64,
-        seed=0,
-        program="edge-reclass 0",
-    )
-    certificate = CertificateEntry(
-        policy=policy,
-        risk="error",
-        epsilon=0.05,
-        delta=0.1,
-        policy_sha256=now.policy,
-        heads_sha256=now.heads,
-        encoders_sha256=now.encoders,
-        chosen_on="0123456789",
-        assumes=[],
-        counts=[count],
-    )
+    certificate = bundles.certificate(manifest)
     certified = msgspec.structs.replace(manifest, certificates=[certificate])
     (fused / MANIFEST).write_text(manifest_text(certified), encoding="utf-8")
     assert load(fused).manifest.certificates == [certificate]

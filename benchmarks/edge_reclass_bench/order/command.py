@@ -129,16 +129,12 @@ def _with_policy(bundle: Bundle, policy: Policy, name: str) -> Manifest:
 
     import msgspec
 
-    from edge_reclass.bundle import MANIFEST, PolicyEntry, StepEntry, load, manifest_text
-    from edge_reclass.cascade import choose_policy
+    from edge_reclass.bundle import MANIFEST, load, manifest_text
+    from edge_reclass.cascade import choose_policy, policy_entry
     from edge_reclass.errors import BundleError
 
-    steps = [
-        StepEntry(after=step.after, weights=dict(step.weights), accept=step.accept, windows=step.windows)
-        for step in policy.steps
-    ]
     changed = msgspec.structs.replace(
-        bundle.manifest, policies={**bundle.manifest.policies, name: PolicyEntry(policy.vote, steps)}
+        bundle.manifest, policies={**bundle.manifest.policies, name: policy_entry(policy)}
     )
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / MANIFEST).write_text(manifest_text(changed), encoding="utf-8")

@@ -17,8 +17,7 @@ from edge_reclass.bundle import (
     manifest_text,
     starter_path,
 )
-from edge_reclass.errors import UsageError
-from edge_reclass_export.bundle_files import assembled, write_together
+from edge_reclass_export.bundle_files import assembled, replaceable, write_together
 from edge_reclass_export.bundle_writer import encoder_entry, encoder_files
 from edge_reclass_export.cascade_writer import write_cascade_reference
 from edge_reclass_export.exported import ExportedEncoder
@@ -51,11 +50,7 @@ def check_place(output: Path) -> list[str]:
     Raises:
         UsageError: something else lies there.
     """
-    if (output / MANIFEST).is_file() and (there := load(output).manifest).name == NAME:
-        return [MANIFEST, *there.files]
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output}: expected no folder, an empty one or a starter plus to replace; got something else")
-    return []
+    return replaceable(output, lambda there: there.name == NAME, "a starter plus to replace")
 
 
 def assemble_plus(

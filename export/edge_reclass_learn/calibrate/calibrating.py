@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_reclass import Bundle, __version__
 from edge_reclass.bundle import CertificateEntry, CountEntry, Manifest, digests, graph_digests, load
-from edge_reclass.cascade import Policy, choose_policy
+from edge_reclass.cascade import Policy, choose_policy, policy_entry
 from edge_reclass.errors import UsageError
 from edge_reclass.run import printable
 from edge_reclass_export.bundle_files import bundle_name
@@ -20,14 +20,16 @@ from edge_reclass_learn.answers import Answers
 from edge_reclass_learn.calibrate import certify
 from edge_reclass_learn.calibrate.certify import Goal, Tested
 from edge_reclass_learn.calibrate.hearing import Counted, hear
-from edge_reclass_learn.calibrate.paths import LEVELS, Bools, Ints, from_level
+from edge_reclass_learn.calibrate.paths import LEVELS, counts_at, from_level
 from edge_reclass_learn.calibrate.tracks import Drawn, choosing, drawn, kept, read
-from edge_reclass_learn.calibrate.writing import check_place, policy_entry, write_bundle
+from edge_reclass_learn.calibrate.writing import check_place, write_bundle
 from edge_reclass_learn.data.labelled import Labelled
 from edge_reclass_learn.fit.policies import patient
 from edge_reclass_learn.hearing.hear import sound_digest
 from edge_reclass_learn.hearing.memory import unknown_sounds
 from edge_reclass_learn.hearing.recording import asking
+from edge_reclass_learn.ladders import Bools, Ints
+from edge_reclass_learn.progress import Say
 from edge_reclass_learn.replaying import NOTHING, Replay, everything, replay
 
 ASSUMES = (
@@ -36,8 +38,6 @@ ASSUMES = (
     "decoded and heard by the same program",
 )
 KNOWN = "the heads answer new tracks as they answer those that they were fitted on"
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,7 @@ def count(base: Bundle, data: Path, options: Options, risk: certify.Risk, policy
     found = read(data, base, labelled=with_labels)
     for note in found.notes:
         say(note)
-    labelled = found.tracks if with_labels else [replace(track, genre="") for track in found.tracks]
-    tracks = drawn(_with_sounds(labelled, say), options.seed, options.limit)
+    tracks = drawn(_with_sounds(found.tracks, say), options.seed, options.limit)
     if len(tracks) < len(found.tracks):
         say(f"kept: {len(tracks)} of {len(found.tracks)} tracks, one of each artist or album")
     if with_labels and (lone := sum(not one.track.belongs for one in tracks)):
@@ -231,9 +230,9 @@ def _level(answers: Answers, policy: Policy, truth: Ints, for_choosing: Bools, g
     tested = certify.certify_level(wrong, sure, for_choosing, goal)
     if tested is None:
         first = from_level(wrong, sure, for_choosing, goal.epsilon)
-        counted = sure[first] & ~for_choosing
+        mistaken, many = counts_at(wrong, sure, ~for_choosing)
         what = f"wrong among the sure ones at the least confidence {LEVELS[first]:g}, where the tests begin"
-        raise certify.refusal(int((wrong[first] & counted).sum()), int(counted.sum()), goal, what)
+        raise certify.refusal(mistaken[first], many[first], goal, what)
     return LEVELS[tested.number], tested
 
 

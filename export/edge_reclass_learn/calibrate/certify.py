@@ -8,14 +8,13 @@ from typing import Final, Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_reclass.cascade import Policy
 from edge_reclass.errors import UsageError
 from edge_reclass_learn.answers import Answers, Costs
-from edge_reclass_learn.calibrate.paths import GRID, LEVELS, Bools, Ints, from_level, line
+from edge_reclass_learn.calibrate.paths import GRID, LEVELS, counts_at, from_level, line
 from edge_reclass_learn.calibrate.testing import certified, fewest, needed, p_value
-from edge_reclass_learn.ladders import Ladder, Sayings, ladder
+from edge_reclass_learn.ladders import Bools, Ints, Ladder, Sayings, ladder
 from edge_reclass_learn.replaying import NOTHING, everything, replay
 
 Risk = Literal["disagreement", "error", "error_if_sure"]
@@ -94,14 +93,10 @@ def rungs(answers: Answers, policy: Policy, truth: Ints, risk: Risk, choosing: B
 
 @dataclass(frozen=True)
 class CertifiedPolicy:
-    """A policy on the line of tested ones, the cheapest that is certified.
-
-    choice: as a choice of the ladder. where: the step at which each track stops, int[tracks].
-    """
+    """A policy on the line of tested ones, the cheapest that is certified; also as a ``choice`` of the ladder."""
 
     policy: Policy
     choice: Ints
-    where: Ints
     tested: Tested
 
 
@@ -112,7 +107,7 @@ def certify_policy(rungs: Ladder, name: str, choosing: Bools, goal: Goal) -> Cer
     if tested is None:
         return None
     choice = policies[tested.number]
-    return CertifiedPolicy(rungs.policy(name, choice), choice, rungs.where(choice[None])[0], tested)
+    return CertifiedPolicy(rungs.policy(name, choice), choice, tested)
 
 
 def counts_on(rungs: Ladder, policies: Ints, choosing: Bools) -> tuple[list[int], list[int]]:
@@ -129,13 +124,7 @@ def certify_level(wrong: Bools, sure: Bools, choosing: Bools, goal: Goal) -> Tes
     Args:
         wrong, sure: bool[levels, tracks], from the highest level down
     """
-    return in_order(*counts_at(wrong, sure, choosing), goal, from_level(wrong, sure, choosing, goal.epsilon))
-
-
-def counts_at(wrong: Bools, sure: Bools, choosing: Bools) -> tuple[list[int], list[int]]:
-    """Mistakes, and tracks to test with that get a genre, at each level."""
-    counted = sure & ~choosing
-    return (wrong & counted).sum(axis=1).tolist(), counted.sum(axis=1).tolist()
+    return in_order(*counts_at(wrong, sure, ~choosing), goal, from_level(wrong, sure, choosing, goal.epsilon))
 
 
 def at_levels(answers: Answers, policy: Policy, truth: Ints) -> tuple[Bools, Bools]:
@@ -144,7 +133,7 @@ def at_levels(answers: Answers, policy: Policy, truth: Ints) -> tuple[Bools, Boo
     A higher level also makes the cascade go on where it would have stopped, as in the runtime.
     """
     costs = Costs.measured(answers)
-    genre: NDArray[np.int64] = np.stack(
+    genre: Ints = np.stack(
         [replay(msgspec.structs.replace(answers, min_confidence=level), policy, costs).genre for level in LEVELS]
     )
     sure = genre != NOTHING

@@ -29,10 +29,11 @@ from edge_reclass.cascade import choose_policy
 from edge_reclass.errors import UsageError
 from edge_reclass.host import write_whole
 from edge_reclass_learn.calibrate import certify
-from edge_reclass_learn.calibrate.calibrating import Options, Say, count, counted_entry, labels_of
+from edge_reclass_learn.calibrate.calibrating import Options, count, counted_entry, labels_of
 from edge_reclass_learn.calibrate.certify import Goal
-from edge_reclass_learn.calibrate.paths import LEVELS, choice_of, shifted
+from edge_reclass_learn.calibrate.paths import LEVELS, choice_of, counts_at, shifted
 from edge_reclass_learn.calibrate.tracks import was_chosen_on
+from edge_reclass_learn.progress import Say
 from edge_reclass_learn.replaying import NOTHING, replay
 
 
@@ -43,7 +44,6 @@ class Checked:
     certificate: CertificateEntry
     count: CountEntry
     added: bool
-    manifest: Manifest
 
 
 def check(bundle: Path, data: Path, options: Options, risk: certify.Risk | None, say: Say) -> Checked:
@@ -65,15 +65,13 @@ def check(bundle: Path, data: Path, options: Options, risk: certify.Risk | None,
     certify.require_enough(int((~for_choosing).sum()), goal, len(counted.tracks))
     answers = counted.answers
     truth = certify.truths(answers, policy, labels_of(counted, base), goal.risk)
-    genre = replay(answers, policy).genre
-    here = where(counted.ran)
     if goal.risk == "error_if_sure":
         first = _number_of(base.manifest.min_confidence) - found.counts[0].tested + 1
         if first < 0:
             raise UsageError(f"{bundle}: min_confidence and tested of the certificate do not fit together")
         wrong, sure = certify.at_levels(answers, policy, truth)
         last = first + found.counts[0].tested
-        bad, many = certify.counts_at(wrong[:last], sure[:last], for_choosing)
+        bad, many = counts_at(wrong[:last], sure[:last], ~for_choosing)
         what = [f"min_confidence {level:g}" for level in LEVELS[:last]]
     else:
         rungs = certify.rungs(answers, policy, truth, goal.risk)
@@ -86,18 +84,17 @@ def check(bundle: Path, data: Path, options: Options, risk: certify.Risk | None,
     tested = certify.in_order(bad, many, goal, first)
     if tested is None or tested.failed is not None:
         fails = first if tested is None else tested.number + 1
-        raise certify.refusal(bad[fails], many[fails], goal, f"on {here}, {what[fails]} of {policy.name}")
-    unsure = int(((genre == NOTHING) & ~for_choosing).sum())
+        raise certify.refusal(bad[fails], many[fails], goal, f"on {where(counted.ran)}, {what[fails]} of {policy.name}")
+    unsure = int(((replay(answers, policy).genre == NOTHING) & ~for_choosing).sum())
     entry = counted_entry(base.manifest, counted, tested, seed, unsure, for_choosing)
-    known = [one for one in holding(base.manifest, found) if one.ran == counted.ran]
-    if known:
-        return Checked(found, entry, False, base.manifest)
     still = holding(base.manifest, found)
+    if any(one.ran == counted.ran for one in still):
+        return Checked(found, entry, False)
     after = msgspec.structs.replace(found, counts=[*still, entry])
     entries = [after if one is found else one for one in base.manifest.certificates]
     manifest = msgspec.structs.replace(base.manifest, certificates=entries)
     write_whole(bundle / MANIFEST, manifest_text(manifest).encode("utf-8"))
-    return Checked(after, entry, True, manifest)
+    return Checked(after, entry, True)
 
 
 def _wanted(manifest: Manifest, policy: str | None, risk: certify.Risk | None) -> CertificateEntry:

@@ -43,7 +43,12 @@ def calibrate(
     epsilon: Annotated[float, typer.Option(help="Largest risk.")] = 0.05,
     delta: Annotated[float, typer.Option(help="Probability that the certificate is wrong.")] = 0.1,
     check: Annotated[
-        bool, typer.Option("--check", help="Count BUNDLE's certificate again, on this device; add the device to it.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Count BUNDLE's certificate again, with its own epsilon, delta and seed, on this device; add the"
+            " device to it.",
+        ),
     ] = False,
     windows: Annotated[
         str, typer.Option(help="After how many windows stages may be asked, beside those of the policies.")

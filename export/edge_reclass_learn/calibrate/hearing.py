@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,8 +23,7 @@ from edge_reclass_learn.hearing.cache import Cache
 from edge_reclass_learn.hearing.listening import listening
 from edge_reclass_learn.hearing.memory import fitted_sounds, recall, short
 from edge_reclass_learn.hearing.recording import stage_facts, stage_heard
-
-Say = Callable[[str], None]
+from edge_reclass_learn.progress import Say
 
 
 class Kept(msgspec.Struct, frozen=True):

@@ -7,24 +7,20 @@ their logit. So each policy stops wherever the one before it does, and costs no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_reclass.cascade import Policy, Step
 from edge_reclass_learn.calibrate.testing import p_value
-from edge_reclass_learn.ladders import Ladder
+from edge_reclass_learn.ladders import Bools, Ints, Ladder
+from edge_reclass_learn.proposal import PRICES
 
 GRID: Final = tuple(round(float(1 / (1 + np.exp(-logit))), 4) for logit in np.arange(60, -11, -1) / 10)
 """Thresholds, beside "never": from 0.9975 down to 0.2689."""
 LEVELS: Final = tuple(n / 40 for n in range(38, 1, -1))
 """Least confidences: from 0.95 down to 0.05."""
-_PRICES: Final = np.geomspace(0.1, 1000.0, 14)
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 def line(ladder: Ladder, choosing: Bools, epsilon: float) -> Ints:
@@ -36,7 +32,7 @@ def line(ladder: Ladder, choosing: Bools, epsilon: float) -> Ints:
     train = choosing[None]
     never = np.zeros((1, len(ladder.first)), np.int64)
     budget = np.array([[np.floor(epsilon * choosing.sum() + 1e-9)]])
-    prices = _PRICES * max(float(ladder.cost[-1, choosing].mean()), 1e-12)
+    prices = PRICES * max(float(ladder.cost[-1, choosing].mean()), 1e-12)
     best = ladder.search(train, budget, prices)
     if not np.isfinite(best.cost[0, 0]):  # even to hear all makes too many mistakes
         return never
@@ -78,12 +74,13 @@ def from_level(wrong: Bools, sure: Bools, choosing: Bools, epsilon: float) -> in
     """
     tested = (~choosing).sum() / max(choosing.sum(), 1)
     promised = []
-    for mistakes, many in _counts(wrong, sure, choosing):
+    for mistakes, many in zip(*counts_at(wrong, sure, choosing), strict=True):
         expected = int(many * tested)
         share = (mistakes + 0.5) / (many + 1)
         promised.append(p_value(int(np.ceil(share * expected)), expected, epsilon))
     return len(promised) - 1 - int(np.argmin(promised[::-1]))  # of equals the one with most tracks
 
 
-def _counts(wrong: Bools, sure: Bools, some: Bools) -> Iterator[tuple[int, int]]:
-    yield from zip((wrong & sure & some).sum(axis=1).tolist(), (sure & some).sum(axis=1).tolist(), strict=True)
+def counts_at(wrong: Bools, sure: Bools, some: Bools) -> tuple[list[int], list[int]]:
+    """Mistakes, and tracks that get a genre, at each level, of the tracks ``some``; all ``wrong`` are ``sure``."""
+    return (wrong & some).sum(axis=1).tolist(), (sure & some).sum(axis=1).tolist()

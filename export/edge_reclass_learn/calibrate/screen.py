@@ -42,8 +42,8 @@ def calibrated(found: Outcome) -> Iterator[str]:
             yield f"after {windows} of {step.after}: {never}"
         if tested.number == 0:
             yield "warning: nothing that stops earlier than after all stages could be certified"
-    share = "candidate" if tested.tested == 1 else "candidates"
-    line = f"{tested.tested} {share} tested in a fixed order, the last one certified with p = {tested.p:.2g}"
+    candidates = f"candidate{'s' * (tested.tested > 1)}"
+    line = f"{tested.tested} {candidates} tested in a fixed order, the last one certified with p = {tested.p:.2g}"
     if tested.failed is not None:
         mistaken, many, p = tested.failed
         line += f"; the next made {mistaken} mistakes of {many}, p = {p:.2g}"

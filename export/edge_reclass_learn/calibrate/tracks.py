@@ -17,10 +17,10 @@ from typing import Final
 from edge_reclass import Bundle
 from edge_reclass.errors import UsageError
 from edge_reclass.library import State, Wanted
-from edge_reclass.run import TrackSearch, printable
 from edge_reclass_learn.data.corrections import from_state, is_state
 from edge_reclass_learn.data.groups import group
 from edge_reclass_learn.data.labelled import Data, Labelled, read_data, with_tags
+from edge_reclass_learn.data.unlabelled import read_unlabelled
 from edge_reclass_learn.hearing.memory import short
 
 CHOOSING: Final = 3
@@ -39,10 +39,10 @@ class Drawn:
 
 
 def read(data: Path, bundle: Bundle, *, labelled: bool) -> Data:
-    """The tracks of a folder, a CSV or a state file; without ``labelled`` their genres do not matter, and may be "".
+    """The tracks of a folder, a CSV or a state file; the genre of each is "" unless they are ``labelled``.
 
     Raises:
-        UsageError: there is no track, or ``labelled`` and no label.
+        UsageError: there is no track, or no label where they are ``labelled``.
     """
     if is_state(data):
         if labelled:
@@ -52,15 +52,7 @@ def read(data: Path, bundle: Bundle, *, labelled: bool) -> Data:
         if not found:
             raise UsageError(f"{data}: no track in it; edge-reclass classify ~/Music --state {data}  enters some")
         return with_tags(found)
-    if labelled or not data.is_dir():
-        return read_data(data)
-    search = TrackSearch([data])
-    found = [Labelled(track.path, "") for track in search]
-    if not found:
-        raise UsageError(f"{data}: no audio found")
-    read = with_tags(found)
-    problems = (f"warning: {printable(str(path))}: cannot be searched ({why})" for path, why in search.problems)
-    return Data(read.tracks, (*read.notes, *problems))
+    return read_data(data) if labelled else read_unlabelled(data)
 
 
 def drawn(tracks: Sequence[tuple[Labelled, bytes]], seed: int, most: int | None = None) -> list[Drawn]:

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_reclass import Bundle
-from edge_reclass.bundle import MANIFEST, Manifest, PolicyEntry, StepEntry, load, manifest_text
-from edge_reclass.cascade import Policy
-from edge_reclass.errors import UsageError
-from edge_reclass_export.bundle_files import assembled, bundle_name, write_together
+from edge_reclass.bundle import MANIFEST, Manifest, manifest_text
+from edge_reclass_export.bundle_files import assembled, bundle_name, replaceable, write_together
 
 
 def check_place(output: Path) -> list[str]:
@@ -20,14 +18,7 @@ def check_place(output: Path) -> list[str]:
         UsageError: something else lies there, or its name cannot be a bundle's.
     """
     bundle_name(output)
-    if (output / MANIFEST).is_file() and (there := load(output).manifest).certificates:
-        return [MANIFEST, *there.files]
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(
-            f"{output}: expected no folder, an empty one or a bundle that edge-reclass calibrate made; got something"
-            " else; name a new folder with -o"
-        )
-    return []
+    return replaceable(output, lambda there: bool(there.certificates), "a bundle that edge-reclass calibrate made")
 
 
 def write_bundle(output: Path, there: Sequence[str], base: Bundle, manifest: Manifest) -> None:
@@ -40,10 +31,3 @@ def write_bundle(output: Path, there: Sequence[str], base: Bundle, manifest: Man
     with assembled(output, there) as root:
         shutil.rmtree(root, ignore_errors=True)
         write_together(root, {**contents, MANIFEST: manifest_text(manifest).encode("utf-8")})
-
-
-def policy_entry(policy: Policy) -> PolicyEntry:
-    """A policy as the manifest has it."""
-    return PolicyEntry(
-        policy.vote, [StepEntry(step.after, dict(step.weights), step.accept, step.windows) for step in policy.steps]
-    )

@@ -7,6 +7,7 @@ stability.py   how many clusters
 describing.py  what a cluster holds, and what it may be taken for by mistake
 record.py      what is kept of a clustering
 page.py        the page to listen and to name on
+finding.py     all of it, in this order
 naming.py      names of clusters → labelled tracks
 command.py     the command
 """

@@ -45,7 +45,7 @@ def cluster(
         ),
     ] = None,
     clusters: Annotated[
-        str, typer.Option(help="Number of clusters of kmeans; auto: as many as are steady.", metavar="N|auto")
+        str, typer.Option(help="Number of clusters of kmeans; auto: as many as are stable.", metavar="N|auto")
     ] = "auto",
     method: Annotated[
         Method,
@@ -93,10 +93,10 @@ def cluster(
     from edge_reclass_learn.hearing.cache import cache_of
     from edge_reclass_learn.progress import Progress
 
-    place = cache_of(output) if cache is None else cache
-    options = Options(place, bundle, stage or (), method.value, _number(clusters, method), smallest, seed, threads)
     if smallest is not None and method is not Method.HDBSCAN:
         raise UsageError("--smallest goes with --method hdbscan")
+    place = cache_of(output) if cache is None else cache
+    options = Options(place, bundle, stage or (), method.value, _number(clusters, method), smallest, seed, threads)
     progress = Progress()
     found = cluster_music(data, output, options, progress)
     progress.done()

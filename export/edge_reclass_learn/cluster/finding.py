@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -29,21 +29,20 @@ from edge_reclass_learn.cluster.page import page
 from edge_reclass_learn.cluster.reading import Music, read_music
 from edge_reclass_learn.cluster.record import PAGE, RECORD, TRACKS, Record, Row, check_place, table
 from edge_reclass_learn.cluster.space import Points, make_space
-from edge_reclass_learn.cluster.stability import Steadiness, choose, steadiness, tried
+from edge_reclass_learn.cluster.stability import Stability, choose, stability_curve, tried
 from edge_reclass_learn.hearing.listening import Listening, listening
 from edge_reclass_learn.hearing.memory import recall
 from edge_reclass_learn.pages.text import readable
+from edge_reclass_learn.progress import Say
 
 LEAST: Final = 20
 """Tracks that are needed."""
 MOST: Final = 200
 """Clusters that a person may be asked to name."""
-
 LEAD: Final = 0.1
-"""By how much clusters have to be steadier than in shuffled music; less is said."""
+"""By how much clusters have to be more stable than those of shuffled points; a smaller lead is warned of."""
 
 Method = Literal["kmeans", "hdbscan"]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -148,8 +147,8 @@ def _stages(heard: Listening, asked: Sequence[str]) -> list[str]:
 
 def _found(
     points: Points, music: Music, options: Options, smallest: int | None, say: Say
-) -> tuple[Clusters, list[Steadiness], int | None]:
-    """Clusters, how steady each number of them is, and how many K-Means was asked for."""
+) -> tuple[Clusters, list[Stability], int | None]:
+    """Clusters, how stable each number of them is, and how many K-Means was asked for."""
     if smallest is not None:
         say("clustering")
         labels = hdbscan(points, smallest, options.seed)
@@ -160,7 +159,7 @@ def _found(
             )
         return arranged(points, labels), [], None
     numbers = [options.clusters] if options.clusters else tried(len(points))
-    curve = steadiness(points, music.groups, numbers, options.seed, say)
+    curve = stability_curve(points, music.groups, numbers, options.seed, say)
     say("clustering")
     asked = choose(curve)
     return arranged(points, k_means(points, asked, options.seed)), curve, asked
@@ -179,10 +178,9 @@ def _rows(music: Music, found: Clusters) -> list[Row]:
 def _doubts(record: Record) -> list[str]:
     """What speaks against believing the clusters."""
     said = []
-    best = max((one for one in record.curve), key=lambda one: one.gain, default=None)
-    if best is not None and best.gain < LEAD:
+    if record.curve and max(one.lead for one in record.curve) < LEAD:
         said.append(
-            "warning: no number of clusters is steadier than in shuffled music: there may be no groups in this music"
+            "warning: no number of clusters is more stable than with shuffled points: this music may have no groups"
         )
     for what, share in record.follows.items():
         if share >= 0.2:

@@ -15,7 +15,7 @@ from edge_reclass.library import FileTags, read_tags
 from edge_reclass_learn.cluster.clustering import BETWEEN, Clusters
 from edge_reclass_learn.cluster.reading import Music
 from edge_reclass_learn.cluster.record import Group, Record
-from edge_reclass_learn.cluster.stability import Steadiness
+from edge_reclass_learn.cluster.stability import Stability
 from edge_reclass_learn.pages.skeleton import Figure, document, figure, section, warned
 from edge_reclass_learn.pages.table import Table, html, text_of
 from edge_reclass_learn.pages.text import NOTHING, count, number, percent, short
@@ -118,7 +118,8 @@ def _shown(music: Music, found: Clusters, cluster: int) -> Iterator[int]:
     own = own[np.argsort(found.distances[own], kind="stable")]
     middle = _one_of_each(music, own.tolist())[:MIDDLE]
     yield from middle
-    rest = [i for i in own[::-1].tolist() if i not in middle and not found.far[i]]
+    far = found.far
+    rest = [i for i in own[::-1].tolist() if i not in middle and not far[i]]
     yield from _one_of_each(music, rest)[:EDGE]
 
 
@@ -148,7 +149,7 @@ def _track(music: Music, number: int) -> str:
 
 
 def _curve(record: Record) -> str:
-    """How steady each number of clusters is, as a picture; nothing where fewer than two were tried."""
+    """How stable each number of clusters is, as a picture; nothing where fewer than two were tried."""
     steps = record.curve
     if len(steps) < 2:
         return ""
@@ -199,7 +200,7 @@ def _tables(record: Record) -> Iterator[Table]:
     )
     if record.curve:
         columns = (">clusters", ">agreement", ">of shuffled points", ">lead", ">error", ">silhouette")
-        yield Table("How steady", columns, tuple(map(_step, record.curve)))
+        yield Table("How stable", columns, tuple(map(_step, record.curve)))
     if record.follows:
         yield Table(
             "What the clusters follow besides the sound",
@@ -233,6 +234,6 @@ def _row(group: Group) -> tuple[str, ...]:
     )
 
 
-def _step(one: Steadiness) -> tuple[str, ...]:
-    values = (one.agreement, one.by_chance, one.gain, one.error, one.silhouette)
+def _step(one: Stability) -> tuple[str, ...]:
+    values = (one.agreement, one.by_chance, one.lead, one.error, one.silhouette)
     return (str(one.clusters), *(f"{value:.3f}" for value in values))

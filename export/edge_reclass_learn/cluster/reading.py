@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -15,21 +14,19 @@ from numpy.typing import NDArray
 
 from edge_reclass import Bundle
 from edge_reclass.errors import UsageError
-from edge_reclass.library import State, TrackRow, Wanted
-from edge_reclass.run import TrackSearch, printable
+from edge_reclass.library import State, Wanted
 from edge_reclass_learn.data.corrections import finite, is_state
-from edge_reclass_learn.data.groups import NEAR_ALONE, group, near_duplicates
-from edge_reclass_learn.data.labelled import Data, Labelled, labelled_row, read_table, with_tags
+from edge_reclass_learn.data.groups import group, near_duplicates
+from edge_reclass_learn.data.labelled import Labelled, with_tags
+from edge_reclass_learn.data.unlabelled import read_unlabelled
 from edge_reclass_learn.fit.gain import base_answers
 from edge_reclass_learn.hearing.examples import Example, Facts
-from edge_reclass_learn.hearing.hear import Clip, hear
+from edge_reclass_learn.hearing.hear import hear
 from edge_reclass_learn.hearing.listening import Listening
+from edge_reclass_learn.progress import Say
 
 MOST_COMPARED: Final = 20_000
 """Tracks up to which all are compared with all, to find those that are the same recording."""
-_EXPECTED: Final = "DATA is a folder of music, a CSV with the column path, or a state file with kept embeddings"
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def read_music(
     """
     if is_state(data):
         return _from_state(data, bundle, stages)
-    found = _folder(data) if data.is_dir() else _table(data)
+    found = read_unlabelled(data)
     for note in found.notes:
         say(note)
     clips, lost = hear(bundle, heard, found.tracks, cache, threads, say)
@@ -92,30 +89,8 @@ def read_music(
         groups,
         Counter(one.why for one in lost),
         notes,
-        _digest([_heard_digest(one) for one in clips]),
+        _digest([one.sound.hex() for one in clips]),
     )
-
-
-def _folder(root: Path) -> Data:
-    search = TrackSearch([Path(os.path.abspath(root))])  # noqa: PTH100 - keeps links
-    read = with_tags([Labelled(found.path, "") for found in search])
-    problems = (f"warning: {printable(str(path))}: cannot be searched ({why})" for path, why in search.problems)
-    return Data(read.tracks, (*problems, *read.notes))
-
-
-def _table(table: Path) -> Data:
-    rows, column, header = read_table(table, _EXPECTED)
-    if column is None:
-        raise UsageError(
-            f"{table}: expected a header with path or file; got {printable(', '.join(map(str, header))) or 'nothing'}"
-        )
-    tracks: dict[Path, Labelled] = {}
-    for number, row in enumerate(rows, start=2):
-        if not (name := (row[column] or "").strip()):
-            raise UsageError(f"{table}: row {number}: expected a path, {column} is empty")
-        track = labelled_row(table, name, "", row)
-        tracks.setdefault(track.path, track)
-    return with_tags(list(tracks.values()))
 
 
 def _from_state(path: Path, bundle: Bundle, stages: Sequence[str]) -> Music:
@@ -154,7 +129,7 @@ def _from_state(path: Path, bundle: Bundle, stages: Sequence[str]) -> Music:
         groups,
         {"no kept embedding": missing} if missing else {},
         [*read.notes, *notes],
-        _digest([_row_digest(row, [vectors[stage][i] for stage in stages]) for i, row in enumerate(own)]),
+        _digest([sound(track)[0].hex() for track in order]),
     )
 
 
@@ -187,19 +162,9 @@ def _groups(tracks: Sequence[Labelled], vectors: Mapping[str, NDArray[np.float32
     pairs, notes = [], []
     if len(tracks) <= MOST_COMPARED:
         pairs = near_duplicates(list(vectors.values())) if tracks else []
-        if len(vectors) == 1:  # one stage alone has to be surer
-            pairs = [pair for pair in pairs if pair.cosine > NEAR_ALONE]
     else:
         notes.append(f"more than {MOST_COMPARED} tracks: it was not looked for copies of the same recording")
     return group([one.belongs for one in tracks], [(pair.first, pair.second) for pair in pairs]), notes
-
-
-def _heard_digest(clip: Clip) -> str:
-    return clip.sound.hex()
-
-
-def _row_digest(row: TrackRow, vectors: Sequence[NDArray[np.float32]]) -> str:
-    return hashlib.sha256(row.path + b"".join(one.tobytes() for one in vectors)).hexdigest()
 
 
 def _digest(lines: Sequence[str]) -> str:

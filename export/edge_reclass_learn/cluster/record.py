@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edge_reclass.errors import UsageError
-from edge_reclass_learn.cluster.stability import Steadiness
+from edge_reclass_learn.cluster.stability import Stability
 
 RECORD: Final = "record.json"
 TRACKS: Final = "clusters.csv"
@@ -54,7 +54,7 @@ class Record(Struct, frozen=True, kw_only=True):
     stages: whose embeddings were used; ``dimensions`` of them, with the share ``explained`` of their variance
     loose: tracks without a cluster
     asked: of K-Means, how many clusters; copies of a track may leave fewer
-    curve: how steady each number of clusters is; empty where it was not asked
+    curve: how stable each number of clusters is; empty where it was not asked
     follows: adjusted mutual information of the clusters with what is no genre
     tracks_sha256: of clusters.csv
     """
@@ -77,7 +77,7 @@ class Record(Struct, frozen=True, kw_only=True):
     left_out: dict[str, Count]
     chosen: Literal["given", "stability", "density"]
     asked: Count | None = None
-    curve: list[Steadiness]
+    curve: list[Stability]
     follows: dict[str, float]
     clusters: list[Group]
     tracks_sha256: str

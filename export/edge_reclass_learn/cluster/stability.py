@@ -9,7 +9,7 @@ groups: a cluster that is one artist is not found again without the artist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edge_reclass_learn.cluster.clustering import k_means, sampled
 from edge_reclass_learn.cluster.space import Points
+from edge_reclass_learn.progress import Say
 
 TRIED: Final = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 25, 30)
 PAIRS: Final = 10
@@ -26,10 +27,8 @@ PART: Final = 0.8
 SAMPLE: Final = 3_000
 _STARTS: Final = 2
 
-Say = Callable[[str], None]
 
-
-class Steadiness(Struct, frozen=True, kw_only=True):
+class Stability(Struct, frozen=True, kw_only=True):
     """How well two parts of the music agree on ``clusters`` clusters.
 
     agreement: mean adjusted Rand index of the pairs; 1: the same clusters, 0: no more than by chance
@@ -45,7 +44,7 @@ class Steadiness(Struct, frozen=True, kw_only=True):
     silhouette: float
 
     @property
-    def gain(self) -> float:
+    def lead(self) -> float:
         """Agreement beyond that of shuffled points."""
         return self.agreement - self.by_chance
 
@@ -55,8 +54,10 @@ def tried(tracks: int) -> list[int]:
     return [k for k in TRIED if k * 4 <= tracks * PART] or [2]
 
 
-def steadiness(points: Points, groups: Sequence[str], numbers: Sequence[int], seed: int, say: Say) -> list[Steadiness]:
-    """How steady each number of clusters is, on at most SAMPLE tracks.
+def stability_curve(
+    points: Points, groups: Sequence[str], numbers: Sequence[int], seed: int, say: Say
+) -> list[Stability]:
+    """How stable each number of clusters is, on at most SAMPLE tracks.
 
     Args:
         groups: of the tracks; parts are made of whole groups
@@ -71,24 +72,24 @@ def steadiness(points: Points, groups: Sequence[str], numbers: Sequence[int], se
     shuffled = np.stack([random.permutation(column) for column in points.T], axis=1)
     found = []
     for k in numbers:
-        say(f"how steady are {k} clusters?")
+        say(f"how stable are {k} clusters?")
         real, chance = (_agreements(one, parts, k, seed) for one in (points, shuffled))
         labels = k_means(points, k, seed, _STARTS)
         apart = float(silhouette_score(points, labels)) if 1 < len(set(labels.tolist())) < len(points) else 0.0
         error = float(real.std(ddof=1) / np.sqrt(PAIRS))
         figures = (round(value, 4) for value in (float(real.mean()), float(chance.mean()), error, apart))
         agreement, by_chance, error, apart = figures
-        found.append(Steadiness(clusters=k, agreement=agreement, by_chance=by_chance, error=error, silhouette=apart))
+        found.append(Stability(clusters=k, agreement=agreement, by_chance=by_chance, error=error, silhouette=apart))
     return found
 
 
-def choose(curve: Sequence[Steadiness]) -> int:
-    """The largest number of clusters whose gain is within two standard errors (of the agreement) of the best.
+def choose(curve: Sequence[Stability]) -> int:
+    """The largest number of clusters whose lead is within two standard errors (of the agreement) of the best.
 
     The largest, because two clusters of one genre can be given one name, and a cluster of two genres cannot be cut.
     """
-    best = max(curve, key=lambda one: one.gain)
-    return max(one.clusters for one in curve if one.gain >= best.gain - 2.0 * best.error)
+    best = max(curve, key=lambda one: one.lead)
+    return max(one.clusters for one in curve if one.lead >= best.lead - 2.0 * best.error)
 
 
 def _part(group: NDArray[np.intp], random: np.random.Generator) -> NDArray[np.bool_]:

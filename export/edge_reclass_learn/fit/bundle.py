@@ -15,16 +15,12 @@ from msgspec.structs import replace
 from edge_reclass import Bundle, __version__
 from edge_reclass.bundle import (
     MANIFEST,
-    PolicyEntry,
     StageEntry,
-    StepEntry,
     content_entry,
-    load,
     manifest_text,
 )
-from edge_reclass.cascade import Policy
-from edge_reclass.errors import UsageError
-from edge_reclass_export.bundle_files import assembled, bundle_name, write_together
+from edge_reclass.cascade import Policy, policy_entry
+from edge_reclass_export.bundle_files import assembled, bundle_name, replaceable, write_together
 from edge_reclass_export.cascade_writer import write_cascade_reference
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_learn.fit.judging import Fitted
@@ -63,13 +59,7 @@ def check_place(output: Path) -> list[str]:
         UsageError: something else lies there, or its name cannot be a bundle's.
     """
     bundle_name(output)
-    if (output / MANIFEST).is_file() and PROVENANCE in (there := load(output).manifest).provenance:
-        return [MANIFEST, *there.files]
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(
-            f"{output}: expected no folder, an empty one or a bundle that edge-reclass fit made; got something else"
-        )
-    return []
+    return replaceable(output, lambda there: PROVENANCE in there.provenance, "a bundle that edge-reclass fit made")
 
 
 def write_bundle(output: Path, there: Sequence[str], base: Bundle, new: New) -> None:
@@ -95,7 +85,7 @@ def write_bundle(output: Path, there: Sequence[str], base: Bundle, new: New) -> 
             name=bundle_name(output),
             genres=list(new.genres),
             stages=[_stage(stage, new) for stage in manifest.stages],
-            policies={name: _entry(policy) for name, policy in new.policies.items()},
+            policies={name: policy_entry(policy) for name, policy in new.policies.items()},
             default_policy=next(iter(new.policies)),
             certificates=[],
             reference=None,
@@ -123,11 +113,6 @@ def _stage(stage: StageEntry, new: New) -> StageEntry:
     file = f"heads/{stage.name}.onnx"
     head = replace(stage.head, file=file, temperature=temperature, range=test, genres=None, map=None)
     return replace(stage, head=head)
-
-
-def _entry(policy: Policy) -> PolicyEntry:
-    steps = [StepEntry(step.after, dict(step.weights), step.accept, step.windows) for step in policy.steps]
-    return PolicyEntry(policy.vote, steps)
 
 
 def _provenance(base: Bundle, new: New) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_reclass.bundle.certificate import Digests, digests, graph_digests, holding, promise, void, where
+from edge_reclass.bundle.certificate import digests, graph_digests, holding, promise, void, where
 from edge_reclass.bundle.encoders import EncoderEntry, Fma518Entry, Precision, WaveformEntry
 from edge_reclass.bundle.limits import MAX_REFERENCE_SAMPLES, text_faults
 from edge_reclass.bundle.loading import Bundle, BundleFile, content_entry, file_entry, load, starter_path
@@ -49,7 +49,6 @@ __all__ = [
     "BundleFile",
     "CertificateEntry",
     "CountEntry",
-    "Digests",
     "EncoderEntry",
     "ExcerptEntry",
     "FileEntry",

@@ -13,6 +13,7 @@ from edge_reclass.cascade.plan import (
     choose_policy,
     compile_plan,
     largest_batches,
+    policy_entry,
     untrained,
 )
 from edge_reclass.cascade.policy import Answer, Decision, Policy, Step, decide
@@ -42,6 +43,7 @@ __all__ = [
     "largest_batches",
     "load_bundle",
     "open_model",
+    "policy_entry",
     "softmax",
     "untrained",
     "windows",

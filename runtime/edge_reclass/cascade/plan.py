@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_reclass.audio import MAX_RATE, MIN_RATE, ExcerptSpec, decode_seconds
-from edge_reclass.bundle import Bundle, BundleFile, EncoderEntry, ExcerptEntry, StageEntry, StepEntry
+from edge_reclass.bundle import Bundle, BundleFile, EncoderEntry, ExcerptEntry, PolicyEntry, StageEntry, StepEntry
 from edge_reclass.cascade.own_genres import GenreMap, genre_map
 from edge_reclass.cascade.policy import PRESETS, Policy, Step, check, preset
 from edge_reclass.cascade.windowing import count_windows
@@ -161,6 +161,12 @@ def choose_policy(bundle: Bundle, name: str | Policy | None = None) -> Policy:
         f"no policy {wanted!r}: the bundle {manifest.name} has {', '.join(own)}; "
         f"presets for bundles with the stages fma, mert, jmla: {', '.join(PRESETS)}"
     )
+
+
+def policy_entry(policy: Policy) -> PolicyEntry:
+    """A policy as a manifest has it."""
+    steps = [StepEntry(step.after, dict(step.weights), step.accept, step.windows) for step in policy.steps]
+    return PolicyEntry(policy.vote, steps)
 
 
 def untrained(bundle: Bundle, policy: Policy) -> list[str]:

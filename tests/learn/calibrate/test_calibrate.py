@@ -147,6 +147,10 @@ def test_unlabelled_music_is_enough_for_disagreement(place: Path, tmp_path: Path
     calibrated(place, tmp_path / "new", data="music")
     (certificate,) = load(tmp_path / "new").manifest.certificates
     assert certificate.counts[0].tracks > ARTISTS, "without tags every track counts as an artist"
+    table = place / "paths.csv"
+    table.write_text("path\n" + "".join(f"music/{path.name}\n" for path in (place / "music").iterdir()))
+    calibrated(place, tmp_path / "same", data=table.name)
+    assert load(tmp_path / "same").manifest.certificates == [certificate], "a table needs no genres"
     state = tmp_path / "music.state"
     assert run("classify", place / "music", "--state", state, "--bundle", place / "base").returncode == 0
     shutil.copy(place / "heard.cache", tmp_path / "heard.cache")

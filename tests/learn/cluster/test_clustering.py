@@ -14,7 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 from edge_reclass_learn.cluster import clustering, stability
 from edge_reclass_learn.cluster.clustering import arranged, hdbscan, k_means, reproducible
 from edge_reclass_learn.cluster.space import make_space
-from edge_reclass_learn.cluster.stability import choose, steadiness, tried
+from edge_reclass_learn.cluster.stability import choose, stability_curve, tried
 from traced import traced
 
 Blobs = tuple[NDArray[np.float32], NDArray[np.intp]]
@@ -78,25 +78,25 @@ def test_clusters_are_numbered_by_size_with_distances_to_their_centres() -> None
 def test_as_many_clusters_as_there_are_groups() -> None:
     points, of = blobs()
     with reproducible():
-        curve = steadiness(points, names(len(of)), [2, 3, 4, 5, 6, 8], 0, lambda _: None)
+        curve = stability_curve(points, names(len(of)), [2, 3, 4, 5, 6, 8], 0, lambda _: None)
     assert choose(curve) == 5
     best = {one.clusters: one for one in curve}
     assert best[5].agreement == 1.0 and best[5].silhouette > 0.7 and best[8].agreement < 0.9
 
 
-def test_music_without_groups_is_not_steadier_than_shuffled() -> None:
+def test_music_without_groups_is_no_more_stable_than_shuffled() -> None:
     points = np.random.default_rng(0).uniform(size=(200, 6)).astype(np.float32)
     with reproducible():
-        curve = steadiness(points, names(200), [2, 4, 6], 0, lambda _: None)
-    assert all(abs(one.gain) < 0.3 for one in curve)
+        curve = stability_curve(points, names(200), [2, 4, 6], 0, lambda _: None)
+    assert all(abs(one.lead) < 0.3 for one in curve)
 
 
-def test_an_artist_is_not_steady_without_the_artist() -> None:
+def test_an_artist_is_not_stable_without_the_artist() -> None:
     """Blobs that are an artist each: parts of the artists give other clusters, parts of the tracks the same."""
     points, of = blobs(each=20, spread=1.0)
     with reproducible():
-        loose = steadiness(points, names(len(of)), [5], 0, lambda _: None)[0]
-        grouped = steadiness(points, [f"artist {i}" for i in of], [5], 0, lambda _: None)[0]
+        loose = stability_curve(points, names(len(of)), [5], 0, lambda _: None)[0]
+        grouped = stability_curve(points, [f"artist {i}" for i in of], [5], 0, lambda _: None)[0]
     assert loose.agreement > 0.95 and grouped.agreement < loose.agreement - 0.1
 
 

@@ -354,6 +354,14 @@ def one_of(what: str, text: str, choices: Sequence[Choice]) -> Choice:
     raise UsageError(f"no {what} {text!r}; choose one of {', '.join(choices)}")
 
 
+def check_there(path: Path) -> None:
+    """Raise ``UsageError`` where ``path`` is not there, or lies in a folder that may not be searched."""
+    try:
+        path.stat()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
 def window_length(seconds: float, rate: int, most: float, *, least: float = 0.0) -> int:
     """``--window-seconds`` in samples. Raises ``UsageError`` outside of ``least`` to ``most`` seconds."""
     if not isfinite(seconds) or not max(least, 0.5 / rate) <= seconds <= most:

@@ -72,15 +72,14 @@ def calibrate(
     bundle is invalid, 5 the device cannot be used.
     """
     from edge_reclass.bundle import starter_path
-    from edge_reclass_export.recipe import need
+    from edge_reclass_export.recipe import check_there, need
 
     need("scipy", "onnx", "sklearn", extra="fit")
     from edge_reclass_learn.calibrate import calibrating, checking, screen
     from edge_reclass_learn.calibrate.certify import Goal
     from edge_reclass_learn.hearing.cache import cache_of
 
-    if not data.exists():
-        raise UsageError(f"{data}: there is no such folder or file")
+    check_there(data)
     if min_confidence and risk is not None:
         raise UsageError("--risk and --min-confidence: expected one of them, got both")
     if (output is None) != check:

@@ -77,7 +77,7 @@ def cluster(
 
     Exit codes: 0 good, 2 the data or a path cannot be used, 4 the bundle is invalid, 5 ONNX Runtime is missing.
     """
-    from edge_reclass_export.recipe import need
+    from edge_reclass_export.recipe import check_there, need
 
     need("sklearn", "onnx", "scipy", extra="fit")
     if names is not None:
@@ -87,8 +87,7 @@ def cluster(
         return
     if data is None:
         raise UsageError("expected DATA: a folder of music, a CSV with the column path, or a state file")
-    if not data.exists():
-        raise UsageError(f"{data}: there is no such folder or file")
+    check_there(data)
     from edge_reclass_learn.cluster.finding import Options, cluster_music
     from edge_reclass_learn.hearing.cache import cache_of
     from edge_reclass_learn.progress import Progress

@@ -91,7 +91,7 @@ def evaluate(
     Exit codes: 0 good, 2 the data or a path cannot be used, 4 a bundle is invalid, 5 ONNX Runtime is missing.
     """
     from edge_reclass.bundle import starter_path
-    from edge_reclass_export.recipe import need, one_of
+    from edge_reclass_export.recipe import check_there, need, one_of
 
     need("sklearn", "onnx", "scipy", "matplotlib", extra="evaluate")
     from edge_reclass_learn.evaluate.evaluating import evaluate as evaluated
@@ -102,8 +102,7 @@ def evaluate(
 
     mode = one_of("--cross-validate", cross_validate, CROSS_VALIDATE)
     devices = [one_of("--device", one, ("cuda", "tensorrt")) for one in dict.fromkeys(device or ())]
-    if not data.exists():
-        raise UsageError(f"{data}: there is no such folder or file")
+    check_there(data)
     if cache is None:
         if output is None:
             raise UsageError(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from edge_reclass.errors import UsageError
 from edge_reclass_learn.progress import Progress
 
 if TYPE_CHECKING:
@@ -76,17 +75,14 @@ def fit(
     Exit codes: 0 good, 2 the data or a path cannot be used, 4 the base bundle is invalid, 5 ONNX Runtime is missing.
     """
     from edge_reclass.bundle import load
-    from edge_reclass_export.recipe import need
+    from edge_reclass_export.recipe import check_there, need
 
     need("sklearn", "onnx", "scipy", extra="fit")
     from edge_reclass_learn.fit.card import screen
     from edge_reclass_learn.fit.fitting import Options, fit_bundle
     from edge_reclass_learn.hearing.cache import cache_of
 
-    try:
-        data.stat()
-    except OSError as error:
-        raise UsageError(f"{data}: cannot be read ({error.strerror or error})") from error
+    check_there(data)
     place = cache_of(output) if cache is None else cache
     progress = Progress()
     options = Options(place, bundle, keep_genres, folds, seed, threads, augment, head, stage)

@@ -80,9 +80,9 @@ class Cache(Generic[Kept]):
                 connection.execute(f"PRAGMA user_version={_VERSION}")
                 connection.execute("COMMIT")
             elif (identity, version) != (_APPLICATION_ID, _VERSION):
-                raise UsageError(f"{self._path}: expected a cache of edge-reclass fit, got another database")
+                raise UsageError(f"{self._path}: expected a cache of what was heard, got another database")
         except sqlite3.Error as error:
-            raise UsageError(f"{self._path}: expected a cache of edge-reclass fit ({error}); remove it") from error
+            raise UsageError(f"{self._path}: expected a cache of what was heard ({error}); remove it") from error
 
     def get(self, sound: bytes) -> Kept | None:
         """What was heard of a sound; None where it was not heard yet. What cannot be read counts as not heard.

@@ -222,7 +222,7 @@ def test_a_state_file_with_kept_embeddings(place: Path, tmp_path: Path) -> None:
         (("{music}", "--stage", "middle"), "--stage: expected one of low, high, got 'middle'"),
         (("{few}",), "expected at least 20 tracks, got 2; 1 left out, "),
         (("{few}/list.csv",), "expected a header with path or file; got name"),
-        (("{few}/none",), "there is no such folder or file"),
+        (("{few}/none",), "cannot be read (No such file"),
         ((), "expected DATA"),
         (("--names", "{few}/list.csv"), "expected clusters to name"),
         (("{music}", "--names", "x", "--clusters", "3"), "leave the options of clustering away"),

@@ -300,7 +300,7 @@ def test_a_cache_that_is_none_is_left_alone(place: Path, tmp_path: Path) -> None
     other = tmp_path / "notes.txt"
     other.write_text("not a database at all, and longer than a header of SQLite is, which has a hundred bytes" * 3)
     done = run("fit", place / "music", "-o", tmp_path / "out", "--bundle", place / "base", "--cache", other)
-    assert done.returncode == 2 and "expected a cache of edge-reclass fit" in done.stderr
+    assert done.returncode == 2 and "expected a cache of what was heard" in done.stderr
     assert other.read_text().startswith("not a database")
 
 

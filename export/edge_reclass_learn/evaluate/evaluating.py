@@ -33,6 +33,7 @@ from edge_reclass_learn.fit.fitting import Options as FitOptions
 from edge_reclass_learn.fit.judging import KINDS, Task
 from edge_reclass_learn.fit.policies import ENOUGH
 from edge_reclass_learn.hearing.examples import Example, numbers
+from edge_reclass_learn.hearing.listening import listening
 from edge_reclass_learn.hearing.memory import unknown_sounds
 from edge_reclass_learn.progress import Say
 
@@ -268,8 +269,8 @@ def _warnings(answered: Sequence[Answered]) -> list[str]:
                      " fitted on music like these tracks have an advantage")  # fmt: skip
     recipes = [_recipe(one.bundle) for one in answered if one.folds is not None]
     if len(recipes) > 1 and all(one == recipes[0] for one in recipes):
-        found.append("warning: the cross-validated bundles have the same encoders and kinds of heads, so that their new"
-                     " heads are the same where they know the same genres: this compares policies and genres, not"
+        found.append("warning: the cross-validated bundles hear alike and have the same kinds of heads, so that their"
+                     " new heads are the same where they know the same genres: this compares policies and genres, not"
                      " heads")  # fmt: skip
     for one in answered:
         if one.folds is None and (unknown := unknown_sounds(one.bundle)):
@@ -292,7 +293,10 @@ def _warnings(answered: Sequence[Answered]) -> list[str]:
 
 
 def _recipe(bundle: Bundle) -> object:
-    """All that new heads depend on, beside the genres."""
-    stages = [(stage.name, stage.encoder, stage.excerpt, stage.head.inputs) for stage in bundle.manifest.stages]
-    kinds = _kinds(bundle)
-    return stages, {stage.name: kinds.get(stage.name, KINDS[0]) for stage in bundle.manifest.stages}
+    """All that new heads depend on, beside the genres: what is heard, by what, and the kinds of heads."""
+    manifest, kinds = bundle.manifest, _kinds(bundle)
+    stages = {
+        stage.name: (stage.encoder, stage.excerpt or manifest.excerpt, stage.loudness, kinds.get(stage.name, KINDS[0]))
+        for stage in manifest.stages
+    }
+    return stages, listening(bundle).givens

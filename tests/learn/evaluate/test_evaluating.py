@@ -240,6 +240,21 @@ def test_new_heads_are_only_the_same_where_their_kinds_are(place: Path) -> None:
     assert evaluating._recipe(load(mlp)) == evaluating._recipe(load(place / "new")), "logistic where nothing is said"
 
 
+def test_new_heads_are_only_the_same_where_the_same_is_heard(place: Path) -> None:
+    alike = shutil.copytree(place / "new", place / "alike", dirs_exist_ok=True)
+    first = bundles.read_manifest(alike)
+    first["stages"][0] |= {"loudness": -15.0}
+    bundles.edit_manifest(alike, stages=first["stages"])
+    assert evaluating._recipe(load(alike)) != evaluating._recipe(load(place / "new")), "at another loudness"
+    first["stages"][0].pop("loudness")
+    bundles.edit_manifest(alike, stages=first["stages"])
+    assert evaluating._recipe(load(alike)) == evaluating._recipe(load(place / "new"))
+    for policy in first["policies"].values():
+        policy["steps"][0]["windows"] = 1
+    bundles.edit_manifest(alike, policies=first["policies"])
+    assert evaluating._recipe(load(alike)) != evaluating._recipe(load(place / "new")), "after other windows"
+
+
 def test_what_a_reader_should_know_of_the_bundles_and_the_data(place: Path) -> None:
     root = shutil.copytree(place / "new", place / "told", dirs_exist_ok=True)
     told = bundles.read_manifest(root)["provenance"]

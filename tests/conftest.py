@@ -19,6 +19,10 @@ settings.load_profile("edge-reclass")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# pytest-xdist has a worker on every CPU already: more threads of numpy and torch in each would wait for one another.
+# Nothing has loaded numpy yet; workers and the processes that tests start inherit it. What the environment says stays.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -24,6 +24,8 @@ def install() -> None:
     def opening(decoder: Decoder, path: str, *arguments: Any) -> Any:
         global _read, _name
         _name, before, _read = Path(path).name, _read, _read + 1
+        if _name.startswith("hang"):
+            Path(path).with_suffix(".opened").touch()  # for those who wait for it
         _misbehave(_name, before)
         return opened(decoder, path, *arguments)
 

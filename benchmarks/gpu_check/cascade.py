@@ -37,7 +37,7 @@ def run(work: Work) -> Iterator[Begun | Item]:
 
 def measured(work: Work, device: str) -> Iterator[Begun | Item]:
     """Both policies on ``device``."""
-    seconds = 4.0 if work.settings.tiny else 30.0
+    seconds = 1.0 if work.settings.tiny else 30.0
     for policy in ("thorough", "early-exit"):
         measure = partial(_throughput, work.settings, device, policy, seconds)
         yield from work.do(f"{device} {policy}", measure, seconds + (5.0 if work.settings.tiny else 20.0))

@@ -69,7 +69,9 @@ def synthetic(audio: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Sy
         num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=96,
-        conv_dim=(16,) * 7,
+        conv_dim=(16,) * 3,
+        conv_kernel=(10, 8, 4),
+        conv_stride=(10, 8, 4),
         num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=4,
     )

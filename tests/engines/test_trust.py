@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,16 +98,21 @@ def test_files_of_somebody_else_are_refused(store: Path) -> None:
         open_store(store)
 
 
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that others reach, which those above tmp_path forbid."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(not ROOT, reason="only root can become somebody else")
-def test_one_user_builds_and_another_of_the_group_reads(tmp_path: Path) -> None:
+def test_one_user_builds_and_another_of_the_group_reads(public: Path) -> None:
     """Root builds with the service's group; its user reads; a stranger does not; a fellow of the group is believed."""
-    store = tmp_path / "store"
+    store = public / "store"
     store.mkdir(mode=0o755)
     os.chown(store, 0, 4242)
     secret = make_secret(store).secret
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_mode & 0o005 != 0o005 and folder.is_relative_to("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o055)
 
     def as_user(user: int, group: int) -> str:
         reading, writing = os.pipe()

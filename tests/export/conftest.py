@@ -11,6 +11,7 @@ from edge_reclass.errors import UsageError
 from edge_reclass_export import musicnn_wheel
 from edge_reclass_export.musicnn_wheel import MusicnnWheel, fetch_wheel
 from export.checkpoint_maker import write_wheel
+from export.made import MadeEncoders
 
 WHEEL_VARIABLE = "EDGE_RECLASS_MUSICNN_WHEEL"
 
@@ -25,6 +26,13 @@ def made_wheel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made_wheel(made_wheel_file: Path) -> MusicnnWheel:
     """The opened wheel with random weights."""
     return MusicnnWheel(made_wheel_file, sha256=None)
+
+
+@pytest.fixture(scope="session")
+def made_encoders(tmp_path_factory: pytest.TempPathFactory) -> MadeEncoders:
+    """The recipes' tiny encoders."""
+    own = tmp_path_factory.getbasetemp()
+    return MadeEncoders((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "encoders")
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ OLD_NAMES = {
     f"{POSITION}.parametrizations.weight.original1": f"{POSITION}.weight_v",
 }
 Architecture = Literal["95m", "330m"]
+SHALLOW: dict[str, Any] = {"conv_dim": [16, 24, 32], "conv_kernel": [10, 8, 4], "conv_stride": [10, 8, 4]}
+"""Three convolutions in place of seven, a frame as long: a change of ``config`` for tests of what comes behind them."""
 OWN_OPTIONS = {"deepnorm", "attention_relax", "feature_extractor_cqt", "sample_rate"}
 
 

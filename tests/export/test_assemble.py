@@ -213,7 +213,7 @@ def test_the_yaml_of_the_docs_runs_as_it_stands(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
     text, *_ = re.findall(r"```yaml\n(bundle:.*?)```", page, flags=re.DOTALL)
     msd_model(tmp_path / "msd_model.pth")
-    mert_maker.write(tmp_path / "MERT-v1-330M", mert_maker.config("330m"))
+    mert_maker.write(tmp_path / "MERT-v1-330M", mert_maker.config("330m", **mert_maker.SHALLOW))
     mert_maker.write_head(tmp_path / "mert_head.pth", features=64, classes=16)
     openjmla_maker.write_encoder_file(tmp_path / "epoch_20.pth")
     torch.save({"weight": torch.ones(16, openjmla_maker.WIDTH)}, tmp_path / "jmla_head.pth")

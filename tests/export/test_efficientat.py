@@ -23,10 +23,11 @@ torch = pytest.importorskip("torch", reason="the export needs torch")
 from edge_reclass_export.checkpoints import load_state
 from edge_reclass_export.cli import app
 from edge_reclass_export.exported import ExportedEncoder
-from edge_reclass_export.recipes.efficientat import efficientat_encoder, read_source
+from edge_reclass_export.recipes.efficientat import read_source
 from edge_reclass_export.recipes.efficientat_model import EMBEDDINGS, Embedding, LogMel, build, read_weights
 from export import efficientat_maker as maker
 from export import efficientat_reference as reference
+from export.made import MadeEncoders
 from export.test_bundle_writer import head_file
 from synth import music
 
@@ -44,8 +45,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> ExportedEncoder:
-    return efficientat_encoder(read_source(checkpoint), window_samples=WINDOW)
+def encoder(made_encoders: MadeEncoders) -> ExportedEncoder:
+    return made_encoders("efficientat")
 
 
 def test_front_end_is_the_references() -> None:
@@ -113,18 +114,6 @@ def test_real_weights(embedding: Embedding, data: Path) -> None:
         got = build(source.weights, embedding)(torch.from_numpy(audio)).numpy()
     found = agreement(expected, got)
     assert found.cosine > 0.999_999 and found.relative < 1e-3, found
-
-
-def test_real_weights_in_both_precisions(data: Path) -> None:
-    file = data / "weights" / "efficientat" / "mn04_as_mAP_432.pt"
-    if not file.is_file():
-        pytest.skip(f"no real weights: {file} does not exist")
-    made = efficientat_encoder(read_source(file), window_samples=3 * RATE)
-    assert made.dim == 512
-    figures = made.provenance["parity"]
-    assert isinstance(figures, dict)
-    assert figures["fp16"]["batch_1"]["cosine"] > 0.9999
-    assert len(made.others["fp16"]) < 0.8 * len(made.model), figures["fp16"]
 
 
 # ---- refusals

@@ -27,6 +27,7 @@ from edge_reclass_export.musicnn_wheel import MusicnnWheel
 from edge_reclass_export.onnx_writer import GraphInterface, model_bytes
 from edge_reclass_export.recipes.musicnn import musicnn_encoder
 from edge_reclass_export.recipes.musicnn_model import MusicnnOptions
+from export.made import MadeEncoders
 from export.test_bundle_writer import head_file
 from export.test_engine_cli import Cli
 from export.tiny_transformer import DIM, WINDOW, tiny_transformer
@@ -79,64 +80,17 @@ def test_the_graph_alone_says_what_is_float16(tmp_path: Path) -> None:
     assert single.plan.stat().st_size > 4 * weights > half.plan.stat().st_size > 2 * weights
 
 
-def mert(folder: Path, architecture: Any) -> ExportedEncoder:
-    from edge_reclass_export.recipes.mert import MertOptions, mert_encoder
-    from edge_reclass_export.recipes.mert_checkpoint import read_source
-    from export import mert_maker
-
-    source = read_source(mert_maker.write(folder, mert_maker.config(architecture)))
-    return mert_encoder(source, MertOptions(window_seconds=0.25))
-
-
-def openjmla(folder: Path) -> ExportedEncoder:
-    from edge_reclass_export.recipes.openjmla import openjmla_encoder, read_source
-    from export import openjmla_maker
-
-    return openjmla_encoder(read_source(openjmla_maker.write_encoder_file(folder / "epoch_20.pth")))
-
-
-def efficientat(folder: Path) -> ExportedEncoder:
-    from edge_reclass_export.recipes.efficientat import efficientat_encoder, read_source
-    from export import efficientat_maker
-
-    return efficientat_encoder(read_source(efficientat_maker.write(folder / "mn01.pt")), window_samples=16_000)
-
-
-def yamnet(folder: Path) -> ExportedEncoder:
-    pytest.importorskip("h5py", reason="Keras files need h5py")
-    from edge_reclass_export.recipes.yamnet import read_source, yamnet_encoder
-    from export import yamnet_maker
-
-    return yamnet_encoder(read_source([yamnet_maker.write_h5(folder / "yamnet.h5", yamnet_maker.arrays())]), patches=2)
-
-
-def tagger(kind: str, folder: Path) -> ExportedEncoder:
-    from edge_reclass_export.recipes.musicnn_torch import read_source, tagger_encoder
-    from export import musicnn_torch_maker as maker
-
-    seconds = {"musicnn": 1, "fcn": 21, "crnn": 3}[kind]
-    source = read_source(maker.write(folder / "tagger.pth", maker.state(kind)))
-    return tagger_encoder(source, window_samples=16_000 * seconds)
-
-
-def exported(recipe: str, folder: Path) -> ExportedEncoder:
-    if recipe.startswith("mert"):
-        return mert(folder / "checkpoint", recipe.split()[1])
-    if recipe.startswith("tagger"):
-        return tagger(recipe.split()[1], folder)
-    made: ExportedEncoder = {"openjmla": openjmla, "efficientat": efficientat, "yamnet": yamnet}[recipe](folder)
-    return made
-
-
 @pytest.mark.parametrize(
     "recipe",
     ["mert 95m", "mert 330m", "openjmla", "efficientat", "yamnet", "tagger musicnn", "tagger fcn", "tagger crnn"],
 )
-def test_the_recipes_in_all_precisions(tmp_path: Path, recipe: str) -> None:
+def test_the_recipes_in_all_precisions(tmp_path: Path, recipe: str, made_encoders: MadeEncoders) -> None:
     """Tiny networks of the published architectures, as the recipes export them."""
     pytest.importorskip("torch", reason="torch is not installed")
     pytest.importorskip("transformers", reason="transformers is not installed")
-    encoder = exported(recipe, tmp_path)
+    if recipe == "yamnet":
+        pytest.importorskip("h5py", reason="Keras files need h5py")
+    encoder = made_encoders(recipe)
     sizes = {}
     for precision, model in {"fp32": encoder.model, "fp16": encoder.others["fp16"]}.items():
         built = compiled(model, tmp_path / precision, width=encoder.window_samples, dim=encoder.dim, batches=(1, 2, 4))

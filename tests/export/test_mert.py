@@ -51,6 +51,7 @@ from edge_reclass_export.recipes.mert_checkpoint import (
 )
 from edge_reclass_export.recipes.mert_model import build
 from export import mert_maker
+from export.made import MadeEncoders, mert_checkpoint
 from export.mert_maker import Architecture, hubert_config
 
 RATE = 24_000
@@ -90,23 +91,15 @@ def networks() -> dict[Architecture, HubertModel]:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory, networks: dict[Architecture, HubertModel]) -> dict[str, Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Both architectures: new names in pytorch_model.bin; old names under a prefix in safetensors."""
     root = tmp_path_factory.mktemp("mert")
-    base, large = mert_maker.tensors(networks["95m"]), networks["330m"]
-    return {
-        "95m": mert_maker.write(root / "95m", mert_maker.config("95m"), state=base, file="pytorch_model.bin"),
-        "330m": mert_maker.write(
-            root / "330m",
-            mert_maker.config("330m"),
-            state=mert_maker.tensors(large, prefix="hubert.", old_names=True),
-        ),
-    }
+    return {name: mert_checkpoint(name, root) for name in ("95m", "330m")}
 
 
 @pytest.fixture(scope="module")
-def encoders(folders: dict[str, Path]) -> dict[str, ExportedEncoder]:
-    return {name: mert_encoder(read_source(folder), SHORT) for name, folder in folders.items()}
+def encoders(made_encoders: MadeEncoders) -> dict[str, ExportedEncoder]:
+    return {name: made_encoders(f"mert {name}") for name in ("95m", "330m")}
 
 
 @pytest.mark.parametrize("architecture", ["95m", "330m"])
@@ -157,7 +150,7 @@ def configured(tmp_path: Path, **changes: Any) -> tuple[MertConfig, HubertModel,
         {"feat_proj_layer_norm": False},
         {"conv_pos_batch_norm": True},
         {"num_conv_pos_embeddings": 15},
-        {"conv_dim": [16, 24, 32], "conv_kernel": [10, 8, 4], "conv_stride": [5, 4, 4]},
+        mert_maker.SHALLOW,
         {"hidden_act": "relu", "layer_norm_eps": 1e-3},
         {"architecture": "330m", "feat_extract_norm": "layer"},
     ],
@@ -184,9 +177,10 @@ def test_layers(
     assert agreement(oracle(networks[architecture], AUDIO, layer), got).relative < 1e-5
 
 
-def test_the_mean_of_all_layers_as_a_graph(networks: dict[Architecture, HubertModel], folders: dict[str, Path]) -> None:
-    encoder = mert_encoder(read_source(folders["95m"]), replace(SHORT, layer="mean-of-all"))
-    expected = oracle(networks["95m"], AUDIO, "mean-of-all")
+def test_the_mean_of_all_layers_as_a_graph(tmp_path: Path) -> None:
+    plain = mert_maker.config(**mert_maker.SHALLOW)
+    encoder = mert_encoder(read_source(mert_maker.write(tmp_path, plain)), replace(SHORT, layer="mean-of-all"))
+    expected = oracle(mert_maker.hubert(plain), AUDIO, "mean-of-all")
     assert agreement(expected, run_graph(encoder.model, AUDIO)[0]).cosine >= 0.999999
     assert agreement(expected, run_graph(encoder.others["fp16"], AUDIO)[0]).cosine >= 0.9999
 
@@ -569,16 +563,28 @@ def test_defaults_of_the_configuration(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bundle(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """330m under old names, with a head as the older project saved it, and an own window of audio."""
+def bundle(
+    folders: dict[str, Path], encoders: dict[str, ExportedEncoder], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """330m under old names, with a head as the older project saved it, and an own window of audio.
+
+    test_licence_notices_stand_in_the_graphs exports in the command itself.
+    """
+
+    def made(_: object, options: MertOptions, *__: object) -> ExportedEncoder:
+        assert options == SHORT
+        return encoders["330m"]
+
     root = tmp_path_factory.mktemp("bundle")
     head = mert_maker.write_head(root / "head.pth", features=64)
     audio = np.concatenate([synthesise(44_100, 44_100, 5)[0], synthesise(44_100, 44_100, 5)[3]])
     soundfile.write(root / "mine.wav", audio, 44_100)
-    text = run(
-        "mert", folders["330m"], "--bundle", root / "mine", "--head", head, "--genres", GENRES,
-        "--window-seconds", "0.25", "--reference-audio", root / "mine.wav", "--activation", "relu",
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mert_export, "mert_encoder", made)
+        text = run(
+            "mert", folders["330m"], "--bundle", root / "mine", "--head", head, "--genres", GENRES,
+            "--window-seconds", "0.25", "--reference-audio", root / "mine.wav", "--activation", "relu",
+        )  # fmt: skip
     assert yaml.safe_load(text)["stages"][0]["name"] == "mert"
     return root / "mine"
 

@@ -37,8 +37,10 @@ from edge_reclass_export.recipes.mert_checkpoint import read_source
 from edge_reclass_export.recipes.mert_model import build
 from edge_reclass_export.torch_export import steady_tones
 from export import mert_maker
+from export.made import MadeEncoders
 from export.test_mert import AUDIO, RATE, normalised, oracle
 
+CONFIG = mert_maker.config(**mert_maker.SHALLOW)
 STATES = 3  # two layers, and what goes into the first
 
 
@@ -51,12 +53,12 @@ def run(*arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    return mert_maker.hubert(mert_maker.config())
+    return mert_maker.hubert(CONFIG)
 
 
 @pytest.fixture
 def folder(network: Any, tmp_path: Path) -> Path:
-    return mert_maker.write(tmp_path / "mert", state=mert_maker.tensors(network))
+    return mert_maker.write(tmp_path / "mert", CONFIG, state=mert_maker.tensors(network))
 
 
 def equal(found: Path, folder: Path) -> None:
@@ -104,7 +106,7 @@ def test_the_file_in_place_of_its_folder_and_weights_under_another_name(
 
 @pytest.mark.parametrize("name", ["model.pth", "mert.pt", "best.ckpt"])
 def test_torch_files_under_another_name(name: str, folder: Path, network: Any, tmp_path: Path) -> None:
-    equal(mert_maker.write(tmp_path / "torch", state=mert_maker.tensors(network), file=name), folder)
+    equal(mert_maker.write(tmp_path / "torch", CONFIG, state=mert_maker.tensors(network), file=name), folder)
 
 
 def test_several_files_are_no_choice(folder: Path) -> None:
@@ -266,8 +268,8 @@ def test_a_mix_beside_its_head(network: Any, folder: Path, tmp_path: Path, monke
 # The attention in half precision.
 
 
-def test_the_scale_of_the_scores_is_in_the_query_projection(folder: Path) -> None:
-    encoder = mert_encoder(read_source(folder), MertOptions(window_seconds=0.25))
+def test_the_scale_of_the_scores_is_in_the_query_projection(made_encoders: MadeEncoders) -> None:
+    encoder = made_encoders("mert 95m")
     for content in (encoder.model, encoder.others["fp16"]):
         graph = onnx.load_model_from_string(content).graph
         made_by = {output: node for node in graph.node for output in node.output}

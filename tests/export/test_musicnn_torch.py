@@ -35,11 +35,12 @@ from edge_reclass_export.recipes.musicnn_torch_model import (
 )
 from export import musicnn_torch_maker as maker
 from export import musicnn_torch_reference as reference
+from export.made import TAGGER_WINDOWS, MadeEncoders
 from export.test_bundle_writer import head_file
 from synth import music
 
 RATE = 16_000
-WINDOWS = {"musicnn": 16_000, "fcn": 328_000, "crnn": 49_000}
+WINDOWS = TAGGER_WINDOWS
 DIMS = {"musicnn": 12, "fcn": 6, "crnn": 8}
 
 
@@ -54,8 +55,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def encoder(checkpoints: dict[str, Path]) -> ExportedEncoder:
-    return tagger_encoder(read_source(checkpoints["musicnn"]), window_samples=WINDOWS["musicnn"])
+def encoder(made_encoders: MadeEncoders) -> ExportedEncoder:
+    return made_encoders("tagger musicnn")
 
 
 def test_front_end_is_the_references(checkpoints: dict[str, Path]) -> None:
@@ -98,8 +99,8 @@ def test_graphs_of_both_precisions(encoder: ExportedEncoder) -> None:
     assert not any(node.op_type in {"BatchNormalization", "Shape"} for node in graph.node)
 
 
-def test_the_grus_steps_are_written_out(checkpoints: dict[str, Path]) -> None:
-    made = tagger_encoder(read_source(checkpoints["crnn"]), window_samples=WINDOWS["crnn"])
+def test_the_grus_steps_are_written_out(made_encoders: MadeEncoders) -> None:
+    made = made_encoders("tagger crnn")
     for model in (made.model, made.others["fp16"]):
         kinds = {node.op_type for node in onnx.load_from_string(model).graph.node}
         assert not kinds & {"Loop", "Scan", "GRU", "If"} and "Tanh" in kinds

@@ -49,6 +49,7 @@ from edge_reclass_export.recipes.openjmla_model import (
 )
 from export import openjmla_maker as maker
 from export import openjmla_reference as reference
+from export.made import MadeEncoders
 from synth import music
 
 RATE = 16_000
@@ -70,8 +71,8 @@ def checkpoint(state: State, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> ExportedEncoder:
-    return openjmla_encoder(read_source(checkpoint))
+def encoder(made_encoders: MadeEncoders) -> ExportedEncoder:
+    return made_encoders("openjmla")
 
 
 # ---- geometry

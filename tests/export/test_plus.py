@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 import synth
 from edge_reclass import Cascade
-from edge_reclass.bundle import PolicyEntry, StepEntry, file_entry, load, starter_path
+from edge_reclass.bundle import PolicyEntry, StepEntry, WaveformEntry, file_entry, load, starter_path
 from edge_reclass.errors import BundleError, UsageError
 from edge_reclass_export.cli import app
 from edge_reclass_export.errors import CheckpointError
@@ -23,8 +23,8 @@ from edge_reclass_export.heads import LinearLayer, Scaler, head_interface, head_
 from edge_reclass_export.onnx_writer import model_bytes
 from edge_reclass_export.plus.assemble import NAME, assemble_plus, foreign
 from edge_reclass_export.plus.parts import FOLDER, Combination, Extra, Parts, parts_text, read_parts, starter_digest
-from edge_reclass_export.recipes.efficientat import efficientat_encoder, read_source
 from export import efficientat_maker
+from export.made import MadeEncoders
 
 DIM = 128
 
@@ -35,8 +35,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> ExportedEncoder:
-    return efficientat_encoder(read_source(checkpoint), window_samples=16_000)
+def encoder(made_encoders: MadeEncoders) -> ExportedEncoder:
+    return made_encoders("efficientat")
 
 
 @pytest.fixture
@@ -184,6 +184,10 @@ def test_the_whole_command_with_the_real_weights(data: Path, tmp_path: Path) -> 
     result = CliRunner().invoke(app, given)
     assert result.exception is None
     assert "warning" not in result.output
+    entry = (made := load(output).manifest).stage("efficientat").encoder
+    assert isinstance(entry, WaveformEntry) and entry.dim == 512
+    assert made.provenance["efficientat"]["parity"]["fp16"]["batch_1"]["cosine"] > 0.9999
+    assert made.files[entry.files["fp16"]].bytes < 0.8 * made.files[entry.files["fp32"]].bytes
     with Cascade.open(output) as cascade:
         verdicts = [cascade.classify(path) for path in sorted((data / "audio" / "fma").glob("*.mp3"))]
     assert len(verdicts) == 10

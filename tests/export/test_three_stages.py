@@ -87,7 +87,8 @@ class Checkpoints:
         self.root = root / "bundle"
         self.fma = head_state("net", 518, 1, 0.3)
         self.scaler = scaler()
-        self.mert = mert_maker.hubert(mert_maker.config("95m"))
+        config = mert_maker.config("95m", **mert_maker.SHALLOW)
+        self.mert = mert_maker.hubert(config)
         self.jmla = openjmla_maker.encoder_state()
         self.heads = {
             "mert": head_state("fc", MERT_DIM, 2, 0.3),
@@ -96,7 +97,7 @@ class Checkpoints:
         for name, state in self.heads.items():
             torch.save(state, root / f"{name}_head.pth")
         mert_state = mert_maker.tensors(self.mert, old_names=True)
-        mert_maker.write(root / "mert", state=mert_state, file="pytorch_model.bin")
+        mert_maker.write(root / "mert", config, state=mert_state, file="pytorch_model.bin")
         large = openjmla_maker.write_large_file(root / "epoch_4-step_1.pth", self.jmla)
         to_bundle = ("--bundle", self.root)
         export("fma-mlp", self.msd_model(root / "msd_model.pth", self.fma), *to_bundle)

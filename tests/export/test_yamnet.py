@@ -30,6 +30,7 @@ from edge_reclass_export.recipes.yamnet_model import EMBEDDINGS, LogMel, YamnetW
 from edge_reclass_export.tflite_file import read_layers
 from export import yamnet_maker as maker
 from export import yamnet_reference as reference
+from export.made import MadeEncoders
 from export.test_bundle_writer import head_file
 from synth import music
 
@@ -55,8 +56,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> ExportedEncoder:
-    return yamnet_encoder(read_source([checkpoint]), patches=2)
+def encoder(made_encoders: MadeEncoders) -> ExportedEncoder:
+    return made_encoders("yamnet")
 
 
 @pytest.fixture(scope="module")

@@ -300,8 +300,7 @@ def test_a_worker_that_the_system_killed_was_short_of_memory(stepwise: Path, poi
     hanging = next(path for path in poisoned if path.name.startswith("hang"))
     with WorkerPool.open(1, stepwise, prepare=HOOK) as pool:
         future = pool.submit(hanging)
-        wait_until(future.running)
-        time.sleep(0.3)
+        wait_until(hanging.with_suffix(".opened").exists)
         os.kill(pool.pids[0], signal.SIGKILL)
         verdict = future.result()
     assert verdict.status == "out_of_memory" and "SIGKILL" in str(verdict.error)

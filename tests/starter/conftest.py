@@ -11,5 +11,5 @@ from edge_reclass import Cascade
 
 @pytest.fixture(scope="module")
 def cascade() -> Iterator[Cascade]:
-    with Cascade.open() as opened:
+    with Cascade.open(threads=1) as opened:
         yield opened

@@ -68,8 +68,8 @@ def test_a_half_that_soxr_rounds_down() -> None:
         assert np.isfinite(tiled[-1])  # a part may round its own half in the other direction
 
 
-@pytest.mark.parametrize("given", [98, 101])
-def test_another_length_is_refused(given: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("given", [98, 102])
+def test_a_length_that_is_off_by_more_is_refused(given: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Off:
         def clear(self) -> None:
             pass

@@ -124,7 +124,7 @@ class Resampler:
         for begin in range(0, n, chunk):
             part = stream.resample_chunk(samples[begin : begin + chunk], last=begin + chunk >= n)
             end = written + len(part)
-            if end > length:
+            if end > length + 1:
                 raise RuntimeError(f"soxr gave more than the {length} samples that {n} samples become")
             if len(part):
                 latest = part[-1]
@@ -132,7 +132,7 @@ class Resampler:
             if first < last:
                 out[first:last] = part[first + skip - written : last + skip - written]
             written = end
-        if written < length - 1:
+        if abs(written - length) > 1:
             raise RuntimeError(f"soxr gave {written} samples where {n} samples become {length}")
         if written < length and written - skip < len(out):
             out[written - skip] = latest

@@ -208,7 +208,8 @@ class OnTerminal:
             stderr=self.terminal,
             env=os.environ | {"TERM": "xterm", "PYTHONIOENCODING": "utf-8"} | variables,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            # Tests that run under nohup hand down an ignored SIGHUP, which the command would leave ignored.
+            preexec_fn=lambda: (signal.signal(signal.SIGHUP, signal.SIG_DFL), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
         )
         self.seen = ""
 

@@ -414,7 +414,7 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
         return done.stderr
 
     new, other = place / "new", place / "other"
-    assert "there is no such folder" in refused(new, "--data", tmp_path / "nowhere")
+    assert "cannot be read (No such file" in refused(new, "--data", tmp_path / "nowhere")
     assert "no policy 'fastest'; it has ladder, thorough" in refused(new, "--data", other, "--policy", "fastest")
     assert "--sample 0 is none" in refused(new, "--data", other, "--device", "cuda", "--sample", 0)
     assert "choose one of auto, always, never" in refused(new, "--data", other, "--cross-validate", "sometimes")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -355,11 +356,13 @@ def one_of(what: str, text: str, choices: Sequence[Choice]) -> Choice:
 
 
 def check_there(path: Path) -> None:
-    """Raise ``UsageError`` where ``path`` is not there, or lies in a folder that may not be searched."""
+    """Raise ``UsageError`` where ``path`` is not there, cannot be reached, or is neither folder nor regular file."""
     try:
-        path.stat()
+        mode = path.stat().st_mode
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):  # a pipe may never bring anything
+        raise UsageError(f"{path}: expected a folder or a file, got a pipe, a socket or a device")
 
 
 def window_length(seconds: float, rate: int, most: float, *, least: float = 0.0) -> int:

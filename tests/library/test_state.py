@@ -61,6 +61,9 @@ def test_what_is_no_state_is_refused_and_stays(tmp_path: Path) -> None:
             assert said in refusal(path, **options)
         assert path.read_bytes() == before
     assert "got a folder" in refusal(tmp_path, create=True)
+    os.mkfifo(tmp_path / "pipe")
+    for how in ({}, {"create": True}):
+        assert "got a pipe" in refusal(tmp_path / "pipe", **how), "and nothing is waited for"
     assert "there is no folder" in refusal(tmp_path / "none" / "x", create=True)
     (tmp_path / "empty").touch()
     assert "another SQLite" in refusal(tmp_path / "empty")

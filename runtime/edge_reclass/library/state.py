@@ -79,6 +79,8 @@ class State:
         file = Path(os.path.realpath(given))
         if file.is_dir():
             raise UsageError(f"{given}: expected a state file, got a folder; name a file in it")
+        if file.exists() and not file.is_file():  # SQLite would wait for what a pipe never brings
+            raise UsageError(f"{given}: expected a state file, got a pipe, a socket or a device; name another file")
         if not file.exists():
             if not create:
                 raise UsageError(

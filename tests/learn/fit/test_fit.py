@@ -273,6 +273,8 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
 
     out = ("-o", tmp_path / "out", "--bundle", place / "base")
     assert "cannot be read (No such file" in refused(tmp_path / "nowhere", *out)
+    os.mkfifo(tmp_path / "pipe")
+    assert "expected a folder or a file, got a pipe" in refused(tmp_path / "pipe", *out)
     few = shutil.copytree(place / "music", tmp_path / "few")
     for folder in sorted((few / "Loop").iterdir())[2:]:
         shutil.rmtree(folder)
